@@ -1,0 +1,293 @@
+"""Conversion: any plain Keras model becomes the same model under a learning rule, in place."""
+
+import fnmatch
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from tfbio import rules, walk
+from tfbio.layers import TWINS, FeedbackMixin
+
+# Their matrices meet no error on its way down: an embedding's input is an index, the others act
+# entry by entry, and activations and normalization keep their true derivatives.
+_WITHOUT_KERNEL = (
+    keras.layers.Embedding,
+    keras.layers.PReLU,
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.RMSNormalization,
+)
+
+
+def convert(model, rule, *, last_layer=None, overrides=None, unsupported="error"):
+    """Put a built, uncompiled Keras model under a learning rule, in place.
+
+    Every layer with a kernel becomes its feedback twin, those on backprop too; weights, names and
+    outputs stay as they are. Functional, sequential, nested and subclassed models are all reached.
+    A converted model is converted anew: its former feedback is dropped.
+
+    Args:
+        model: The model. Load its weights before: "match" scales and initial signs are taken from
+            the kernels as they are now.
+        rule: Anything that `tfbio.rules.get` takes. Each kernel gets a copy of its own; a seed is
+            turned into one per kernel.
+        last_layer: The rule of the last layers, None for the same as the rest. A last layer is
+            any kernel layer with no other kernel layer between it and an output of the model.
+            Xiao et al. 2018 leave it on "backprop".
+        overrides: A dict from a name pattern (as in a shell: ``"block3_*"``), matched against the
+            layers' names as `tfbio.summary` prints them, to a rule. The first that matches wins,
+            over `last_layer` too. An override to "backprop" also admits a layer without a twin.
+        unsupported: "error" to refuse a layer that has a kernel and no feedback twin (recurrent
+            layers, layers of one's own), "backprop" to leave such layers as they are.
+
+    Returns:
+        The same model.
+
+    Raises:
+        TypeError: If `model` is no Keras model, or `overrides` no dict.
+        ValueError: If the model is not built, or compiled; if a rule is unknown; if a layer has no
+            twin, or LoRA or quantization under a rule other than backprop; if an override matches
+            no kernel layer; if the model has none. Nothing has been changed then.
+
+    Example:
+        >>> import keras, tfbio
+        >>> model = keras.Sequential(
+        ...     [keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)]
+        ... )
+        >>> model = tfbio.convert(model, "sign_symmetry", last_layer="backprop")
+        >>> [layer.rule.alias for layer in model.layers]
+        ['sign_symmetry', 'backprop']
+
+    References:
+        Xiao et al. 2018, "Biologically-plausible learning algorithms can scale to large datasets".
+    """
+    return rules.get(rule).apply(Conversion(model, last_layer, overrides, unsupported))
+
+
+class Conversion:
+    """One call of `convert`: the model, its kernel layers, and what the user asked for.
+
+    Attributes:
+        model: The model.
+        kernel_layers: A dict from name to layer: those that have, or are, a feedback twin.
+        last_layer, overrides, unsupported: As in `convert`.
+
+    Args:
+        model, last_layer, overrides, unsupported: As in `convert`.
+
+    Raises:
+        TypeError, ValueError: As `convert` does.
+    """
+
+    def __init__(self, model, last_layer=None, overrides=None, unsupported="error"):
+        _check_model(model)
+        if unsupported not in ("error", "backprop"):
+            raise ValueError(
+                f"`unsupported` must be 'error' or 'backprop'. Received: {unsupported!r}."
+            )
+        if not isinstance(overrides, Mapping | None):
+            raise TypeError(
+                "`overrides` must be a dict from a layer name pattern to a rule. "
+                f"Received: {overrides!r} of type {type(overrides).__name__}."
+            )
+        self.model = model
+        self.last_layer = None if last_layer is None else rules.get(last_layer)
+        self.overrides = {str(k): rules.get(rule) for k, rule in (overrides or {}).items()}
+        self.unsupported = unsupported
+        self._all = walk.layers(model)
+        self.kernel_layers = {
+            name: layer
+            for name, layer in self._all.items()
+            if type(layer) in TWINS or isinstance(layer, FeedbackMixin)
+        }
+        self._check_layers()
+
+    def attach(self, rule):
+        """Attach a copy of a layer rule to every kernel layer, heeding last layer and overrides.
+
+        Args:
+            rule: The `FeedbackRule` of all other layers.
+
+        Returns:
+            The model.
+        """
+        chosen = {name: self._override(name) or rule for name in self.kernel_layers}
+        if self.last_layer is not None:
+            for name in self.last_layers():
+                chosen[name] = self._override(name) or self.last_layer
+        for name, layer in self.kernel_layers.items():
+            _check_plain(name, layer, chosen[name])
+        for index, (name, layer) in enumerate(self.kernel_layers.items()):
+            if not isinstance(layer, FeedbackMixin):
+                layer.__class__ = TWINS[type(layer)]
+            layer.put_under(chosen[name].spawn(index))
+        for part in (self.model, *self._all.values()):
+            if isinstance(part, keras.Model):
+                # Compiled before, they would go on without the feedback.
+                part.train_function = part.test_function = part.predict_function = None
+        return self.model
+
+    def last_layers(self):
+        """Return the names of the kernel layers with no other between them and an output.
+
+        The model is traced with a stop at every kernel layer's input: the kernels that the outputs
+        still depend on are the last ones, whatever kind of model it is.
+
+        Raises:
+            ValueError: If the model cannot be called because its inputs are not known.
+        """
+        return _depends_directly(self.model, self.kernel_layers)
+
+    def _override(self, name):
+        for pattern, rule in self.overrides.items():
+            if fnmatch.fnmatchcase(name, pattern):
+                return rule
+        return None
+
+    def _check_layers(self):
+        without_twin = {
+            name: layer
+            for name, layer in {self.model.name: self.model, **self._all}.items()
+            if name not in self.kernel_layers and _has_kernel(layer)
+        }
+        for pattern in self.overrides:
+            if not fnmatch.filter([*self.kernel_layers, *without_twin], pattern):
+                raise ValueError(
+                    f"`overrides` has a pattern that matches no kernel layer: {pattern!r}. "
+                    f"The kernel layers: {_shortened(self.kernel_layers)}."
+                )
+        for name, layer in without_twin.items():
+            override = self._override(name)
+            admitted = override.symmetric if override else self.unsupported == "backprop"
+            if not admitted:
+                raise ValueError(
+                    f"Layer {name!r} of class {type(layer).__name__} has a kernel and no feedback "
+                    "twin. Leave it on backpropagation with "
+                    f"overrides={{{name!r}: 'backprop'}}, or all such layers with "
+                    "unsupported='backprop'; or declare a twin with tfbio.layers.feedback_twin."
+                )
+        for name, layer in self.kernel_layers.items():
+            if not layer.built:
+                raise ValueError(
+                    f"Layer {name!r} is not built, so that it has no kernel yet. Call the model "
+                    "on data, or model.build(input_shape), before tfbio.convert."
+                )
+        if not self.kernel_layers:
+            raise ValueError(
+                f"Model {self.model.name!r} has no layer with a kernel: nothing to put under a "
+                "rule."
+            )
+
+
+def _depends_directly(model, kernel_layers):
+    """Return the names of those of `kernel_layers` that an output of `model` depends on directly.
+
+    Traced, never run: each layer's input is stopped for the time of the trace, so that a gradient
+    reaches only the weights that lie between the outputs and the next kernel layers.
+    """
+    reached = []
+    variables = {name: [v.value for v in layer.variables] for name, layer in kernel_layers.items()}
+
+    @tf.function(autograph=False)
+    def trace(arguments, keywords):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            outputs = tf.nest.flatten(model(*arguments, **keywords, training=False))
+            outputs = [output for output in outputs if output.dtype.is_floating]
+        for name, gradients in tape.gradient(outputs, variables).items():
+            if any(gradient is not None for gradient in gradients):
+                reached.append(name)
+
+    kept = {name: vars(layer).get("call") for name, layer in kernel_layers.items()}
+    try:
+        for layer in kernel_layers.values():
+            layer.call = _with_stopped_input(layer.call)
+        trace.get_concrete_function(*_input_specs(model))
+    finally:
+        for name, layer in kernel_layers.items():
+            del layer.call
+            if kept[name] is not None:
+                layer.call = kept[name]
+    return reached
+
+
+def _with_stopped_input(call):
+    def stopped(inputs, *args, **kwargs):
+        return call(tf.nest.map_structure(tf.stop_gradient, inputs), *args, **kwargs)
+
+    return stopped
+
+
+def _input_specs(model):
+    """Return what `model` is called with, as specs: positional arguments and keywords."""
+
+    def spec(shape, dtype=model.input_dtype):
+        return tf.TensorSpec(shape, dtype)
+
+    if getattr(model, "inputs", None):
+        inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+        return (keras.tree.map_structure(lambda x: spec(x.shape, x.dtype), inputs),), {}
+    shapes = model.get_build_config() or {}
+    if "input_shape" in shapes:
+        return (_map_shapes(spec, shapes["input_shape"]),), {}
+    if "shapes_dict" in shapes:
+        return (), {
+            name.removesuffix("_shape"): _map_shapes(spec, shape)
+            for name, shape in shapes["shapes_dict"].items()
+        }
+    raise ValueError(
+        f"The last layers of model {model.name!r} cannot be found: what it is called with is not "
+        "known. Call it on data once before tfbio.convert, or name them in `overrides`."
+    )
+
+
+def _map_shapes(spec, shapes):
+    return keras.tree.map_shape_structure(spec, shapes)
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a keras.Model. "
+            f"Received: {model!r} of type {type(model).__name__}."
+        )
+    if not model.built:
+        raise ValueError(
+            f"Model {model.name!r} is not built, so that it has no kernels yet. Call it on data, "
+            "or model.build(input_shape), before tfbio.convert."
+        )
+    if model.compiled:
+        raise ValueError(
+            f"Model {model.name!r} is compiled already. Call tfbio.convert first and compile "
+            "after, so that optimizer and compiled functions know the feedback."
+        )
+
+
+def _check_plain(name, layer, rule):
+    if rule.symmetric:
+        return
+    for option in ("lora_enabled", "quantization_mode"):
+        if getattr(layer, option, None):
+            raise ValueError(
+                f"Layer {name!r} has LoRA or quantization, which only rule 'backprop' admits. "
+                f"Received: {option}={getattr(layer, option)!r} under rule {rule!r}. Merge or "
+                "remove it, or give overrides={" + repr(name) + ": 'backprop'}."
+            )
+
+
+def _has_kernel(layer):
+    """Whether a layer's own weights include a matrix that its error would pass through."""
+    if isinstance(layer, _WITHOUT_KERNEL):
+        return False
+    return any(
+        "kernel" in variable.name or len(variable.shape) >= 2
+        for variable in layer._trainable_variables
+    )
+
+
+def _shortened(names, most=8):
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

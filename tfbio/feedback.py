@@ -1,0 +1,85 @@
+"""Gradient substitution: a linear operation whose input gradient passes through another matrix.
+
+Every learning rule of this library that keeps backpropagation's structure and replaces its feedback
+matrices rests on the one function of this module.
+"""
+
+import tensorflow as tf
+
+
+def asymmetric(op, inputs, kernel, feedback):
+    """Apply `op(inputs, kernel)`, sending the error back through `feedback` instead of `kernel`.
+
+    With ``y = op(x, W)``, the error ``e = ∂L/∂y`` and the feedback matrix ``B``::
+
+        ∂x = op(·, B)ᵀ e        the vector–Jacobian product of op, taken at B
+        ∂W = op(x, ·)ᵀ e        the ordinary, local kernel gradient
+        ∂B = ∂W                 so that a trainable B follows W (Kolen–Pollack); else stop it
+
+    For a dense layer these are ``∂x = e Bᵀ`` and ``∂W = xᵀ e``; for a convolution,
+    ``∂x = conv_transpose(e, B)`` and the ordinary filter gradient. ``B = W`` is backpropagation.
+
+    Both products come from automatic differentiation of `op` itself, so that one function serves
+    matrix products, einsums and convolutions of every stride, padding, dilation and grouping. In a
+    compiled function the forward operations that this repeats are pruned: what is left is one
+    forward, one input-gradient and one kernel-gradient operation.
+
+    Args:
+        op: A function ``(inputs, kernel) -> outputs``, linear in each argument. It must read
+            weights from its arguments only: one that closes over a variable would hide it from
+            the substitution.
+        inputs: A tensor, or a composite tensor (`tf.SparseTensor`), whose values are the
+            floating-point components.
+        kernel: The forward matrix W, a tensor (not a variable) of the inputs' dtype.
+        feedback: The feedback matrix B, a tensor of W's shape, layout and dtype.
+
+    Returns:
+        ``op(inputs, kernel)``, unchanged to the last bit.
+
+    Raises:
+        ValueError: If `kernel` and `feedback` differ in shape.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> x, w, b = tf.ones((1, 2)), tf.ones((2, 3)), tf.fill((2, 3), 5.0)
+        >>> with tf.GradientTape() as tape:
+        ...     tape.watch(x)
+        ...     y = asymmetric(tf.matmul, x, w, b)
+        >>> print(tape.gradient(y, x).numpy())  # 3 · 5, where W would have given 3
+        [[15. 15.]]
+
+    References:
+        Lillicrap et al. 2016, "Random synaptic feedback weights support error backpropagation for
+        deep learning"; Liao, Leibo and Poggio 2016, "How important is weight symmetry in
+        backpropagation?"
+    """
+    kernel, feedback = tf.convert_to_tensor(kernel), tf.convert_to_tensor(feedback)
+    if not kernel.shape.is_compatible_with(feedback.shape):
+        raise ValueError(
+            "`feedback` must have the shape of `kernel`. "
+            f"Received: kernel.shape={kernel.shape}, feedback.shape={feedback.shape}."
+        )
+    # A sparse input reaches tf.custom_gradient as its components; only its values carry a gradient.
+    components = tf.nest.flatten(inputs, expand_composites=True)
+
+    @tf.custom_gradient
+    def substituted(kernel, feedback, *components):
+        x = tf.nest.pack_sequence_as(inputs, components, expand_composites=True)
+
+        def gradients(upstream):
+            differentiable = [c for c in components if c.dtype.is_floating]
+            with tf.GradientTape() as tape:
+                tape.watch(differentiable)
+                at_feedback = op(x, feedback)
+            input_gradients = iter(tape.gradient(at_feedback, differentiable, upstream))
+            with tf.GradientTape() as tape:
+                tape.watch(kernel)
+                at_kernel = op(x, kernel)
+            kernel_gradient = tape.gradient(at_kernel, kernel, upstream)
+            return kernel_gradient, kernel_gradient, *(
+                next(input_gradients) if c.dtype.is_floating else None for c in components
+            )
+
+        return op(x, kernel), gradients
+
+    return substituted(kernel, feedback, *components)

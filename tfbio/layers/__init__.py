@@ -1,0 +1,34 @@
+"""Feedback layers: Keras's kernel layers with a rule, so that B stands where Wᵀ stood."""
+
+from tfbio.layers.convolution import (
+    FeedbackConv1D,
+    FeedbackConv1DTranspose,
+    FeedbackConv2D,
+    FeedbackConv2DTranspose,
+    FeedbackConv3D,
+    FeedbackConv3DTranspose,
+    FeedbackDepthwiseConv1D,
+    FeedbackDepthwiseConv2D,
+)
+from tfbio.layers.dense import FeedbackDense, FeedbackEinsumDense
+from tfbio.layers.mixin import TWINS, FeedbackMixin, Site, feedback_twin
+from tfbio.layers.separable import FeedbackSeparableConv1D, FeedbackSeparableConv2D
+
+__all__ = [
+    "TWINS",
+    "FeedbackConv1D",
+    "FeedbackConv1DTranspose",
+    "FeedbackConv2D",
+    "FeedbackConv2DTranspose",
+    "FeedbackConv3D",
+    "FeedbackConv3DTranspose",
+    "FeedbackDense",
+    "FeedbackDepthwiseConv1D",
+    "FeedbackDepthwiseConv2D",
+    "FeedbackEinsumDense",
+    "FeedbackMixin",
+    "FeedbackSeparableConv1D",
+    "FeedbackSeparableConv2D",
+    "Site",
+    "feedback_twin",
+]

@@ -1,0 +1,233 @@
+"""The mixin that puts a feedback matrix B where a Keras layer would send its error through Wᵀ."""
+
+import functools
+import inspect
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tfbio import rules
+from tfbio.feedback import asymmetric
+
+TWINS = {}
+"""From each Keras layer class to its feedback twin; filled by `feedback_twin`."""
+
+
+def feedback_twin(cls):
+    """Declare a feedback layer: the decorated class is the twin of the Keras layer it derives from.
+
+    `tfbio.convert` turns layers of exactly that class into the decorated one, in place. To give a
+    layer of one's own a twin, derive from the feedback layer of the same kind and from it.
+
+    Args:
+        cls: A subclass of `FeedbackMixin`; the next class in its method resolution order that is
+            no feedback layer is the one it serves.
+
+    Returns:
+        The class, registered for saving, its signature that of the Keras layer plus `rule`.
+
+    Raises:
+        TypeError: If `cls` is no subclass of `FeedbackMixin`.
+
+    Example:
+        >>> import keras, tfbio
+        >>> class Mine(keras.layers.Dense):
+        ...     pass
+        >>> @tfbio.layers.feedback_twin
+        ... class FeedbackMine(tfbio.layers.FeedbackDense, Mine):
+        ...     pass
+        >>> model = keras.Sequential([keras.Input((2,)), Mine(3)])
+        >>> type(tfbio.convert(model, "sign_symmetry").layers[0]).__name__
+        'FeedbackMine'
+    """
+    if not (isinstance(cls, type) and issubclass(cls, FeedbackMixin)):
+        raise TypeError(f"A feedback twin must derive from FeedbackMixin. Received: {cls!r}.")
+    twin_of = next(base for base in cls.__mro__ if not issubclass(base, FeedbackMixin))
+    parameters = list(inspect.signature(twin_of.__init__).parameters.values())[1:]
+    keywords = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
+    rule = inspect.Parameter("rule", inspect.Parameter.KEYWORD_ONLY, default="sign_symmetry")
+    named = [p for p in parameters if p not in keywords]
+    cls.__signature__ = inspect.Signature([*named, rule, *keywords])
+    TWINS[twin_of] = cls
+    return keras.saving.register_keras_serializable("tfbio")(cls)
+
+
+class Site(NamedTuple):
+    """One kernel of one feedback layer: the place where a rule applies.
+
+    Attributes:
+        layer: The feedback layer.
+        kernel_name: The attribute that holds the kernel: "kernel", or "depthwise_kernel" and
+            "pointwise_kernel" of a separable convolution.
+    """
+
+    layer: "FeedbackMixin"
+    kernel_name: str
+
+    @property
+    def part(self):
+        """What sets this kernel apart within its layer: "depthwise", "pointwise" or ""."""
+        return self.kernel_name.removesuffix("kernel").removesuffix("_")
+
+    @property
+    def kernel(self):
+        """The kernel W: a variable, or a tensor where Keras computes it (LoRA)."""
+        return getattr(self.layer, self.kernel_name)
+
+    @property
+    def rule(self):
+        """The kernel's rule, the layer's attribute `rule`, `depthwise_rule` or `pointwise_rule`."""
+        return getattr(self.layer, self._rule_name)
+
+    @property
+    def _rule_name(self):
+        return self.kernel_name.removesuffix("kernel") + "rule"
+
+    @property
+    def feedback(self):
+        """The effective feedback matrix B, a tensor in W's layout and full precision."""
+        return tf.convert_to_tensor(self.rule(self.kernel))
+
+    def adopt(self, rule):
+        """Make `rule` this kernel's rule; what it replaces is no longer tracked or saved."""
+        tracker = self.layer._tracker
+        locked = tracker.locked
+        tracker.unlock()
+        if self._rule_name in vars(self.layer):
+            tracker.untrack(self.rule)
+        setattr(self.layer, self._rule_name, rule)
+        if locked:
+            tracker.lock()
+
+
+class FeedbackMixin:
+    """What all feedback layers share; comes before the Keras layer in the bases of each.
+
+    A layer computes ``y = activation(op(x, W) + b)`` as its Keras twin does, and sends the error
+    to x through B instead of W::
+
+        e = ∂L/∂(op(x, W) + b),    ∂x = op(·, B)ᵀ e,    ∂W = op(x, ·)ᵀ e,    ∂b = Σ e
+
+    Under a symmetric rule it runs its Keras twin's own `call`.
+
+    Args:
+        *args: The Keras twin's arguments.
+        rule: The learning rule, anything that `tfbio.rules.get` takes. The layer makes a copy of
+            its own.
+        **kwargs: The Keras twin's keyword arguments.
+
+    Raises:
+        ValueError: If the rule or one of its options is unknown, or if LoRA or quantization is
+            asked for under any rule but backprop: there the kernel is not what learns.
+    """
+
+    kernel_names = ("kernel",)
+
+    def __init__(self, *args, rule="sign_symmetry", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.put_under(rule)
+
+    def sites(self):
+        """Return the layer's kernels, each with its rule, as a tuple of `Site`."""
+        # A property would lead Keras's saver, which reads every attribute, back to the layer.
+        return tuple(Site(self, name) for name in self.kernel_names)
+
+    @property
+    def feedback(self):
+        """The effective feedback matrix B, a tensor in the kernel's layout and full precision."""
+        if len(self.sites()) > 1:
+            names = " and ".join(f"`{site.part}_feedback`" for site in self.sites())
+            raise AttributeError(f"{type(self).__name__} has a feedback matrix per kernel: {names}.")
+        return self.sites()[0].feedback
+
+    @property
+    def symmetric(self):
+        """Whether the layer backpropagates: the error passes through W itself."""
+        return all(site.rule.symmetric for site in self.sites())
+
+    def put_under(self, rule):
+        """Give the layer copies of `rule`, one per kernel; built with it, or now if it is built.
+
+        Args:
+            rule: Anything that `tfbio.rules.get` takes.
+
+        Raises:
+            ValueError: As the constructor does.
+        """
+        rule = rules.get(rule)
+        self._rule_config = rules.serialize(rule)
+        if len(self.sites()) == 1:
+            self.sites()[0].adopt(rules.get(self._rule_config))
+        else:
+            for index, site in enumerate(self.sites()):
+                site.adopt(rule.spawn(index))
+        if not isinstance(self.quantize, functools.partial):
+            # Keras binds `quantize` to each instance, so that a method here would go unseen.
+            self.quantize = functools.partial(self._quantize, self.quantize)
+        for option in ("lora_rank", "quantization_mode"):
+            if getattr(self, option, None):
+                self._refuse(f"{option}={getattr(self, option)!r}")
+        if self.built:
+            with keras.name_scope(self.name):
+                self._build_rules()
+
+    def build(self, input_shape):
+        """Make the kernel and bias as Keras does, then the feedback."""
+        super().build(input_shape)
+        self._build_rules()
+
+    def _build_rules(self):
+        for site in self.sites():
+            # Loading a saved model may find it built.
+            if not site.rule.built:
+                site.rule.build(site.kernel, self.fans(site.kernel_name))
+        # In a variable, because a compiled function keeps whatever Python said when it was traced.
+        # Not a keras.Variable: it is a way of looking at the model, no part of its saved state.
+        with tf.init_scope():
+            self.true_gradient_switch = tf.Variable(False, trainable=False)
+
+    def fans(self, kernel_name):
+        """Return the `tfbio.rules.Fans` of the kernel called `kernel_name`."""
+        raise NotImplementedError(f"{type(self).__name__} must define `fans(kernel_name)`.")
+
+    def propagate(self, op, inputs, site):
+        """Return ``op(inputs, W)``, whose error goes back through the site's B.
+
+        Args:
+            op: The layer's linear operation, see `tfbio.feedback.asymmetric`.
+            inputs: Its input.
+            site: The `Site` whose kernel and rule it uses.
+
+        Returns:
+            The output tensor, before bias and activation.
+        """
+        # Read under Keras's autocasting: the kernel in the layer's compute dtype. The rule reads
+        # it in full precision, where a sign does not underflow.
+        kernel = tf.convert_to_tensor(site.kernel)
+        feedback = tf.cast(site.feedback, kernel.dtype)
+        feedback = tf.cond(
+            self.true_gradient_switch, lambda: tf.stop_gradient(kernel), lambda: feedback
+        )
+        return asymmetric(op, inputs, kernel, feedback)
+
+    def enable_lora(self, *args, **kwargs):
+        """Enable LoRA as Keras does, under backprop; refuse it under any other rule."""
+        self._refuse("LoRA")
+        return super().enable_lora(*args, **kwargs)
+
+    def _quantize(self, quantize, *args, **kwargs):
+        self._refuse("quantization")
+        return quantize(*args, **kwargs)
+
+    def _refuse(self, what):
+        if not self.symmetric:
+            raise ValueError(
+                f"Layer {self.name!r} of class {type(self).__name__} cannot combine LoRA or "
+                "quantization with a learning rule other than 'backprop'. "
+                f"Received: {what} under rule {self.sites()[0].rule!r}."
+            )
+
+    def get_config(self):
+        """Return the Keras twin's config, and the rule's."""
+        return {**super().get_config(), "rule": dict(self._rule_config)}

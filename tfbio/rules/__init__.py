@@ -1,0 +1,33 @@
+"""Learning rules: how the feedback matrix B is made, and how it follows W."""
+
+from tfbio.rules.registry import aliases, deserialize, get, names, register, serialize
+from tfbio.rules.rule import FeedbackRule
+from tfbio.rules.scales import Fans, ScaledRule
+
+# isort: split
+# The order is the order of the tables: the control first.
+from tfbio.rules.backprop import Backprop
+from tfbio.rules.feedback_alignment import FeedbackAlignment, FeedbackAlignmentSignedInit
+from tfbio.rules.sign_symmetry import (
+    BatchwiseRandomSignFeedback,
+    FixedRandomSignFeedback,
+    SignSymmetry,
+)
+
+__all__ = [
+    "Backprop",
+    "BatchwiseRandomSignFeedback",
+    "Fans",
+    "FeedbackAlignment",
+    "FeedbackAlignmentSignedInit",
+    "FeedbackRule",
+    "FixedRandomSignFeedback",
+    "ScaledRule",
+    "SignSymmetry",
+    "aliases",
+    "deserialize",
+    "get",
+    "names",
+    "register",
+    "serialize",
+]

@@ -1,0 +1,26 @@
+"""Backpropagation: B = W, the control of every experiment."""
+
+from tfbio.rules.registry import register
+from tfbio.rules.rule import FeedbackRule
+
+
+@register("backprop", aliases=("bp", "sham"))
+class Backprop(FeedbackRule):
+    """Backpropagation: ``B = W``, so that ``∂x = e Wᵀ``.
+
+    A layer under this rule equals its Keras twin to the last bit, in outputs and gradients.
+
+    Example:
+        >>> import keras
+        >>> Backprop().feedback(keras.ops.ones((1, 1))).shape
+        TensorShape([1, 1])
+
+    References:
+        Rumelhart, Hinton and Williams 1986, "Learning representations by back-propagating errors".
+    """
+
+    symmetric = True
+
+    def feedback(self, kernel):
+        """Return W itself."""
+        return kernel

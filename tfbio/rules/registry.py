@@ -1,0 +1,176 @@
+"""The registry: from a rule's name, with options, to the rule."""
+
+import ast
+import difflib
+
+import keras
+
+from tfbio.rules.rule import FeedbackRule
+
+_RULES = {}
+_ALIASES = {}
+
+
+def register(name, aliases=()):
+    """Register a rule class under `name`; decorates the class.
+
+    Args:
+        name: The rule's name, lower case, a Python identifier.
+        aliases: Further names for it.
+
+    Returns:
+        The decorator.
+
+    Raises:
+        TypeError: If what is decorated is not a subclass of `FeedbackRule`.
+        ValueError: If a name is taken by another rule, or no identifier.
+
+    Example:
+        >>> @register("quarter")
+        ... class Quarter(FeedbackRule):
+        ...     def feedback(self, kernel):
+        ...         return kernel / 4
+        >>> get("quarter")
+        quarter()
+    """
+
+    def decorate(cls):
+        if not (isinstance(cls, type) and issubclass(cls, FeedbackRule)):
+            raise TypeError(f"A rule must be a subclass of FeedbackRule. Received: {cls!r}.")
+        for each in (name, *aliases):
+            if not each.isidentifier():
+                raise ValueError(f"A rule's name must be an identifier. Received: {each!r}.")
+            taken = _RULES.get(_ALIASES.get(each, each))
+            # The same definition run again, as in a notebook's cell, replaces itself.
+            if taken and (taken.__module__, taken.__qualname__) != (
+                cls.__module__,
+                cls.__qualname__,
+            ):
+                raise ValueError(f"The rule name {each!r} is taken, by {taken.__qualname__}.")
+        cls.alias = name
+        _RULES[name] = keras.saving.register_keras_serializable("tfbio")(cls)
+        _ALIASES.update(dict.fromkeys(aliases, name))
+        return cls
+
+    return decorate
+
+
+def names():
+    """Return the names of all registered rules, without aliases, in order of registration.
+
+    Example:
+        >>> "sign_symmetry" in names()
+        True
+    """
+    return tuple(_RULES)
+
+
+def aliases(name):
+    """Return the aliases of the rule called `name`.
+
+    Example:
+        >>> aliases("backprop")
+        ('bp', 'sham')
+    """
+    return tuple(alias for alias, target in _ALIASES.items() if target == name)
+
+
+def serialize(rule):
+    """Return the config dict of a rule, from which `get` makes a copy.
+
+    Args:
+        rule: A `FeedbackRule`.
+
+    Returns:
+        A dict with "class_name", the registered name, and "config", the options.
+
+    Example:
+        >>> serialize(get("frsf"))
+        {'class_name': 'frsf', 'config': {'scale': 'match', 'seed': None}}
+    """
+    return {"class_name": rule.alias, "config": rule.get_config()}
+
+
+def deserialize(config):
+    """Return the rule that a config dict of `serialize` describes; same as `get`."""
+    return get(config)
+
+
+def get(identifier):
+    """Return a rule.
+
+    Args:
+        identifier: A name or alias (``"usf"``), one with options, all literals
+            (``"feedback_alignment(scale='xavier', seed=1)"``), a config dict of `serialize`, a
+            rule class, or a rule, which is returned as it is.
+
+    Returns:
+        A `FeedbackRule`.
+
+    Raises:
+        ValueError: If the name or an option is unknown, or an option has a wrong value.
+        TypeError: If `identifier` is none of these.
+
+    Example:
+        >>> get("usf")
+        sign_symmetry(scale='match', agreement=1.0, seed=None)
+    """
+    if isinstance(identifier, FeedbackRule):
+        return identifier
+    if isinstance(identifier, type) and issubclass(identifier, FeedbackRule):
+        return _create(identifier, {})
+    if isinstance(identifier, dict):
+        if set(identifier) != {"class_name", "config"}:
+            raise ValueError(
+                "A rule's config must have the keys 'class_name' and 'config'. "
+                f"Received: {identifier!r}."
+            )
+        return _create(_lookup(identifier["class_name"]), identifier["config"])
+    if isinstance(identifier, str):
+        name, options = _parse(identifier)
+        return _create(_lookup(name), options)
+    raise TypeError(
+        "`rule` must be a rule's name, a config dict, a FeedbackRule class or instance. "
+        f"Received: {identifier!r} of type {type(identifier).__name__}."
+    )
+
+
+def _lookup(name):
+    name = _ALIASES.get(name, name)
+    if name in _RULES:
+        return _RULES[name]
+    close = difflib.get_close_matches(str(name), [*_RULES, *_ALIASES], n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"Unknown rule {name!r}.{hint} Registered rules: {', '.join(_RULES)}.")
+
+
+def _create(cls, options):
+    unknown = sorted(set(options) - set(cls.options()))
+    if unknown:
+        known = ", ".join(cls.options()) or "none"
+        raise ValueError(
+            f"Rule {cls.alias!r} has no option {unknown[0]!r}. Its options: {known}. "
+            f"Received: {options!r}."
+        )
+    return cls(**options)
+
+
+def _parse(text):
+    """Split ``name(option=literal, …)`` into the name and a dict of options."""
+    malformed = ValueError(
+        "A rule must be written as name or name(option=literal, …), such as "
+        f"\"sign_symmetry(scale='xavier')\". Received: {text!r}."
+    )
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise malformed from error
+    if isinstance(node, ast.Name):
+        return node.id, {}
+    named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    if not named or node.args or any(keyword.arg is None for keyword in node.keywords):
+        raise malformed
+    try:
+        return node.func.id, {k.arg: ast.literal_eval(k.value) for k in node.keywords}
+    except ValueError as error:
+        raise malformed from error

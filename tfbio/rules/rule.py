@@ -1,0 +1,220 @@
+"""A feedback rule says what B is: the matrix that stands where Wᵀ stood, one copy per kernel."""
+
+import abc
+import inspect
+import random
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class FeedbackRule(keras.layers.Layer, abc.ABC):
+    """The feedback matrix of one kernel, with whatever state it needs.
+
+    A rule is a sub-layer of the layer it serves, so that Keras tracks, saves and restores its
+    weights. A subclass states its options in `__init__` (each kept in an attribute of the same
+    name), makes its state in `build` and returns B from `feedback`; nothing else is required::
+
+        @tfbio.rules.register("half")
+        class Half(tfbio.rules.FeedbackRule):
+            '''B = W/2.'''
+
+            def feedback(self, kernel):
+                return kernel / 2
+
+    B that depends on W is stopped here: the substitution returns W's gradient for B as well, and
+    it must reach only weights that a rule owns (a trainable B), never W a second time.
+
+    Every construction takes exactly one number from Python's random state, which
+    `keras.utils.set_random_seed` sets: under one global seed a network has the same kernels
+    whatever its rule.
+
+    Attributes:
+        symmetric: True where B is W itself; such a layer differentiates as plain Keras does.
+    """
+
+    symmetric = False
+
+    def __init__(self):
+        # A dtype of its own would cast; state takes the kernel's dtype, full precision included.
+        super().__init__(autocast=False, dtype="float32", name=getattr(self, "alias", None))
+        self._default_seed = random.randint(1, 2**31 - 1)
+
+    def __repr__(self):
+        options = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"{getattr(self, 'alias', type(self).__name__)}({options})"
+
+    @classmethod
+    def options(cls):
+        """Return the names of the options that `__init__` takes, with their defaults.
+
+        Example:
+            >>> SignSymmetry.options()
+            {'scale': 'match', 'agreement': 1.0, 'seed': None}
+        """
+        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        return {parameter.name: parameter.default for parameter in parameters}
+
+    def get_config(self):
+        """Return the options, from which `from_config` makes a fresh, unbuilt copy."""
+        return {name: getattr(self, name) for name in self.options()}
+
+    def get_build_config(self):
+        """Return None: the layer that a rule serves builds it, from its own kernel."""
+        return None
+
+    def spawn(self, index):
+        """Return a fresh copy for the `index`-th kernel of a model.
+
+        A copy of a rule with a seed gets a seed derived from it and the index: with one seed for
+        all, kernels of equal shape would share one B.
+
+        Args:
+            index: The kernel's position in the model, 0 or more.
+
+        Returns:
+            An unbuilt rule of the same class and options.
+
+        Example:
+            >>> FeedbackAlignment(seed=1).spawn(0).seed != FeedbackAlignment(seed=1).spawn(1).seed
+            True
+        """
+        config = self.get_config()
+        if config.get("seed") is not None:
+            derived = np.random.SeedSequence([config["seed"], index]).generate_state(1)
+            config["seed"] = int(derived[0])
+        return self.from_config(config)
+
+    def key(self):
+        """Return the two integers that seed this rule's draws.
+
+        The second sets the stream apart from Keras's initializers, which use 0: the same seed for
+        W and B would otherwise give B = W, which is backpropagation unannounced.
+        """
+        seed = getattr(self, "seed", None)
+        return (self._default_seed if seed is None else seed, 0x74666269)
+
+    def build(self, kernel, fans):
+        """Make the state of B for `kernel`: none, by default.
+
+        Args:
+            kernel: The layer's kernel, a variable or tensor. Read its values inside an
+                initializer only (`new_state`): it may itself not be initialized yet.
+            fans: Its `tfbio.rules.Fans`.
+        """
+        if type(self).step is not FeedbackRule.step:
+            self.seen = self.new_state(
+                "seen", (), lambda: fingerprint(kernel), "int64", stepped=True
+            )
+
+    def new_state(self, name, shape, initialize, dtype, trainable=False, stepped=False):
+        """Return a new weight whose initial value `initialize()` computes.
+
+        Keep it in an attribute: Keras then tracks it and saves it with the model.
+
+        Args:
+            name: The weight's name.
+            shape: Its shape.
+            initialize: A function without arguments, called once the kernel has its value.
+            dtype: Its dtype; the kernel's own for whatever is compared with W.
+            trainable: Whether the optimizer updates it, with the gradient of W.
+            stepped: Whether `step` assigns it.
+
+        Returns:
+            The `keras.Variable`.
+        """
+        # What `step` assigns is local to each replica of a tf.distribute strategy, where the
+        # assignment may stand in a branch; the same kernel and key give the same value on all.
+        return keras.Variable(
+            lambda shape, dtype: tf.cast(initialize(), dtype),
+            shape=shape,
+            dtype=dtype,
+            trainable=trainable,
+            autocast=False,
+            name=name,
+            synchronization="on_read" if stepped else "auto",
+            aggregation="only_first_replica" if stepped else "mean" if trainable else "none",
+        )
+
+    def call(self, kernel, training=None):
+        """Return B for the present kernel, taking the step that a new kernel calls for.
+
+        Args:
+            kernel: The kernel W, a variable or tensor in full precision.
+            training: Whether this is a training call; Keras passes it down from the model.
+
+        Returns:
+            B, a tensor of the kernel's shape, layout and dtype.
+        """
+        if training and type(self).step is not FeedbackRule.step:
+            now = fingerprint(kernel)
+            tf.cond(tf.equal(now, self.seen), lambda: None, lambda: self._advance(kernel, now))
+        return self.feedback(tf.stop_gradient(kernel))
+
+    def _advance(self, kernel, now):
+        self.step(tf.stop_gradient(kernel))
+        self.seen.assign(now)
+
+    @abc.abstractmethod
+    def feedback(self, kernel):
+        """Return B, computed from the kernel (a constant here) and the rule's own weights.
+
+        Args:
+            kernel: The kernel W, a tensor through which no gradient flows.
+
+        Returns:
+            A tensor of the kernel's shape, layout and dtype.
+        """
+
+    def step(self, kernel):
+        """Update the rule's own weights; a rule whose B learns by itself overrides this.
+
+        Called once per optimizer step, whatever drives the training: in the first training call
+        that finds the kernel changed since the last. A layer shared within a model, several
+        micro-batches of an accumulated gradient and several replicas see one step.
+
+        Args:
+            kernel: The kernel W as the optimizer left it, a constant tensor.
+        """
+
+    def apply(self, conversion):
+        """Put a built model under this rule: a copy for every kernel, unless told otherwise.
+
+        Args:
+            conversion: The `tfbio.convert.Conversion` at work: the model, its kernel layers and
+                what the user asked for.
+
+        Returns:
+            The model.
+        """
+        return conversion.attach(self)
+
+    def scale_label(self):
+        """Return the scale as `tfbio.summary` shows it: empty for a rule without one."""
+        return ""
+
+
+def fingerprint(kernel):
+    """Return 64 bits that change when any entry of `kernel` does.
+
+    A sum of the entries' bit patterns with odd weights by row and column, in wrapping integer
+    arithmetic: exact, so that it is the same eagerly, compiled, under XLA and on every replica.
+
+    Args:
+        kernel: A floating-point tensor or variable of any shape.
+
+    Returns:
+        A scalar int64 tensor.
+
+    Example:
+        >>> int(fingerprint(tf.constant([1.0, 2.0]))) != int(fingerprint(tf.constant([2.0, 1.0])))
+        True
+    """
+    kernel = tf.convert_to_tensor(kernel)
+    integer = {2: tf.int16, 4: tf.int32, 8: tf.int64}[kernel.dtype.size]
+    columns = kernel.shape[-1] if kernel.shape.rank else 1
+    bits = tf.cast(tf.bitcast(tf.reshape(kernel, (-1, columns)), integer), tf.int64)
+    rows = bits.shape[0]
+    by_row = tf.reduce_sum(bits * (2 * tf.range(columns, dtype=tf.int64) + 1), axis=1)
+    return tf.reduce_sum(by_row * (2 * tf.range(rows, dtype=tf.int64) + 1))

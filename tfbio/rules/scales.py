@@ -1,0 +1,209 @@
+"""Scales: how large a feedback matrix is, and from which distribution a random one is drawn.
+
+Deep networks train or fail by this factor alone: a sign matrix of unit scale multiplies the error
+by orders of magnitude at every layer.
+"""
+
+import math
+import numbers
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfbio.rules import checks
+from tfbio.rules.rule import FeedbackRule
+
+NAMES = ("match", "xiao", "xavier", "unit")
+
+
+class Fans(NamedTuple):
+    """The dimensions of one kernel that a scale depends on; each layer states its own.
+
+    Attributes:
+        fan_in: Inputs that one output unit sums over.
+        fan_out: Outputs that one input unit reaches within its group, per kernel position.
+        groups: The groups of a convolution (for a depthwise one, its input channels).
+        convolution: Whether the kernel is applied at many positions.
+    """
+
+    fan_in: int
+    fan_out: int
+    groups: int = 1
+    convolution: bool = False
+
+
+def check(scale):
+    """Return `scale` if it is one, else raise.
+
+    Args:
+        scale: One of `NAMES`, or a standard deviation: a finite number, 0 or more.
+
+    Returns:
+        The name, or the number as a float.
+
+    Raises:
+        ValueError: If it is neither.
+
+    Example:
+        >>> check("xavier"), check(1)
+        ('xavier', 1.0)
+    """
+    if isinstance(scale, str) and scale in NAMES:
+        return scale
+    is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
+    if is_number and math.isfinite(scale) and scale >= 0:
+        return float(scale)
+    raise ValueError(
+        f"`scale` must be one of {', '.join(map(repr, NAMES))} or a finite number that is not "
+        f"negative (a standard deviation). Received: scale={scale!r}."
+    )
+
+
+def xavier(fans):
+    """Return Glorot's standard deviation ``√(2 / (fan_in + fan_out))``.
+
+    Args:
+        fans: The kernel's `Fans`.
+
+    Returns:
+        The standard deviation, a float.
+
+    Example:
+        >>> xavier(Fans(fan_in=6, fan_out=2))
+        0.5
+
+    References:
+        Glorot and Bengio 2010; as feedback, Sanfiz and Akrout 2021.
+    """
+    return math.sqrt(2.0 / (fans.fan_in + fans.fan_out))
+
+
+def magnitude(scale, fans, kernel):
+    """Return s, the magnitude of a sign matrix under `scale`, as a float32 scalar tensor.
+
+    ========  =================================================================================
+    match     ``rms(W₀) = √(mean W₀²)`` of the kernel now; Xavier's where W₀ is all zero
+    xiao      convolutions ``√(2 / (k·Cout))``, k = kernel positions; dense ``1/√fan_in``
+    xavier    ``√(2 / (fan_in + fan_out))``
+    unit      1
+    a number  itself
+    ========  =================================================================================
+
+    Args:
+        scale: A checked scale.
+        fans: The kernel's `Fans`.
+        kernel: The kernel W₀, read only under "match".
+
+    Returns:
+        A scalar `tf.Tensor` of type float32.
+
+    Example:
+        >>> float(magnitude("match", Fans(1, 2), tf.constant([[3.0, -3.0]])))
+        3.0
+
+    References:
+        Xiao et al. 2018, the authors' code ("xiao"); Sanfiz and Akrout 2021 ("xavier");
+        Liao et al. 2016 ("unit").
+    """
+    if scale == "match":
+        rms = tf.sqrt(tf.reduce_mean(tf.square(tf.cast(kernel, tf.float32))))
+        return tf.where(rms > 0, rms, xavier(fans))
+    if scale == "xiao":
+        # Cout counts all groups, as the fan-out of the authors' PyTorch code does.
+        value = (
+            math.sqrt(2.0 / (fans.fan_out * fans.groups))
+            if fans.convolution
+            else 1.0 / math.sqrt(fans.fan_in)
+        )
+    elif scale == "xavier":
+        value = xavier(fans)
+    else:
+        value = 1.0 if scale == "unit" else scale
+    return tf.constant(value, tf.float32)
+
+
+def draw(shape, dtype, key, scale, fans, s):
+    """Draw a random matrix under `scale`; its absolute value is the magnitude M of frsf and brsf.
+
+    Normal ``N(0, s²)``, except where the source is uniform: "xiao" for dense layers ``U(−s, s)``,
+    "xavier" ``U(−√3·s, √3·s)``, whose standard deviation is s, and "unit" ``U(−1, 1)``.
+
+    Args:
+        shape: The kernel's shape.
+        dtype: The kernel's dtype.
+        key: Two integers, the seed of the stateless generator.
+        scale: A checked scale.
+        fans: The kernel's `Fans`.
+        s: `magnitude` for the same kernel.
+
+    Returns:
+        A `tf.Tensor` of the given shape and dtype; the same key gives the same tensor, on every
+        device.
+
+    Example:
+        >>> a, b = (draw((2, 2), "float32", (1, 2), 1.0, Fans(2, 2), 1.0) for _ in range(2))
+        >>> bool(tf.reduce_all(a == b))
+        True
+    """
+    dtype = tf.as_dtype(dtype)
+    wide = tf.float64 if dtype == tf.float64 else tf.float32
+    s = tf.cast(s, wide)
+    # Named, because "auto" may choose another generator on another kind of device.
+    algorithm = tf.random.Algorithm.PHILOX
+    if scale in ("xavier", "unit") or (scale == "xiao" and not fans.convolution):
+        width = math.sqrt(3.0) * s if scale == "xavier" else s
+        unit = tf.random.stateless_uniform(shape, key, -1, 1, dtype=wide, alg=algorithm)
+        return tf.cast(unit * width, dtype)
+    return tf.cast(tf.random.stateless_normal(shape, key, dtype=wide, alg=algorithm) * s, dtype)
+
+
+class ScaledRule(FeedbackRule):
+    """A rule whose B has a scale: keeps s as saved state, taken from W when the rule is attached.
+
+    Args:
+        scale: A scale's name or a standard deviation, see `magnitude`.
+        seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    def __init__(self, scale="match", seed=None):
+        super().__init__()
+        self.scale = check(scale)
+        self.seed = checks.seed(seed)
+
+    def build(self, kernel, fans):
+        """Keep s; see the base class."""
+        super().build(kernel, fans)
+        self._xavier = xavier(fans)
+        self.s = self.new_state(
+            "scale", (), lambda: magnitude(self.scale, fans, kernel), "float32"
+        )
+
+    def new_random(self, name, kernel, fans, transform=tf.identity):
+        """Return a fixed random matrix of the kernel's shape and dtype, drawn under the scale.
+
+        Args:
+            name: The weight's name.
+            kernel: The kernel.
+            fans: Its `Fans`.
+            transform: A function of the drawn matrix, such as `tf.abs`.
+
+        Returns:
+            The `keras.Variable`.
+        """
+        shape, dtype = tuple(kernel.shape), kernel.dtype
+        return self.new_state(
+            name,
+            shape,
+            lambda: transform(draw(shape, dtype, self.key(), self.scale, fans, self.s)),
+            dtype,
+        )
+
+    def scale_label(self):
+        """Return the scale's name and s, and that W₀ was zero where "match" had to give way."""
+        s = float(tf.convert_to_tensor(self.s))
+        if self.scale == "match" and s == tf.constant(self._xavier, tf.float32).numpy():
+            return f"xavier {s:.3g} (W was 0)"
+        return f"{self.scale} {s:.3g}" if isinstance(self.scale, str) else f"{s:.3g}"
