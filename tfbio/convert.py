@@ -250,8 +250,7 @@ def _map_shapes(spec, shapes):
 def _check_model(model):
     if not isinstance(model, keras.Model):
         raise TypeError(
-            "`model` must be a keras.Model. "
-            f"Received: {model!r} of type {type(model).__name__}."
+            f"`model` must be a keras.Model. Received: {model!r} of type {type(model).__name__}."
         )
     if not model.built:
         raise ValueError(

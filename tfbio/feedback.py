@@ -76,8 +76,10 @@ def asymmetric(op, inputs, kernel, feedback):
                 tape.watch(kernel)
                 at_kernel = op(x, kernel)
             kernel_gradient = tape.gradient(at_kernel, kernel, upstream)
-            return kernel_gradient, kernel_gradient, *(
-                next(input_gradients) if c.dtype.is_floating else None for c in components
+            return (
+                kernel_gradient,
+                kernel_gradient,
+                *(next(input_gradients) if c.dtype.is_floating else None for c in components),
             )
 
         return op(x, kernel), gradients

@@ -1,6 +1,5 @@
 """The summary: which rule serves which kernel."""
 
-import keras
 from rich.console import Console
 from rich.table import Table
 

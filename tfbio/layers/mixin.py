@@ -138,7 +138,9 @@ class FeedbackMixin:
         """The effective feedback matrix B, a tensor in the kernel's layout and full precision."""
         if len(self.sites()) > 1:
             names = " and ".join(f"`{site.part}_feedback`" for site in self.sites())
-            raise AttributeError(f"{type(self).__name__} has a feedback matrix per kernel: {names}.")
+            raise AttributeError(
+                f"{type(self).__name__} has a feedback matrix per kernel: {names}."
+            )
         return self.sites()[0].feedback
 
     @property

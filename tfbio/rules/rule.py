@@ -103,7 +103,7 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
                 initializer only (`new_state`): it may itself not be initialized yet.
             fans: Its `tfbio.rules.Fans`.
         """
-        if type(self).step is not FeedbackRule.step:
+        if self._steps:
             self.seen = self.new_state(
                 "seen", (), lambda: fingerprint(kernel), "int64", stepped=True
             )
@@ -142,15 +142,30 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
 
         Args:
             kernel: The kernel W, a variable or tensor in full precision.
-            training: Whether this is a training call; Keras passes it down from the model.
+            training: False in `evaluate` and `predict`, which take no step; Keras passes it down
+                from the model. A loop of one's own that calls `model(x)` without it does train.
 
         Returns:
             B, a tensor of the kernel's shape, layout and dtype.
         """
-        if training and type(self).step is not FeedbackRule.step:
+        if self._steps and training is not False:
             now = fingerprint(kernel)
             tf.cond(tf.equal(now, self.seen), lambda: None, lambda: self._advance(kernel, now))
         return self.feedback(tf.stop_gradient(kernel))
+
+    @property
+    def _steps(self):
+        return type(self).step is not FeedbackRule.step
+
+    def unseen(self, kernel):
+        """Return 1 where `kernel` has changed since the last step, else 0: a scalar int64 tensor.
+
+        The next training call will take a step for it; `feedback` may look ahead.
+
+        Args:
+            kernel: The kernel W, a tensor.
+        """
+        return tf.cast(tf.not_equal(fingerprint(kernel), self.seen), tf.int64)
 
     def _advance(self, kernel, now):
         self.step(tf.stop_gradient(kernel))
@@ -170,9 +185,10 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
     def step(self, kernel):
         """Update the rule's own weights; a rule whose B learns by itself overrides this.
 
-        Called once per optimizer step, whatever drives the training: in the first training call
-        that finds the kernel changed since the last. A layer shared within a model, several
-        micro-batches of an accumulated gradient and several replicas see one step.
+        Called once per optimizer step, whatever drives the training, `fit` or a loop of one's own:
+        in the first training call that finds the kernel changed since the last. A layer shared
+        within a model, several micro-batches of an accumulated gradient and several replicas see
+        one step.
 
         Args:
             kernel: The kernel W as the optimizer left it, a constant tensor.

@@ -177,9 +177,7 @@ class ScaledRule(FeedbackRule):
         """Keep s; see the base class."""
         super().build(kernel, fans)
         self._xavier = xavier(fans)
-        self.s = self.new_state(
-            "scale", (), lambda: magnitude(self.scale, fans, kernel), "float32"
-        )
+        self.s = self.new_state("scale", (), lambda: magnitude(self.scale, fans, kernel), "float32")
 
     def new_random(self, name, kernel, fans, transform=tf.identity):
         """Return a fixed random matrix of the kernel's shape and dtype, drawn under the scale.

@@ -4,7 +4,6 @@ import tensorflow as tf
 
 from tfbio.rules import checks
 from tfbio.rules.registry import register
-from tfbio.rules.rule import fingerprint
 from tfbio.rules.scales import ScaledRule, draw
 
 
@@ -110,10 +109,9 @@ class FixedRandomSignFeedback(ScaledRule):
 class BatchwiseRandomSignFeedback(ScaledRule):
     """Batch-wise random-magnitude sign-concordant feedback: ``B = M∘sign(W)``, M redrawn per step.
 
-    M is a pure function of a saved key and of W's present bits: every change of W, which an
-    optimizer step is, draws anew, while all calls at one W see one M. So layers that are called
-    several times in a step, micro-batches of one accumulated gradient and replicas agree without
-    any counter to keep, and a reloaded model continues with the M it had.
+    M is a pure function of a saved key and of the number of steps that W has taken, so that all
+    calls within a step, layers called several times, micro-batches of one accumulated gradient and
+    replicas see one M, and a reloaded model continues with the M it had.
 
     Args:
         scale: The scale s of ``M = |N(0, s²)|``, see `tfbio.rules.scales.magnitude`. "xavier" and
@@ -141,15 +139,22 @@ class BatchwiseRandomSignFeedback(ScaledRule):
         super().__init__(scale, seed)
 
     def build(self, kernel, fans):
-        """Keep the key of the draws; see the base class."""
+        """Keep the key of the draws and the number of steps; see the base class."""
         super().build(kernel, fans)
         self._fans = fans
-        self.seed_key = self.new_state("key", (2,), lambda: tf.constant(self.key()), "int64")
+        self.draw_key = self.new_state("key", (2,), lambda: tf.constant(self.key()), "int64")
+        self.steps = self.new_state("steps", (), lambda: 0, "int64", stepped=True)
+
+    def step(self, kernel):
+        """Count a step: the next M."""
+        self.steps.assign_add(1)
 
     def feedback(self, kernel):
-        """Return ``M∘sign(W)`` with the M of this W."""
+        """Return ``M∘sign(W)`` with the M of the present step."""
         key = tf.random.experimental.stateless_fold_in(
-            tf.convert_to_tensor(self.seed_key), fingerprint(kernel), alg=tf.random.Algorithm.PHILOX
+            tf.convert_to_tensor(self.draw_key),
+            tf.convert_to_tensor(self.steps) + self.unseen(kernel),
+            alg=tf.random.Algorithm.PHILOX,
         )
         matrix = draw(kernel.shape, kernel.dtype, key, self.scale, self._fans, self.s)
         return tf.abs(matrix) * tf.sign(kernel)

@@ -1,0 +1,21 @@
+"""Run every benchmark with its defaults, one after the other: ``python -m benchmarks``."""
+
+import subprocess
+import sys
+
+BENCHMARKS = ("gradient_scale", "step_time")
+
+
+def main():
+    """Run the benchmarks, and return 1 if one of them failed, else 0."""
+    failed = 0
+    for name in BENCHMARKS:
+        # A process each: one benchmark's memory and threads must not reach another's timings.
+        failed |= subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode != 0
+    return int(failed)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit(f"python -m benchmarks takes no arguments. Received: {' '.join(sys.argv[1:])}")
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The experiment: one training run's options, each with its type, default and help in one place."""
+
+import dataclasses
+import math
+
+from tfbio import data, models, rules
+
+
+def _option(default, text):
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The options of one training run; the command line's flags are made from these fields.
+
+    Raises:
+        ValueError: If an option is unknown or out of its range; the message names it.
+
+    Example:
+        >>> Experiment(rule="fa", epochs=3).batch_size
+        64
+    """
+
+    dataset: str = _option("digits", f"The dataset: {', '.join(data.names())}.")
+    data_dir: str = _option("", "The folder with the dataset's files; empty: the usual places.")
+    image_size: int = _option(0, "Resize images to this many pixels a side; 0: as they are.")
+    validation_fraction: float = _option(
+        0.1, "The share of the training split that is held out for validation."
+    )
+    model: str = _option("digits_cnn", f"The network: {', '.join(models.names())}.")
+    rule: str = _option(
+        "sign_symmetry", f"The learning rule, with options if any: {', '.join(rules.names())}."
+    )
+    last_layer_rule: str = _option(
+        "", "The rule of the last layer; empty: the same as the others'."
+    )
+    epochs: int = _option(30, "Passes over the training split.")
+    batch_size: int = _option(64, "Examples per optimizer step.")
+    learning_rate: float = _option(0.05, "The learning rate of SGD.")
+    momentum: float = _option(0.9, "The momentum of SGD.")
+    seed: int = _option(0, "The seed of weights, feedback, validation split and order.")
+    workdir: str = _option("runs/classify", "The folder for logs and results.")
+
+    def __post_init__(self):
+        """Check every option."""
+        for name, smallest in (("epochs", 1), ("batch_size", 1), ("image_size", 0), ("seed", 0)):
+            if getattr(self, name) < smallest:
+                raise ValueError(
+                    f"--{name} must be {smallest} or more. Received: {getattr(self, name)}."
+                )
+        if self.seed >= 2**31:
+            raise ValueError(f"--seed must be less than 2**31. Received: {self.seed}.")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(
+                f"--learning_rate must be a number greater than 0. Received: {self.learning_rate}."
+            )
+        for name in ("momentum", "validation_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"--{name} must be 0 or more and less than 1. Received: {getattr(self, name)}."
+                )
+        if not self.workdir:
+            raise ValueError("--workdir must name a folder. Received: nothing.")
+        for flag, known in (("dataset", data.names()), ("model", models.names())):
+            if getattr(self, flag) not in known:
+                raise ValueError(
+                    f"--{flag} must be one of {', '.join(known)}. "
+                    f"Received: {getattr(self, flag)!r}."
+                )
+        for flag in ("rule", "last_layer_rule"):
+            try:
+                rules.get(getattr(self, flag) or "backprop")
+            except ValueError as error:
+                raise ValueError(f"--{flag}: {error}") from error

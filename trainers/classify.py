@@ -1,0 +1,102 @@
+"""Train image classifiers under one learning rule, or compare several over several seeds.
+
+python -m trainers.classify --rule=backprop,sign_symmetry --seed=0,1,2 --workdir=runs/mine
+"""
+
+import dataclasses
+import pathlib
+
+from absl import flags
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tfbio import training
+from trainers import cli
+
+FLAGS = flags.FLAGS
+_LISTS = ("rule", "seed")
+
+
+def main():
+    """Run the command line."""
+    cli.define(training.Experiment, lists=_LISTS)
+    cli.run(_main)
+
+
+def _main(arguments):
+    del arguments
+    console = Console()
+    try:
+        experiments = _experiments()
+        first = training.prepare(experiments[0])
+    except (ValueError, OSError) as error:
+        cli.fail(error)
+    results = _train_all(experiments, first, console)
+    workdir = pathlib.Path(FLAGS.workdir)
+    console.print(training.report.table(results))
+    label = "validation accuracy" if FLAGS.validation_fraction else "training accuracy"
+    training.report.figure(results, workdir / "comparison.png", label)
+    training.report.save(results, workdir / "results.json")
+    console.print(
+        f"Results:     {workdir / 'results.json'}\n"
+        f"Figure:      {workdir / 'comparison.png'}\n"
+        f"TensorBoard: tensorboard --logdir {workdir}\n"
+        "Try next:    python -m trainers.classify --rule='sign_symmetry(agreement=0.8)'\n"
+        "             python -m trainers.classify --rule=backprop,frsf,brsf --seed=0,1,2\n"
+        "             python -m trainers.classify --flagfile=configs/fashion_mnist_lenet.cfg\n"
+        "             python -m trainers.classify --help",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _experiments():
+    """Return the experiments in the order to run: all rules of a seed, then the next seed."""
+    options = {f.name: FLAGS[f.name].value for f in dataclasses.fields(training.Experiment)}
+    chosen = cli.split(options["rule"])
+    seeds = []
+    for text in cli.split(options["seed"]):
+        if not text.isdecimal():
+            raise ValueError(f"--seed must be integers of 0 or more. Received: {text!r}.")
+        seeds.append(int(text))
+    experiments = []
+    for seed in seeds:
+        for rule in chosen:
+            one = training.Experiment(**{**options, "rule": rule, "seed": seed})
+            folder = pathlib.Path(one.workdir, training.slug(rule), f"seed{seed}")
+            experiments.append(dataclasses.replace(one, workdir=str(folder)))
+    folders = [experiment.workdir for experiment in experiments]
+    if len(set(folders)) < len(folders):
+        raise ValueError(
+            "--rule and --seed must not name one twice. "
+            f"Received: --rule={options['rule']} --seed={options['seed']}."
+        )
+    return experiments
+
+
+def _train_all(experiments, first, console):
+    import keras
+
+    results = {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs, left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=sum(experiment.epochs for experiment in experiments))
+        for index, experiment in enumerate(experiments):
+            name = training.slug(experiment.rule)
+            progress.update(bar, description=f"{name}, seed {experiment.seed}")
+            tick = keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: progress.advance(bar)
+            )
+            prepared = training.prepare(experiment) if index else first
+            results.setdefault(name, []).append(training.train(experiment, prepared, [tick]))
+    return results
+
+
+if __name__ == "__main__":
+    main()
