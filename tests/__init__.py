@@ -1,0 +1,1 @@
+"""Tests, mirroring tfbio/, and conformance tests over every rule and configuration."""

@@ -1,0 +1,131 @@
+"""The tables that drive the tests: every feedback layer in its variants, every rule's options."""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+import tfbio
+
+
+class Case(NamedTuple):
+    """A feedback layer: the class's name without "Feedback", its arguments and an input shape."""
+
+    name: str
+    arguments: dict
+    shape: tuple
+
+    def feedback_layer(self, rule, **more):
+        return getattr(tfbio.layers, f"Feedback{self.name}")(rule=rule, **self.arguments, **more)
+
+    def keras_layer(self, **more):
+        import keras
+
+        return getattr(keras.layers, self.name)(**self.arguments, **more)
+
+    def __str__(self):
+        options = ",".join(f"{k}={v}" for k, v in self.arguments.items())
+        return f"{self.name}({options})@{self.shape}".replace(" ", "")
+
+
+def _conv(name, shape, **arguments):
+    return Case(name, {"filters": 4, "kernel_size": 3, **arguments}, shape)
+
+
+LAYERS = [
+    Case("Dense", {"units": 3, "activation": "tanh"}, (2, 5)),
+    Case("Dense", {"units": 3, "use_bias": False}, (2, 4, 5)),
+    Case("EinsumDense", {"equation": "ab,bc->ac", "output_shape": 3, "bias_axes": "c"}, (2, 4)),
+    Case("EinsumDense", {"equation": "abc,cde->abde", "output_shape": (None, 2, 3)}, (2, 4, 5)),
+    Case("EinsumDense", {"equation": "...x,xy->...y", "output_shape": 3}, (2, 4, 5)),
+    Case("EinsumDense", {"equation": "ab,b->a", "output_shape": ()}, (2, 4)),
+    Case("EinsumDense", {"equation": "abc,bc->ab", "output_shape": (3,)}, (2, 3, 5)),
+    _conv("Conv1D", (2, 9, 2)),
+    _conv("Conv1D", (2, 9, 2), padding="causal", dilation_rate=2),
+    _conv("Conv1D", (2, 8, 2), padding="same", strides=2, activation="relu"),
+    _conv("Conv1D", (2, 9, 4), groups=2),
+    _conv("Conv2D", (2, 7, 8, 2), strides=2),
+    _conv("Conv2D", (2, 7, 8, 2), padding="same", activation="relu", use_bias=False),
+    _conv("Conv2D", (2, 9, 9, 3), dilation_rate=2),
+    _conv("Conv2D", (2, 6, 6, 4), groups=2, padding="same", kernel_size=(2, 3)),
+    _conv("Conv3D", (1, 5, 4, 5, 2), padding="same", strides=2),
+    _conv("Conv3D", (1, 2, 5, 4, 5), data_format="channels_first"),
+    _conv("Conv1DTranspose", (2, 5, 2), strides=2, padding="same"),
+    _conv("Conv2DTranspose", (2, 4, 5, 2), strides=2, activation="relu"),
+    _conv("Conv2DTranspose", (2, 4, 5, 2), strides=2, padding="same", output_padding=1),
+    _conv("Conv3DTranspose", (1, 3, 2, 3, 2), strides=2),
+    Case("DepthwiseConv1D", {"kernel_size": 3, "depth_multiplier": 2}, (2, 8, 2)),
+    Case("DepthwiseConv1D", {"kernel_size": 3, "data_format": "channels_first"}, (2, 2, 8)),
+    Case("DepthwiseConv2D", {"kernel_size": 3, "strides": 2, "padding": "same"}, (2, 7, 7, 3)),
+    Case("DepthwiseConv2D", {"kernel_size": 2, "data_format": "channels_first"}, (2, 3, 6, 7)),
+    _conv("SeparableConv1D", (2, 8, 2), depth_multiplier=2, activation="relu"),
+    _conv("SeparableConv1D", (2, 3, 8), data_format="channels_first"),
+    _conv("SeparableConv2D", (2, 7, 8, 3), strides=2, padding="same"),
+    _conv("SeparableConv2D", (2, 3, 7, 8), data_format="channels_first", depth_multiplier=2),
+    _conv("SeparableConv2D", (2, 9, 9, 2), dilation_rate=2),
+]
+
+
+@tfbio.rules.register("test_transported")
+class Transported(tfbio.rules.FeedbackRule):
+    """B = W through the substitution, which the backprop rule itself bypasses."""
+
+    def feedback(self, kernel):
+        return tf.identity(kernel)
+
+
+@tfbio.rules.register("test_stepped")
+class Stepped(tfbio.rules.FeedbackRule):
+    """Counts its steps; B = W."""
+
+    def build(self, kernel, fans):
+        super().build(kernel, fans)
+        self.count = self.new_state("count", (), lambda: 0, "int64", stepped=True)
+
+    def step(self, kernel):
+        self.count.assign_add(1)
+
+    def feedback(self, kernel):
+        return kernel
+
+
+@tfbio.rules.register("test_trainable")
+class Trainable(tfbio.rules.FeedbackRule):
+    """A B of its own that learns with W's gradient, as Kolen and Pollack's does."""
+
+    def build(self, kernel, fans):
+        super().build(kernel, fans)
+        shape = tuple(kernel.shape)
+        self.matrix = self.new_state(
+            "feedback", shape, lambda: tf.ones(shape), kernel.dtype, trainable=True
+        )
+
+    def feedback(self, kernel):
+        return tf.convert_to_tensor(self.matrix)
+
+
+RULES = tuple(name for name in tfbio.rules.names() if not name.startswith("test_"))
+"""The library's own rules; users' and these tests' are registered beside them."""
+
+CONFIGURATIONS = [
+    *RULES,
+    "sign_symmetry(agreement=0.7,seed=3)",
+    "sign_symmetry(scale='xiao')",
+    "feedback_alignment(scale='xavier',seed=1)",
+    "frsf(scale='unit')",
+    "brsf(scale=0.5)",
+]
+
+
+def random(shape, dtype="float64", seed=0):
+    return tf.constant(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def derivatives(layer, x, e, training=True):
+    """Return the output, and the gradients of ⟨e, y⟩ for x and for the trainable weights."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=training)
+        objective = tf.reduce_sum(y * tf.cast(e, y.dtype))
+    dx, dweights = tape.gradient(objective, [x, layer.trainable_variables])
+    return y, dx, dweights
