@@ -78,8 +78,8 @@ class Transported(tfbio.rules.FeedbackRule):
 class Stepped(tfbio.rules.FeedbackRule):
     """Counts its steps; B = W."""
 
-    def build(self, kernel, fans):
-        super().build(kernel, fans)
+    def make_state(self, kernel, fans):
+        super().make_state(kernel, fans)
         self.count = self.new_state("count", (), lambda: 0, "int64", stepped=True)
 
     def step(self, kernel):
@@ -93,8 +93,8 @@ class Stepped(tfbio.rules.FeedbackRule):
 class Trainable(tfbio.rules.FeedbackRule):
     """A B of its own that learns with W's gradient, as Kolen and Pollack's does."""
 
-    def build(self, kernel, fans):
-        super().build(kernel, fans)
+    def make_state(self, kernel, fans):
+        super().make_state(kernel, fans)
         shape = tuple(kernel.shape)
         self.matrix = self.new_state(
             "feedback", shape, lambda: tf.ones(shape), kernel.dtype, trainable=True

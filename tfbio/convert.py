@@ -9,17 +9,6 @@ import tensorflow as tf
 from tfbio import rules, walk
 from tfbio.layers import TWINS, FeedbackMixin
 
-# Their matrices meet no error on its way down: an embedding's input is an index, the others act
-# entry by entry, and activations and normalization keep their true derivatives.
-_WITHOUT_KERNEL = (
-    keras.layers.Embedding,
-    keras.layers.PReLU,
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.RMSNormalization,
-)
-
 
 def convert(model, rule, *, last_layer=None, overrides=None, unsupported="error"):
     """Put a built, uncompiled Keras model under a learning rule, in place.
@@ -149,8 +138,8 @@ class Conversion:
     def _check_layers(self):
         without_twin = {
             name: layer
-            for name, layer in {self.model.name: self.model, **self._all}.items()
-            if name not in self.kernel_layers and _has_kernel(layer)
+            for name, layer in walk.without_twin(self.model).items()
+            if name not in self.kernel_layers
         }
         for pattern in self.overrides:
             if not fnmatch.filter([*self.kernel_layers, *without_twin], pattern):
@@ -274,16 +263,6 @@ def _check_plain(name, layer, rule):
                 f"Received: {option}={getattr(layer, option)!r} under rule {rule!r}. Merge or "
                 "remove it, or give overrides={" + repr(name) + ": 'backprop'}."
             )
-
-
-def _has_kernel(layer):
-    """Whether a layer's own weights include a matrix that its error would pass through."""
-    if isinstance(layer, _WITHOUT_KERNEL):
-        return False
-    return any(
-        "kernel" in variable.name or len(variable.shape) >= 2
-        for variable in layer._trainable_variables
-    )
 
 
 def _shortened(names, most=8):

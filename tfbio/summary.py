@@ -7,11 +7,11 @@ from tfbio import walk
 
 
 def summary(model, console=None):
-    """Print a table of a model's kernels: layer, class, rule, scale and kernel shape.
+    """Print a table of a model's kernels: layer, rule, scale and the kernel's shape.
 
     A "match" scale is printed as found when the rule was attached; a kernel that was all zero then
-    took "xavier", and the table says so. Layers without feedback twin, admitted by
-    ``unsupported="backprop"`` or an override, are listed as on backprop.
+    took "xavier", and the table says so. Layers without feedback twin, which conversion admits
+    only when told to, are listed as what they are: on backprop.
 
     Args:
         model: A built model with feedback layers.
@@ -24,20 +24,21 @@ def summary(model, console=None):
         >>> import keras, tfbio
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
         >>> tfbio.summary(tfbio.convert(model, "sign_symmetry(scale='unit')"))
-                            Model "sequential" under its rules
+         Model "sequential" under its rules
         ...
     """
     table = Table(title=f'Model "{model.name}" under its rules')
-    for column in ("layer", "class", "rule", "scale"):
+    for column in ("layer", "rule", "scale"):
         table.add_column(column, overflow="fold")
-    table.add_column("kernel", justify="right")
+    table.add_column("kernel", justify="right", no_wrap=True)
     for name, site in walk.sites(model).items():
-        rule = site.rule
-        table.add_row(
-            name,
-            type(site.layer).__name__,
-            rule.alias,
-            rule.scale_label(),
-            " × ".join(map(str, site.kernel.shape)),
-        )
+        table.add_row(name, site.rule.alias, site.rule.scale_label(), _shape(site.kernel))
+    for name, layer in walk.without_twin(model).items():
+        for variable in layer._trainable_variables:
+            if len(variable.shape) > 1:
+                table.add_row(name, "backprop (no feedback twin)", "", _shape(variable))
     (console or Console()).print(table)
+
+
+def _shape(kernel):
+    return "×".join(map(str, kernel.shape))

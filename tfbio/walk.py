@@ -1,6 +1,20 @@
 """The walk: every layer of a model, by a name that says where it stands."""
 
+import keras
+
 from tfbio.layers import FeedbackMixin
+from tfbio.rules import FeedbackRule
+
+# Their matrices meet no error on its way down: an embedding's input is an index, the others act
+# entry by entry, and activations and normalization keep their true derivatives.
+_WITHOUT_KERNEL = (
+    keras.layers.Embedding,
+    keras.layers.PReLU,
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.RMSNormalization,
+)
 
 
 def layers(model):
@@ -69,3 +83,49 @@ def sites(model):
             "first, with tfbio.convert(model, rule)."
         )
     return found
+
+
+def has_kernel(layer):
+    """Return whether a layer's own weights include a matrix that its error passes through.
+
+    Args:
+        layer: A built Keras layer or model; the layers below it are not looked at.
+
+    Returns:
+        True for a weight that is called a kernel or has two dimensions or more, unless the layer
+        is of a kind known to pass no error through it.
+
+    Example:
+        >>> import keras
+        >>> layer = keras.layers.BatchNormalization()
+        >>> layer.build((None, 3))
+        >>> has_kernel(layer)
+        False
+    """
+    if isinstance(layer, _WITHOUT_KERNEL):
+        return False
+    return any(
+        "kernel" in variable.name or len(variable.shape) >= 2
+        for variable in layer._trainable_variables
+    )
+
+
+def without_twin(model):
+    """Return the layers that have a kernel and are no feedback layers, the model itself included.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        A dict from name to layer, as `layers` names them.
+
+    Example:
+        >>> import keras
+        >>> list(without_twin(keras.Sequential([keras.Input((3, 2)), keras.layers.LSTM(1)])))
+        ['lstm/lstm_cell']
+    """
+    return {
+        name: layer
+        for name, layer in {model.name: model, **layers(model)}.items()
+        if has_kernel(layer) and not isinstance(layer, (FeedbackMixin, FeedbackRule))
+    }

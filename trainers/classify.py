@@ -94,7 +94,12 @@ def _train_all(experiments, first, console):
                 on_epoch_end=lambda epoch, logs: progress.advance(bar)
             )
             prepared = training.prepare(experiment) if index else first
-            results.setdefault(name, []).append(training.train(experiment, prepared, [tick]))
+            result = training.train(experiment, prepared, [tick])
+            results.setdefault(name, []).append(result)
+            progress.console.print(
+                f"{name}, seed {experiment.seed}: test accuracy {result.test_accuracy:.2%}",
+                highlight=False,
+            )
     return results
 
 

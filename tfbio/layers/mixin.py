@@ -172,18 +172,16 @@ class FeedbackMixin:
                 self._refuse(f"{option}={getattr(self, option)!r}")
         if self.built:
             with keras.name_scope(self.name):
-                self._build_rules()
+                self._attach_rules()
 
     def build(self, input_shape):
         """Make the kernel and bias as Keras does, then the feedback."""
         super().build(input_shape)
-        self._build_rules()
+        self._attach_rules()
 
-    def _build_rules(self):
+    def _attach_rules(self):
         for site in self.sites():
-            # Loading a saved model may find it built.
-            if not site.rule.built:
-                site.rule.build(site.kernel, self.fans(site.kernel_name))
+            site.rule.attach(site.kernel, self.fans(site.kernel_name))
         # In a variable, because a compiled function keeps whatever Python said when it was traced.
         # Not a keras.Variable: it is a way of looking at the model, no part of its saved state.
         with tf.init_scope():

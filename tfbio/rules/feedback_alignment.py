@@ -33,9 +33,9 @@ class FeedbackAlignment(ScaledRule):
     def __init__(self, scale="match", seed=None):
         super().__init__(scale, seed)
 
-    def build(self, kernel, fans):
+    def make_state(self, kernel, fans):
         """Draw B; see the base class."""
-        super().build(kernel, fans)
+        super().make_state(kernel, fans)
         self.matrix = self.new_random("feedback", kernel, fans)
 
     def feedback(self, kernel):
@@ -73,9 +73,9 @@ class FeedbackAlignmentSignedInit(ScaledRule):
     def __init__(self, scale="match"):
         super().__init__(scale)
 
-    def build(self, kernel, fans):
+    def make_state(self, kernel, fans):
         """Take the signs of W₀; see the base class."""
-        super().build(kernel, fans)
+        super().make_state(kernel, fans)
         self.matrix = self.new_state(
             "feedback",
             tuple(kernel.shape),

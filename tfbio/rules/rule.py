@@ -14,7 +14,7 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
 
     A rule is a sub-layer of the layer it serves, so that Keras tracks, saves and restores its
     weights. A subclass states its options in `__init__` (each kept in an attribute of the same
-    name), makes its state in `build` and returns B from `feedback`; nothing else is required::
+    name), makes its state, if any, in `make_state` and returns B from `feedback`::
 
         @tfbio.rules.register("half")
         class Half(tfbio.rules.FeedbackRule):
@@ -60,10 +60,6 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
         """Return the options, from which `from_config` makes a fresh, unbuilt copy."""
         return {name: getattr(self, name) for name in self.options()}
 
-    def get_build_config(self):
-        """Return None: the layer that a rule serves builds it, from its own kernel."""
-        return None
-
     def spawn(self, index):
         """Return a fresh copy for the `index`-th kernel of a model.
 
@@ -95,8 +91,21 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
         seed = getattr(self, "seed", None)
         return (self._default_seed if seed is None else seed, 0x74666269)
 
-    def build(self, kernel, fans):
-        """Make the state of B for `kernel`: none, by default.
+    def attach(self, kernel, fans):
+        """Make this rule's state for `kernel`; the layer that it serves calls this once.
+
+        Not Keras's `build`, which keeps its arguments: the kernel would be tracked here as well.
+
+        Args:
+            kernel: The layer's kernel, a variable or tensor.
+            fans: Its `tfbio.rules.Fans`.
+        """
+        with keras.name_scope(self.name):
+            self.make_state(kernel, fans)
+        self.built = True
+
+    def make_state(self, kernel, fans):
+        """Make the weights of B for `kernel`: none, by default.
 
         Args:
             kernel: The layer's kernel, a variable or tensor. Read its values inside an

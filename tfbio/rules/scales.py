@@ -173,9 +173,9 @@ class ScaledRule(FeedbackRule):
         self.scale = check(scale)
         self.seed = checks.seed(seed)
 
-    def build(self, kernel, fans):
+    def make_state(self, kernel, fans):
         """Keep s; see the base class."""
-        super().build(kernel, fans)
+        super().make_state(kernel, fans)
         self._xavier = xavier(fans)
         self.s = self.new_state("scale", (), lambda: magnitude(self.scale, fans, kernel), "float32")
 

@@ -41,9 +41,9 @@ class SignSymmetry(ScaledRule):
         super().__init__(scale, seed)
         self.agreement = checks.probability("agreement", agreement)
 
-    def build(self, kernel, fans):
+    def make_state(self, kernel, fans):
         """Draw the mask C where signs may disagree; see the base class."""
-        super().build(kernel, fans)
+        super().make_state(kernel, fans)
         shape = tuple(kernel.shape)
         self.concordance = None
         if self.agreement < 1:
@@ -95,9 +95,9 @@ class FixedRandomSignFeedback(ScaledRule):
     def __init__(self, scale="match", seed=None):
         super().__init__(scale, seed)
 
-    def build(self, kernel, fans):
+    def make_state(self, kernel, fans):
         """Draw M; see the base class."""
-        super().build(kernel, fans)
+        super().make_state(kernel, fans)
         self.magnitudes = self.new_random("magnitudes", kernel, fans, transform=tf.abs)
 
     def feedback(self, kernel):
@@ -138,9 +138,9 @@ class BatchwiseRandomSignFeedback(ScaledRule):
     def __init__(self, scale="match", seed=None):
         super().__init__(scale, seed)
 
-    def build(self, kernel, fans):
+    def make_state(self, kernel, fans):
         """Keep the key of the draws and the number of steps; see the base class."""
-        super().build(kernel, fans)
+        super().make_state(kernel, fans)
         self._fans = fans
         self.draw_key = self.new_state("key", (2,), lambda: tf.constant(self.key()), "int64")
         self.steps = self.new_state("steps", (), lambda: 0, "int64", stepped=True)

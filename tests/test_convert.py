@@ -1,0 +1,388 @@
+"""Conversion of every kind of model, and what it refuses."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfbio
+from tests.cases import LAYERS, RULES, random
+from tfbio import walk
+from tfbio.layers import TWINS, FeedbackMixin
+
+
+def plain(extra=()):
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.SeparableConv2D(4, 3, name="separable"),
+            keras.layers.Flatten(),
+            *extra,
+            keras.layers.Dense(5, activation="relu", name="hidden"),
+            keras.layers.Dense(3, name="out"),
+        ]
+    )
+
+
+def residual():
+    x = inputs = keras.Input((8, 8, 2))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="first")(x)
+    y = keras.layers.Conv2D(4, 3, padding="same", name="branch")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x + y)
+    outputs = {
+        "a": keras.layers.Dense(2, name="head_a")(x),
+        "b": keras.layers.Dense(3, name="head_b")(keras.layers.Dense(4, name="neck_b")(x)),
+    }
+    return keras.Model(inputs, outputs)
+
+
+class Block(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.body = keras.Sequential([keras.layers.Conv2D(2, 3, name="conv")])
+        self.convolutions = [keras.layers.Conv2D(2, 1, name=f"list{i}") for i in range(2)]
+
+    def call(self, x):
+        x = self.body(x)
+        for layer in self.convolutions:
+            x = layer(x)
+        return x
+
+
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.block = Block(name="block")
+        self.head = keras.layers.Dense(3, name="head")
+
+    def call(self, x, training=None):
+        return self.head(keras.ops.mean(self.block(x), (1, 2)))
+
+
+def nested():
+    inner = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.Conv2D(4, 3)], name="inner")
+    x = inputs = keras.Input((8, 8, 2))
+    x = keras.layers.Flatten()(inner(x))
+    return keras.Model(inputs, keras.layers.Dense(3, name="out")(x))
+
+
+def shared():
+    layer = keras.layers.Dense(4, name="shared")
+    x = inputs = keras.Input((4,))
+    return keras.Model(inputs, keras.layers.Dense(2, name="out")(layer(layer(x))))
+
+
+def attention():
+    x = inputs = keras.Input((5, 6))
+    x = keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    x = keras.layers.TimeDistributed(keras.layers.Dense(4, name="each"), name="distributed")(x)
+    return keras.Model(inputs, keras.layers.Dense(2, name="out")(x))
+
+
+def subclassed():
+    model = Subclassed()
+    model(tf.zeros((1, 8, 8, 2)))
+    return model
+
+
+KINDS = {
+    # builder: (input shape, kernels, last layers)
+    plain: ((2, 8, 8, 2), 5, {"out"}),
+    residual: ((2, 8, 8, 2), 5, {"head_a", "head_b"}),
+    subclassed: ((2, 8, 8, 2), 4, {"head"}),
+    nested: ((2, 8, 8, 2), 2, {"out"}),
+    shared: ((2, 4), 2, {"out"}),
+    attention: ((2, 5, 6), 6, {"out"}),
+}
+
+
+def gradients(model, x):
+    with tf.GradientTape() as tape:
+        outputs = tf.nest.flatten(model(x, training=False))
+        loss = tf.add_n([tf.reduce_sum(tf.square(y)) for y in outputs])
+    return tape.gradient(loss, model.trainable_variables)
+
+
+@pytest.mark.parametrize("build", KINDS, ids=lambda build: build.__name__)
+def test_every_kind_of_model_converts_in_place(build):
+    shape, kernels, last = KINDS[build]
+    model, x = build(), random(shape, "float32")
+    names = [v.path for v in model.weights]
+    y, weights = model(x), model.get_weights()
+    assert tfbio.convert(model, "feedback_alignment", last_layer="backprop") is model
+    tf.nest.map_structure(np.testing.assert_array_equal, y, model(x))
+    sites = walk.sites(model)
+    assert len(sites) == kernels
+    assert {n for n, site in sites.items() if site.rule.alias == "backprop"} == last
+    assert [v.path for v in model.weights if v.path in names] == names
+    by_path = {v.path: v.numpy() for v in model.weights}
+    for path, before in zip(names, weights, strict=True):
+        np.testing.assert_array_equal(by_path[path], before)
+
+
+@pytest.mark.parametrize("build", KINDS, ids=lambda build: build.__name__)
+def test_with_no_feedback_only_the_last_layers_learn(build):
+    shape, _, last = KINDS[build]
+    model = build()
+    tfbio.convert(model, "sign_symmetry(scale=0)")
+    layers_that_learn = {
+        variable.path.rsplit("/", 1)[0].rsplit("/", 1)[-1]
+        for variable, gradient in zip(
+            model.trainable_variables, gradients(model, random(shape, "float32")), strict=True
+        )
+        if np.any(gradient)
+    }
+    assert layers_that_learn == last
+
+
+@pytest.mark.parametrize("build", KINDS, ids=lambda build: build.__name__)
+def test_transporting_w_everywhere_is_backprop_and_back(build):
+    model, x = build(), random(KINDS[build][0], "float32")
+    expected = gradients(model, x)
+    for rule in ("test_transported", "frsf", "backprop"):
+        tfbio.convert(model, rule)
+        for g, e in zip(gradients(model, x), expected, strict=True):
+            close = np.allclose(g, e, rtol=1e-4, atol=1e-5 * np.abs(e).max())
+            assert close or rule == "frsf"
+
+
+def test_converting_again_drops_the_former_feedback():
+    model = plain()
+    plain_weights = len(model.weights)
+    tfbio.convert(model, "feedback_alignment")
+    assert len(model.weights) == plain_weights + 2 * 5
+    tfbio.convert(model, "sign_symmetry")
+    assert len(model.weights) == plain_weights + 5
+    tfbio.convert(model, "backprop")
+    assert len(model.weights) == plain_weights
+
+
+def test_each_kernel_gets_its_own_feedback_from_one_seed():
+    drawn = []
+    for _ in range(2):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dense(4)])
+        tfbio.convert(model, "feedback_alignment(seed=1, scale='unit')")
+        drawn.append([layer.feedback.numpy() for layer in model.layers])
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0][0], drawn[0][1])
+    separable = tfbio.layers.FeedbackSeparableConv2D(2, 1, rule="fa(seed=1, scale=1)")
+    separable.build((None, 3, 3, 2))
+    assert separable.depthwise_rule.seed != separable.pointwise_rule.seed
+
+
+def test_overrides_win_over_the_last_layer_and_the_first_match_wins():
+    model = plain()
+    tfbio.convert(
+        model,
+        "sign_symmetry",
+        last_layer="backprop",
+        overrides={"out": "frsf", "sep*": "brsf", "*": "fa", "conv": "backprop"},
+    )
+    rules = {name: site.rule.alias for name, site in walk.sites(model).items()}
+    assert rules == {
+        "conv": "feedback_alignment",
+        "separable/depthwise": "brsf",
+        "separable/pointwise": "brsf",
+        "hidden": "feedback_alignment",
+        "out": "frsf",
+    }
+
+
+def test_a_compiled_prediction_made_before_does_not_survive():
+    model = plain()
+    x = random((2, 8, 8, 2), "float32")
+    before = model.predict(x, verbose=0)
+    tfbio.convert(model, "sign_symmetry")
+    assert model.predict_function is None
+    np.testing.assert_array_equal(model.predict(x, verbose=0), before)
+
+
+def refuses(error, *words, model=None, rule="sign_symmetry", **arguments):
+    model = plain() if model is None else model
+    classes = [type(layer) for layer in getattr(model, "layers", ())]
+    with pytest.raises(error) as caught:
+        tfbio.convert(model, rule, **arguments)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+    assert [type(layer) for layer in getattr(model, "layers", ())] == classes
+
+
+class Mine(keras.layers.Dense):
+    """A subclass may compute anything: it has no twin."""
+
+
+def with_lora():
+    model = plain()
+    model.get_layer("hidden").enable_lora(2)
+    return model
+
+
+def quantized():
+    model = plain()
+    model.get_layer("hidden").quantize("int8")
+    return model
+
+
+def compiled():
+    model = plain()
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_bad_input_is_refused_and_changes_nothing():
+    refuses(TypeError, "must be a keras.Model", "Dense", model=keras.layers.Dense(2))
+    refuses(TypeError, "must be a keras.Model", "'resnet'", model="resnet")
+    refuses(ValueError, "not built", "build(input_shape)", model=keras.Sequential([Mine(1)]))
+    refuses(ValueError, "compiled already", "compile after", model=compiled())
+    refuses(ValueError, "Unknown rule 'nothing'", rule="nothing")
+    refuses(ValueError, "Unknown rule 'nothing'", last_layer="nothing")
+    refuses(ValueError, "Unknown rule 'nothing'", overrides={"*": "nothing"})
+    refuses(TypeError, "`overrides` must be a dict", "list", overrides=[("a", "b")])
+    refuses(ValueError, "matches no kernel layer", "'convolution'", "conv, separable",
+            overrides={"convolution": "fa"})  # fmt: skip
+    refuses(ValueError, "`unsupported` must be", "'ignore'", unsupported="ignore")
+    refuses(ValueError, "no layer with a kernel",
+            model=keras.Sequential([keras.Input((2,)), keras.layers.ReLU()]))  # fmt: skip
+    refuses(ValueError, "'mine' of class Mine", "no feedback twin", "feedback_twin",
+            model=plain([Mine(4, name="mine")]))  # fmt: skip
+    for name in ("lora_enabled", "LoRA or quantization"):
+        refuses(ValueError, "'hidden'", name, model=with_lora())
+    refuses(ValueError, "'hidden'", "quantization_mode='int8'", model=quantized())
+
+
+def recurrent():
+    x = inputs = keras.Input((5, 3))
+    x = keras.layers.LSTM(4, name="lstm")(x)
+    return keras.Model(inputs, keras.layers.Dense(2, name="out")(x))
+
+
+def test_layers_without_a_twin_stay_only_when_asked_for():
+    refuses(ValueError, "lstm", "LSTMCell", model=recurrent())
+    model = tfbio.convert(recurrent(), "fa", unsupported="backprop")
+    assert list(walk.sites(model)) == ["out"]
+    model = tfbio.convert(recurrent(), "fa", overrides={"lstm*": "backprop"})
+    assert list(walk.sites(model)) == ["out"]
+    refuses(ValueError, "LSTMCell", model=recurrent(), overrides={"lstm*": "frsf"})
+
+
+def test_lora_and_quantization_stay_possible_under_backprop():
+    x = random((2, 8, 8, 2), "float32")
+    for build in (with_lora, quantized):
+        model = build()
+        before = model(x)
+        tfbio.convert(model, "backprop")
+        np.testing.assert_array_equal(model(x), before)
+    model = tfbio.convert(with_lora(), "frsf", overrides={"hidden": "backprop"})
+    assert model.get_layer("hidden").lora_enabled
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_lora_and_quantization_are_refused_at_once_under_a_rule(converted):
+    if converted:
+        model = tfbio.convert(plain(), "sign_symmetry")
+        layer = model.get_layer("hidden")
+    else:
+        layer = tfbio.layers.FeedbackDense(3, name="hidden")
+        layer.build((None, 2))
+    with pytest.raises(ValueError, match=r"hidden.*LoRA"):
+        layer.enable_lora(2)
+    with pytest.raises(ValueError, match="quantization"):
+        layer.quantize("int8")
+    assert layer.quantization_mode is None
+    with pytest.raises(ValueError, match="lora_rank=2"):
+        tfbio.layers.FeedbackDense(3, lora_rank=2)
+    with pytest.raises(ValueError, match="quantization_mode='int8'"):
+        tfbio.layers.FeedbackDense(3, dtype="int8_from_float32")
+    assert tfbio.layers.FeedbackDense(3, lora_rank=2, rule="backprop").lora_rank == 2
+
+
+def test_every_feedback_layer_is_the_twin_of_the_keras_layer_of_its_name():
+    ours = {name for name in tfbio.layers.__all__ if name.startswith("Feedback")}
+    ours -= {"FeedbackMixin"}
+    twins = {cls.__name__: keras_cls for keras_cls, cls in TWINS.items()}
+    assert ours <= set(twins)
+    assert ours == {f"Feedback{case.name}" for case in LAYERS}
+    for name in ours:
+        assert twins[name] is getattr(keras.layers, name.removeprefix("Feedback"))
+
+
+def test_the_signature_is_the_keras_layers_and_the_rule():
+    import inspect
+
+    for keras_class, cls in TWINS.items():
+        theirs = inspect.signature(keras_class)
+        ours = inspect.signature(cls)
+        assert [n for n in ours.parameters if n != "rule"] == list(theirs.parameters)
+        assert ours.parameters["rule"].default == "sign_symmetry"
+
+
+def test_a_subclass_with_a_declared_twin_converts():
+    class Scaled(keras.layers.Dense):
+        """A user's layer."""
+
+    @tfbio.layers.feedback_twin
+    class FeedbackScaled(tfbio.layers.FeedbackDense, Scaled):
+        """Its twin."""
+
+    try:
+        model = keras.Sequential([keras.Input((2,)), Scaled(3)])
+        assert type(tfbio.convert(model, "fa").layers[0]) is FeedbackScaled
+        with pytest.raises(TypeError, match="must derive from FeedbackMixin"):
+            tfbio.layers.feedback_twin(Scaled)
+    finally:
+        del TWINS[Scaled]
+
+
+def test_the_summary_tells_layer_rule_scale_and_shape(capsys):
+    model = plain()
+    model.get_layer("hidden").kernel.assign(tf.zeros_like(model.get_layer("hidden").kernel))
+    tfbio.convert(model, "sign_symmetry(scale='match')", last_layer="backprop")
+    tfbio.summary(model)
+    printed = capsys.readouterr().out
+    for text in ("conv", "sign_symmetry", "match 0.", "3×3×2×4"):
+        assert text in printed
+    for text in ("separable/depthwise", "separable/pointwise", "backprop", "(W was 0)"):
+        assert text in printed
+    with pytest.raises(ValueError, match="has no feedback layer"):
+        tfbio.summary(plain())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_clones_and_copies_are_under_the_same_rule(rule):
+    import copy
+
+    model = tfbio.convert(plain(), rule)
+    clone = keras.models.clone_model(model)
+    duplicate = copy.deepcopy(model)
+    for other in (clone, duplicate):
+        assert {n: (s.rule.alias, type(s.layer)) for n, s in walk.sites(other).items()} == {
+            n: (s.rule.alias, type(s.layer)) for n, s in walk.sites(model).items()
+        }
+    x = random((2, 8, 8, 2), "float32")
+    for g, e in zip(gradients(duplicate, x), gradients(model, x), strict=True):
+        np.testing.assert_array_equal(g, e)
+
+
+def test_layers_are_found_once_and_named_apart():
+    first, second = (
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="same")], name="twice")
+        for _ in range(2)
+    )
+    model = Pair(first, second)
+    model(tf.zeros((1, 4)))
+    tfbio.convert(model, "fa")
+    assert list(walk.sites(model)) == ["twice/same", "twice#2/same"]
+    assert all(isinstance(site.layer, FeedbackMixin) for site in walk.sites(model).values())
+
+
+class Pair(keras.Model):
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = first, second
+        self.again = first
+
+    def call(self, x):
+        return self.again(self.second(self.first(x)))
