@@ -60,6 +60,11 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
         """Return the options, from which `from_config` makes a fresh, unbuilt copy."""
         return {name: getattr(self, name) for name in self.options()}
 
+    @classmethod
+    def from_config(cls, config):
+        """Return a rule of this class with the options of `config`; errors are `__init__`'s."""
+        return cls(**config)
+
     def spawn(self, index):
         """Return a fresh copy for the `index`-th kernel of a model.
 
@@ -79,7 +84,7 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
         config = self.get_config()
         if config.get("seed") is not None:
             derived = np.random.SeedSequence([config["seed"], index]).generate_state(1)
-            config["seed"] = int(derived[0])
+            config["seed"] = int(derived[0] >> 1)  # seeds have 31 bits
         return self.from_config(config)
 
     def key(self):

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfbio.rules import checks
 from tfbio.rules.registry import register
-from tfbio.rules.scales import ScaledRule, draw
+from tfbio.rules.scales import ScaledRule, draw, uniform
 
 
 @register("sign_symmetry", aliases=("ss", "usf"))
@@ -51,12 +51,7 @@ class SignSymmetry(ScaledRule):
             self.concordance = self.new_state(
                 "concordance",
                 shape,
-                lambda: tf.where(
-                    tf.random.stateless_uniform(shape, self.key(), alg=tf.random.Algorithm.PHILOX)
-                    < self.agreement,
-                    1,
-                    -1,
-                ),
+                lambda: tf.where(uniform(shape, self.key()) < 2 * self.agreement - 1, 1, -1),
                 "int8",
             )
 

@@ -1,0 +1,131 @@
+"""Every rule in every mode of execution and precision, saved and loaded: one table drives it."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfbio
+from tests.cases import CONFIGURATIONS, RULES, random
+
+MODES = {
+    "eager": lambda function: function,
+    "graph": tf.function,
+    "xla": lambda function: tf.function(function, jit_compile=True),
+}
+POLICIES = ("float32", "mixed_bfloat16")
+TABLE = list(itertools.product(CONFIGURATIONS, POLICIES))
+
+
+def network():
+    """Return a network with every kind of kernel layer that XLA compiles quickly."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="relu", name="conv")(x)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.SeparableConv2D(4, 3, padding="same", name="separable")(x)
+    x = keras.layers.DepthwiseConv2D(3, padding="same", activation="tanh", name="depthwise")(x)
+    x = keras.layers.Conv2DTranspose(4, 2, name="transposed")(x)
+    x = keras.layers.Reshape((25, 4))(x)
+    x = keras.layers.Conv1D(5, 3, padding="causal", name="conv1d")(x)
+    x = keras.layers.EinsumDense("abc,cd->abd", (25, 4), name="einsum")(x)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(inputs, keras.layers.Dense(3, dtype="float32", name="out")(x))
+
+
+def converted(rule):
+    keras.utils.set_random_seed(3)
+    return tfbio.convert(network(), rule)
+
+
+def gradients(model, x, training=True):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_mean(tf.square(model(x, training=training)))
+    return tape.gradient(loss, [x, *model.trainable_variables])
+
+
+def assert_close(actual, expected, tolerance):
+    for a, e in zip(actual, expected, strict=True):
+        a, e = np.asarray(tf.cast(a, tf.float64)), np.asarray(tf.cast(e, tf.float64))
+        scale = np.linalg.norm(e)
+        assert np.linalg.norm(a - e) <= tolerance * scale + 1e-12, (a, e)
+
+
+def test_the_table_covers_every_rule_mode_and_precision():
+    assert {rule.split("(")[0] for rule, _ in TABLE} == set(RULES)
+    for rule in RULES:
+        assert {policy for r, policy in TABLE if r == rule} == set(POLICIES)
+    assert set(MODES) == {"eager", "graph", "xla"}
+
+
+@pytest.mark.parametrize(("rule", "policy"), TABLE)
+def test_a_rule_gives_the_same_gradients_in_every_mode(rule, policy):
+    x = random((2, 8, 8, 3), "float32")
+    reference = gradients(converted(rule), x)
+    keras.config.set_dtype_policy(policy)
+    model = converted(rule)
+    results = {
+        name: mode(lambda x: gradients(model, x))(tf.identity(x)) for name, mode in MODES.items()
+    }
+    # bfloat16 keeps eight bits, which batch norm and six layers spread over a few percent.
+    tolerance = 1e-4 if policy == "float32" else 0.15
+    for name, result in results.items():
+        assert all(np.isfinite(g).all() for g in result), name
+        assert_close(result, reference, tolerance)
+    assert all(v.dtype == "float32" for v in model.trainable_variables)
+
+
+@pytest.mark.parametrize("rule", CONFIGURATIONS)
+def test_a_saved_model_comes_back_with_outputs_and_gradients(rule, tmp_path):
+    x = random((4, 8, 8, 3), "float32")
+    model = converted(rule)
+    model.compile("sgd", "mse")
+    model.fit(x, random((4, 3), "float32"), epochs=2, batch_size=2, verbose=0)
+    y, expected = model(x, training=False), gradients(model, x, training=False)
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    keras.utils.set_random_seed(99)
+    rebuilt = tfbio.convert(network(), rule)
+    rebuilt.load_weights(tmp_path / "model.weights.h5")
+    for other in (loaded, rebuilt):
+        np.testing.assert_array_equal(other(x, training=False), y)
+        actual = gradients(other, x, training=False)
+        for a, e in zip(actual, expected, strict=True):
+            np.testing.assert_array_equal(a, e)
+    assert [v.path for v in loaded.weights] == [v.path for v in model.weights]
+    # Both continue alike: what is drawn next is saved as well.
+    for each in (loaded, model):
+        each.fit(x, random((4, 3), "float32"), batch_size=2, shuffle=False, verbose=0)
+    for a, e in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("rule", ["backprop", "sign_symmetry", "brsf"])
+def test_a_converted_model_exports_to_a_saved_model(rule, tmp_path):
+    model, x = converted(rule), random((2, 8, 8, 3), "float32")
+    model.export(tmp_path / "exported", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(served.serve(x), model(x, training=False), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_saved_before_conversion_are_loaded_before_it(tmp_path):
+    model, x = network(), random((2, 8, 8, 3), "float32")
+    model.save_weights(tmp_path / "plain.weights.h5")
+    other = network()
+    other.load_weights(tmp_path / "plain.weights.h5")
+    np.testing.assert_array_equal(tfbio.convert(other, "frsf")(x), model(x))
+    # A kernel is saved once, not by its rule again.
+    tfbio.convert(model, "feedback_alignment")
+    model.save_weights(tmp_path / "converted.weights.h5")
+    import h5py
+
+    with h5py.File(tmp_path / "converted.weights.h5") as file:
+        sizes = []
+        file.visititems(
+            lambda name, item: sizes.append(item.size) if hasattr(item, "size") else None
+        )
+    assert sum(sizes) == sum(np.size(w) for w in model.get_weights())

@@ -1,0 +1,194 @@
+"""Training loops: plain fit in all its settings, MirroredStrategy, and the hook per step."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfbio
+from tests.cases import RULES, random
+from tfbio import walk
+
+
+def network(rule, seed=0):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dense(3),
+        ]
+    )
+    return tfbio.convert(model, rule)
+
+
+X, Y = random((24, 6, 6, 2), "float32"), np.arange(24) % 3
+
+
+def compiled(model, **arguments):
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9, **arguments.pop("sgd", {})),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        **{"jit_compile": False, **arguments},
+    )
+    return model
+
+
+def fitted(model, epochs=3, **arguments):
+    model.fit(X, Y, batch_size=8, epochs=epochs, shuffle=False, verbose=0, **arguments)
+    return model
+
+
+def counts(model):
+    return {int(site.rule.count.numpy()) for site in walk.sites(model).values()}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_fit_evaluate_and_predict_agree_in_every_setting(rule):
+    reference = fitted(compiled(network(rule))).get_weights()
+    for setting in (
+        {"run_eagerly": True},
+        {"jit_compile": True},
+        {"steps_per_execution": 3},
+    ):
+        weights = fitted(compiled(network(rule), **setting)).get_weights()
+        for w, expected in zip(weights, reference, strict=True):
+            # "seen" holds the bits of a kernel, which rounding may change.
+            if expected.dtype != np.int64 or expected.shape:
+                np.testing.assert_allclose(w, expected, rtol=2e-3, atol=2e-5)
+    model = fitted(compiled(network(rule)))
+    before = model.get_weights()
+    loss, accuracy = model.evaluate(X, Y, verbose=0)
+    assert np.isfinite(loss)
+    assert accuracy == pytest.approx(np.mean(model.predict(X, verbose=0).argmax(1) == Y))
+    for w, expected in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(w, expected)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_mirrored_training_equals_training_on_one_device(rule, tmp_path):
+    losses, evaluations = [], []
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        mirrored = compiled(network(rule))
+    for model in (mirrored, compiled(network(rule))):
+        data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+        losses.append(model.fit(data, epochs=3, shuffle=False, verbose=0).history["loss"])
+        evaluations.append(model.evaluate(data, verbose=0))
+    assert strategy.num_replicas_in_sync == 2
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    np.testing.assert_allclose(*evaluations, rtol=1e-5)
+    mirrored.save(tmp_path / "mirrored.keras")
+    loaded = keras.models.load_model(tmp_path / "mirrored.keras")
+    for name, site in walk.sites(loaded).items():
+        np.testing.assert_array_equal(site.feedback, walk.sites(mirrored)[name].feedback)
+
+
+def test_training_on_real_digits_learns_under_sign_symmetry():
+    from tfbio import data
+
+    digits = data.load("digits")
+    model = tfbio.models.build("digits_cnn", 10, (8, 8, 1))
+    compiled(tfbio.convert(model, "sign_symmetry"))
+    train = data.batches(*digits.train, 64, seed=0)
+    model.fit(train, epochs=5, shuffle=False, verbose=0)
+    assert model.evaluate(data.batches(*digits.test, 64), verbose=0)[1] > 0.8
+
+
+@pytest.mark.parametrize("setting", [{}, {"jit_compile": True}, {"steps_per_execution": 3}])
+def test_the_hook_is_called_once_per_optimizer_step_under_fit(setting):
+    model = fitted(compiled(network("test_stepped"), **setting))
+    model.evaluate(X, Y, verbose=0)
+    model.predict(X, verbose=0)
+    # Nine steps; the last is seen by the training call that follows it.
+    assert counts(model) == {8}
+    model.fit(X[:8], Y[:8], batch_size=8, verbose=0)
+    assert counts(model) == {9}
+
+
+def test_the_hook_sees_one_step_per_accumulated_gradient():
+    model = compiled(network("test_stepped"), sgd={"gradient_accumulation_steps": 3})
+    fitted(model, epochs=3)  # nine micro-batches, three steps
+    assert counts(model) == {2}
+
+
+def test_the_hook_sees_one_step_on_all_replicas():
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = compiled(network("test_stepped"))
+    fitted(model)
+    assert counts(model) == {8}
+
+
+@pytest.mark.parametrize("training", [True, None])
+@pytest.mark.parametrize("compiled_loop", [False, True])
+def test_the_hook_is_called_in_a_loop_of_ones_own(training, compiled_loop):
+    shared = keras.layers.Dense(4)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(shared(shared(inputs))))
+    tfbio.convert(model, "test_stepped")
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+    x = random((5, 4), "float32")
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(model(x, training=training)))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+    run = tf.function(step) if compiled_loop else step
+    for _ in range(4):
+        run()
+        model(x, training=False)
+    assert counts(model) == {3}
+
+
+def test_a_trainable_feedback_follows_w_to_the_end():
+    # Kolen and Pollack's identity: equal gradients keep W − B constant under plain SGD.
+    model = compiled(network("test_trainable"))
+    before = {n: s.kernel - s.feedback for n, s in walk.sites(model).items()}
+    fitted(model)
+    for name, site in walk.sites(model).items():
+        np.testing.assert_allclose(site.kernel - site.feedback, before[name], atol=1e-5)
+    assert len(model.trainable_variables) == 3 * 3
+
+
+def test_masks_constraints_and_regularizers_are_kept():
+    inputs = keras.Input((5, 4))
+    x = keras.layers.Masking()(inputs)
+    dense = keras.layers.Dense(
+        3,
+        kernel_constraint=keras.constraints.MaxNorm(0.5),
+        kernel_regularizer=keras.regularizers.L2(0.1),
+        activity_regularizer=keras.regularizers.L2(0.1),
+    )
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(dense(x)))
+    x = random((2, 5, 4), "float32").numpy()
+    x[:, 3:] = 0
+    y = model(x)
+    losses = [float(loss) for loss in model.losses]
+    tfbio.convert(model, "sign_symmetry")
+    np.testing.assert_array_equal(model(x), y)
+    assert [float(loss) for loss in model.losses] == losses
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    model.fit(x, random((2, 3), "float32") * 10, verbose=0)
+    assert (np.linalg.norm(dense.kernel, axis=0) <= 0.5 + 1e-6).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_float16_model_with_loss_scaling_learns_as_in_float32(rule):
+    reference = fitted(compiled(network(rule)), epochs=1)
+    keras.config.set_dtype_policy("mixed_float16")
+    model = network(rule)
+    model.compile(
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, momentum=0.9), 1024.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    fitted(model, epochs=1)
+    for ours, theirs in zip(model.layers, reference.layers, strict=True):
+        for w, expected in zip(ours.trainable_variables, theirs.trainable_variables, strict=True):
+            np.testing.assert_allclose(w, expected, atol=5e-3)
