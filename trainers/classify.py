@@ -13,28 +13,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tfbio import training
 from trainers import cli
 
-FLAGS = flags.FLAGS
-_LISTS = ("rule", "seed")
+LISTS = ("rule", "seed")
+"""The options of which a command line may name several."""
 
 
 def main():
     """Run the command line."""
-    cli.define(training.Experiment, lists=_LISTS)
-    cli.run(_main)
+    cli.define(training.Experiment, flags.FLAGS, lists=LISTS)
+    cli.run(compare)
 
 
-def _main(arguments):
-    del arguments
+def compare(values):
+    """Train every rule with every seed, and report; wrong options are told in one line.
+
+    Args:
+        values: The parsed `absl.flags.FlagValues`.
+    """
     console = Console()
     try:
-        experiments = _experiments()
+        experiments = _experiments(values)
         first = training.prepare(experiments[0])
     except (ValueError, OSError) as error:
         cli.fail(error)
     results = _train_all(experiments, first, console)
-    workdir = pathlib.Path(FLAGS.workdir)
+    workdir = pathlib.Path(values.workdir)
     console.print(training.report.table(results))
-    label = "validation accuracy" if FLAGS.validation_fraction else "training accuracy"
+    label = "validation accuracy" if values.validation_fraction else "training accuracy"
     training.report.figure(results, workdir / "comparison.png", label)
     training.report.save(results, workdir / "results.json")
     console.print(
@@ -50,9 +54,9 @@ def _main(arguments):
     )
 
 
-def _experiments():
+def _experiments(values):
     """Return the experiments in the order to run: all rules of a seed, then the next seed."""
-    options = {f.name: FLAGS[f.name].value for f in dataclasses.fields(training.Experiment)}
+    options = {f.name: values[f.name].value for f in dataclasses.fields(training.Experiment)}
     chosen = cli.split(options["rule"])
     seeds = []
     for text in cli.split(options["seed"]):

@@ -13,23 +13,40 @@ _DEFINE = {
 }
 
 
-def define(experiment, lists=()):
+def define(experiment, values, lists=()):
     """Define a flag for every field of a dataclass.
 
     Args:
         experiment: The dataclass; each field's metadata has its "help".
+        values: The `absl.flags.FlagValues` to define them in.
         lists: Names of fields that take several values on the command line, separated by commas.
     """
     for field in dataclasses.fields(experiment):
-        text = field.metadata["help"]
-        if field.name in lists:
-            flags.DEFINE_string(
-                field.name,
-                str(field.default),
-                f"{text} Several, separated by commas, are compared.",
-            )
+        name, default, text = field.name, field.default, field.metadata["help"]
+        if name in lists:
+            text += " Several, separated by commas, are compared."
+            flags.DEFINE_string(name, str(default), text, flag_values=values)
         else:
-            _DEFINE[field.type](field.name, field.default, text)
+            _DEFINE[field.type](name, default, text, flag_values=values)
+
+
+def parse(values, arguments):
+    """Parse a command line; what is wrong with it is told in one line, with exit status 2.
+
+    Args:
+        values: The `absl.flags.FlagValues` to set.
+        arguments: The command line, the program's name first.
+
+    Returns:
+        The program's name, in a list.
+    """
+    try:
+        left = values(arguments)
+    except (flags.Error, OSError, UnicodeDecodeError) as error:
+        fail(error, status=2)
+    if len(left) > 1:
+        fail(f"Unexpected argument {left[1]!r}: options are written --name=value.", status=2)
+    return left
 
 
 def split(text):
@@ -62,19 +79,12 @@ def fail(message, status=1):
 
 
 def run(main):
-    """Run a trainer's `main`; a wrong flag is told in one line, with exit status 2.
+    """Parse the command line into `absl.flags.FLAGS` and call `main` with it.
 
     Args:
-        main: A function of the arguments that are left after the flags.
+        main: A function of the parsed flags.
     """
-
-    def parse(arguments):
-        try:
-            left = flags.FLAGS(arguments)
-        except (flags.Error, OSError, UnicodeDecodeError) as error:
-            fail(error, status=2)
-        if len(left) > 1:
-            fail(f"Unexpected argument {left[1]!r}: options are written --name=value.", status=2)
-        return left
-
-    app.run(main, flags_parser=parse)
+    app.run(
+        lambda arguments: main(flags.FLAGS),
+        flags_parser=lambda arguments: parse(flags.FLAGS, arguments),
+    )

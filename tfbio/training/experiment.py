@@ -1,6 +1,7 @@
 """The experiment: one training run's options, each with its type, default and help in one place."""
 
 import dataclasses
+import itertools
 import math
 
 from tfbio import data, models, rules
@@ -38,6 +39,9 @@ class Experiment:
     epochs: int = _option(30, "Passes over the training split.")
     batch_size: int = _option(64, "Examples per optimizer step.")
     learning_rate: float = _option(0.05, "The learning rate of SGD.")
+    milestones: str = _option(
+        "", "Epochs, separated by commas, after which the learning rate is divided by 10."
+    )
     momentum: float = _option(0.9, "The momentum of SGD.")
     seed: int = _option(0, "The seed of weights, feedback, validation split and order.")
     workdir: str = _option("runs/classify", "The folder for logs and results.")
@@ -60,6 +64,12 @@ class Experiment:
                 raise ValueError(
                     f"--{name} must be 0 or more and less than 1. Received: {getattr(self, name)}."
                 )
+        epochs = self.milestone_epochs
+        if any(b <= a for a, b in itertools.pairwise((0, *epochs, self.epochs))):
+            raise ValueError(
+                "--milestones must be epochs in ascending order, from 1 to less than "
+                f"--epochs={self.epochs}. Received: {self.milestones!r}."
+            )
         if not self.workdir:
             raise ValueError("--workdir must name a folder. Received: nothing.")
         for flag, known in (("dataset", data.names()), ("model", models.names())):
@@ -68,8 +78,19 @@ class Experiment:
                     f"--{flag} must be one of {', '.join(known)}. "
                     f"Received: {getattr(self, flag)!r}."
                 )
-        for flag in ("rule", "last_layer_rule"):
+        for flag in ("rule", "last_layer_rule") if self.last_layer_rule else ("rule",):
             try:
-                rules.get(getattr(self, flag) or "backprop")
+                rules.get(getattr(self, flag))
             except ValueError as error:
                 raise ValueError(f"--{flag}: {error}") from error
+
+    @property
+    def milestone_epochs(self):
+        """The milestones as a tuple of integers."""
+        parts = [part.strip() for part in self.milestones.split(",")] if self.milestones else []
+        if not all(part.isdecimal() for part in parts):
+            raise ValueError(
+                "--milestones must be integers separated by commas, such as 50,75. "
+                f"Received: {self.milestones!r}."
+            )
+        return tuple(int(part) for part in parts)

@@ -32,12 +32,8 @@ def table(results):
         A `rich.table.Table`.
     """
     out = Table(title="Learning rules compared")
-    out.add_column("rule", overflow="fold", min_width=18)
-    for heading in (
-        "test accuracy,\n%",
-        "time per step\n÷ backprop",
-        "weight angle\nat the end, °",
-    ):
+    out.add_column("rule", overflow="fold")
+    for heading in ("test\naccuracy, %", "time per step\n÷ backprop", "final weight\nangle, °"):
         out.add_column(heading, justify="right", no_wrap=True)
     for rule, runs in results.items():
         accuracy = [100 * run.test_accuracy for run in runs]

@@ -62,19 +62,32 @@ def prepare(experiment):
     keras.utils.set_random_seed(experiment.seed)
     model = models.build(experiment.model, dataset.num_classes, images.shape[1:])
     convert(model, experiment.rule, last_layer=experiment.last_layer_rule or None)
+    size = experiment.batch_size
+    train_batches = data.batches(*train, size, seed=experiment.seed)
     model.compile(
-        keras.optimizers.SGD(experiment.learning_rate, experiment.momentum),
+        keras.optimizers.SGD(_schedule(experiment, len(train_batches)), experiment.momentum),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         # On a GPU "auto" would be XLA; the figures should mean the same on every device.
         jit_compile=False,
     )
-    size = experiment.batch_size
     return Prepared(
         model,
-        data.batches(*train, size, seed=experiment.seed),
+        train_batches,
         data.batches(*validation, size) if len(validation[0]) else None,
         data.batches(test_images, test_labels, size),
+    )
+
+
+def _schedule(experiment, steps_per_epoch):
+    """Return the learning rate by step: divided by 10 after each milestone."""
+    milestones = experiment.milestone_epochs
+    if not milestones:
+        return experiment.learning_rate
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        # A boundary belongs to the interval before it; the first step is 0.
+        [epoch * steps_per_epoch - 1 for epoch in milestones],
+        [experiment.learning_rate / 10**index for index in range(len(milestones) + 1)],
     )
 
 

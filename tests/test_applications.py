@@ -1,0 +1,78 @@
+"""Every architecture of keras.applications converts, with every kernel accounted for."""
+
+import gc
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfbio
+from tests.cases import random
+from tfbio import walk
+
+# The architectures are functions that return a model; the modules beside them hold their parts.
+ARCHITECTURES = sorted(
+    name for name in dir(keras.applications) if name[0].isupper() and name[0].isascii()
+)
+KERNELS = {
+    "ResNet50": 54,
+    "MobileNetV2": 53,
+    "DenseNet121": 121,
+    "Xception": 6 + 2 * 34 + 1,
+    "VGG16": 16,
+    "ConvNeXtTiny": 4 + 3 * 18 + 1,
+}
+
+
+def test_the_architectures_are_all_there():
+    assert len(ARCHITECTURES) >= 38
+    assert {"ResNet50", "NASNetLarge", "ConvNeXtXLarge", "EfficientNetV2L"} <= set(ARCHITECTURES)
+
+
+@pytest.fixture
+def instant_weights(monkeypatch):
+    """Make kernels cheap: 350 million random numbers prove no more than a constant does."""
+
+    def filled(self, shape, dtype=None):
+        return tf.fill(tuple(shape), tf.constant(0.05, dtype or "float32"))
+
+    for name in ("GlorotUniform", "VarianceScaling", "TruncatedNormal", "RandomNormal"):
+        monkeypatch.setattr(getattr(keras.initializers, name), "__call__", filled)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_kernel_of_an_architecture_is_put_under_the_rule(name, instant_weights):
+    model = getattr(keras.applications, name)(weights=None)
+    matrices = {v.path for v in model.trainable_variables if len(v.shape) > 1}
+    weights = {v.path: v.shape for v in model.weights}
+    tfbio.convert(model, "sign_symmetry(scale='unit')")
+    sites = walk.sites(model)
+    assert {site.kernel.path for site in sites.values()} == matrices
+    assert {site.rule.alias for site in sites.values()} == {"sign_symmetry"}
+    assert weights.items() <= {v.path: v.shape for v in model.weights}.items()
+    if name in KERNELS:
+        assert len(sites) == KERNELS[name]
+    del model, sites
+    keras.backend.clear_session()
+    gc.collect()
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "ConvNeXtTiny", "EfficientNetV2B0"])
+def test_an_architecture_computes_the_same_and_only_its_last_layer_sees_the_error(name):
+    model = getattr(keras.applications, name)(
+        weights=None, input_shape=(64, 64, 3), classes=5, classifier_activation=None
+    )
+    x = random((2, 64, 64, 3), "float32")
+    before = model(x)
+    tfbio.convert(model, "sign_symmetry(scale=0)")
+    np.testing.assert_array_equal(model(x), before)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(model(x, training=True)))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    reached = {
+        v.path.split("/")[0]
+        for v, g in zip(model.trainable_variables, gradients, strict=True)
+        if np.any(g)
+    }
+    assert reached == {list(walk.sites(model))[-1]}
