@@ -28,4 +28,10 @@ def _fresh():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _clear():
+    # Not after every test: it collects garbage, which takes longer than many a test.
+    yield
     keras.backend.clear_session()

@@ -299,6 +299,15 @@ def test_lora_and_quantization_are_refused_at_once_under_a_rule(converted):
     assert tfbio.layers.FeedbackDense(3, lora_rank=2, rule="backprop").lora_rank == 2
 
 
+def test_quantizing_the_model_is_refused_under_a_rule_and_done_under_backprop():
+    with pytest.raises(ValueError, match=r"cannot be quantized.*'int8' under sign_symmetry"):
+        tfbio.convert(plain(), "sign_symmetry").quantize("int8")
+    model = tfbio.convert(plain(), "backprop")
+    with pytest.warns(UserWarning, match="does not have a `quantize` method"):
+        model.quantize("int8")
+    assert model.get_layer("out").quantization_mode == "int8"
+
+
 def test_every_feedback_layer_is_the_twin_of_the_keras_layer_of_its_name():
     ours = {name for name in tfbio.layers.__all__ if name.startswith("Feedback")}
     ours -= {"FeedbackMixin"}

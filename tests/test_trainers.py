@@ -55,7 +55,8 @@ def test_a_comparison_writes_table_figure_results_and_curves(tmp_path):
         assert 0.1 < one["test_accuracy"] <= 1
         assert one["seconds_per_step"] > 0
         workdir = pathlib.Path(one["options"]["workdir"])
-        assert len(list(csv.DictReader((workdir / "metrics.csv").open()))) == 2
+        rows = list(csv.DictReader((workdir / "metrics.csv").read_text().splitlines()))
+        assert [float(row["val_accuracy"]) for row in rows] == pytest.approx(one["curve"])
         assert list(workdir.glob("angles/events.*"))
         assert list(workdir.glob("train/events.*"))
     assert (tmp_path / "comparison.png").stat().st_size > 10_000

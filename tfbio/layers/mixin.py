@@ -165,8 +165,10 @@ class FeedbackMixin:
             for index, site in enumerate(self.sites()):
                 site.adopt(rule.spawn(index))
         if not isinstance(self.quantize, functools.partial):
-            # Keras binds `quantize` to each instance, so that a method here would go unseen.
-            self.quantize = functools.partial(self._quantize, self.quantize)
+            # Keras binds `quantize` to each instance, so that a method here would go unseen; its
+            # messages ask for the method's name.
+            guarded = functools.partial(self._quantize, self.quantize)
+            self.quantize = functools.update_wrapper(guarded, self.quantize)
         for option in ("lora_rank", "quantization_mode"):
             if getattr(self, option, None):
                 self._refuse(f"{option}={getattr(self, option)!r}")
@@ -181,7 +183,9 @@ class FeedbackMixin:
 
     def _attach_rules(self):
         for site in self.sites():
-            site.rule.attach(site.kernel, self.fans(site.kernel_name))
+            # A layer loaded as quantized, which only backprop admits, may have no kernel.
+            if site.kernel is not None:
+                site.rule.attach(site.kernel, self.fans(site.kernel_name))
         # In a variable, because a compiled function keeps whatever Python said when it was traced.
         # Not a keras.Variable: it is a way of looking at the model, no part of its saved state.
         with tf.init_scope():
@@ -216,9 +220,18 @@ class FeedbackMixin:
         self._refuse("LoRA")
         return super().enable_lora(*args, **kwargs)
 
-    def _quantize(self, quantize, *args, **kwargs):
+    def _quantize(self, quantize, mode=None, type_check=True, config=None):
         self._refuse("quantization")
-        return quantize(*args, **kwargs)
+        # Keras checks that the class is its own; a twin on backprop computes what that does.
+        type_check = type_check and type(self) not in TWINS.values()
+        return quantize(mode, type_check=type_check, config=config)
+
+    def _flatten_layers(self, include_self=True, recursive=True):
+        # Model.quantize goes to leaf layers only; on backprop, where the rule owns nothing, a
+        # feedback layer is one. Under other rules it meets the rule, which refuses.
+        if self.symmetric:
+            return [self] if include_self else []
+        return super()._flatten_layers(include_self, recursive)
 
     def _refuse(self, what):
         if not self.symmetric:

@@ -220,6 +220,14 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
         """
         return conversion.attach(self)
 
+    def quantize(self, mode=None, **kwargs):
+        """Refuse what `Model.quantize` asks of every layer, unless the rule is symmetric."""
+        if not self.symmetric:
+            raise ValueError(
+                "A model under a learning rule other than 'backprop' cannot be quantized: its "
+                f"kernels are not what learns. Received: quantization mode {mode!r} under {self!r}."
+            )
+
     def scale_label(self):
         """Return the scale as `tfbio.summary` shows it: empty for a rule without one."""
         return ""

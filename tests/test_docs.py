@@ -1,0 +1,104 @@
+"""What is documented is true: every docstring's example, the README's, and the tables in it."""
+
+import doctest
+import importlib
+import inspect
+import pathlib
+import pkgutil
+import re
+import subprocess
+import sys
+
+import pytest
+
+import tfbio
+import trainers
+from tests.cases import RULES
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+MODULES = sorted(
+    name
+    for package in (tfbio, trainers)
+    for _, name, _ in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+)
+
+
+@pytest.mark.parametrize("name", ["tfbio", *MODULES])
+def test_the_examples_in_docstrings_are_true(name):
+    # Not by attribute: tfbio.convert is the function, which the module of its name defines.
+    module = importlib.import_module(name)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testmod(module, optionflags=flags)
+    assert not result.failed
+
+
+def public():
+    """Yield every public function and class that the packages define."""
+    for name in MODULES:
+        module = importlib.import_module(name)
+        for attribute, value in vars(module).items():
+            defined_here = getattr(value, "__module__", None) == name
+            if not attribute.startswith("_") and defined_here and callable(value):
+                yield f"{name}.{attribute}", value
+
+
+def test_public_functions_of_the_library_have_an_example():
+    without = [
+        name
+        for name, value in public()
+        if name.startswith("tfbio.") and inspect.isfunction(value) and ">>>" not in value.__doc__
+    ]
+    # Their results are pictures, tables and files, which the trainer's tests look at.
+    assert without == [
+        "tfbio.training.report.table",
+        "tfbio.training.report.save",
+        "tfbio.training.report.figure",
+        "tfbio.training.train.prepare",
+    ]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_states_equation_example_source_and_stands_in_the_readme(rule):
+    cls = type(tfbio.rules.get(rule))
+    assert re.search(r"``.*B.*=|B ~", cls.__doc__)
+    for part in ("Example:", "References:"):
+        assert part in cls.__doc__
+    if cls.options():
+        assert "Raises:" in cls.__doc__
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{rule}`"))
+    for alias in tfbio.rules.aliases(rule):
+        assert f"`{alias}`" in row
+
+
+def test_the_readmes_examples_run():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    assert len([line for line in blocks[0].splitlines() if line.strip()]) <= 12
+
+
+def test_the_readme_names_only_files_that_exist():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for config in re.findall(r"configs/[\w/]+\.cfg", README):
+        assert (ROOT / config).exists(), config
+
+
+def test_the_first_sentence_is_the_same_everywhere():
+    sentence = tfbio.__doc__.strip().splitlines()[0]
+    assert sentence in README
+
+
+def test_importing_the_library_is_light():
+    # Keras loads matplotlib and scikit-learn itself where they are installed.
+    code = """
+import sys, keras, tensorflow
+before = set(sys.modules)
+import tfbio, tfbio.training
+print({name.split(".")[0] for name in set(sys.modules) - before})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"keras_cv", "matplotlib", "pycocotools", "sklearn", "tensorboard"}
+    assert not eval(done.stdout) & (heavy | {"tensorflow_datasets", "absl.flags"})
