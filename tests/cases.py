@@ -83,7 +83,7 @@ class Stepped(tfbio.rules.FeedbackRule):
         self.count = self.new_state("count", (), lambda: 0, "int64", stepped=True)
 
     def step(self, kernel):
-        self.count.assign_add(1)
+        return {"count": self.count + 1}
 
     def feedback(self, kernel):
         return kernel

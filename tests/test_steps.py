@@ -115,6 +115,17 @@ def test_the_hook_sees_one_step_per_accumulated_gradient():
     assert counts(model) == {2}
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_accumulated_gradients_learn_as_one_large_batch(rule):
+    model = compiled(network(rule), sgd={"gradient_accumulation_steps": 3})
+    fitted(model)
+    reference = compiled(network(rule))
+    reference.fit(X, Y, batch_size=24, epochs=3, shuffle=False, verbose=0)
+    variables = zip(model.trainable_variables, reference.trainable_variables, strict=True)
+    for ours, theirs in variables:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
 def test_the_hook_sees_one_step_on_all_replicas():
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
         model = compiled(network("test_stepped"))
@@ -144,6 +155,26 @@ def test_the_hook_is_called_in_a_loop_of_ones_own(training, compiled_loop):
         run()
         model(x, training=False)
     assert counts(model) == {3}
+
+
+@pytest.mark.parametrize("rule", [*RULES, "test_stepped"])
+def test_stateless_calls_return_the_state_that_a_call_would_keep(rule):
+    model = network(rule)
+    model.layers[0].kernel.assign_add(tf.ones_like(model.layers[0].kernel))
+
+    @tf.function
+    def call(x):
+        weights = ([v.value for v in group] for group in (
+            model.trainable_variables, model.non_trainable_variables))  # fmt: skip
+        return model.stateless_call(*weights, x, training=True)
+
+    before = [v.numpy() for v in model.non_trainable_variables]
+    y, state = call(tf.constant(X))
+    for w, expected in zip(model.non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(w, expected)
+    np.testing.assert_allclose(model(X, training=True), y, rtol=1e-6)
+    for w, expected in zip(model.non_trainable_variables, state, strict=True):
+        np.testing.assert_array_equal(w, expected)
 
 
 def test_a_trainable_feedback_follows_w_to_the_end():

@@ -38,11 +38,6 @@ def true_gradient(model):
         [[3.]]
     """
     feedback_layers = {id(site.layer): site.layer for site in walk.sites(model).values()}.values()
-    for layer in feedback_layers:
-        if not layer.built:
-            raise ValueError(
-                f"Layer {layer.name!r} is not built: call the model on data before true_gradient."
-            )
     before = [bool(layer.true_gradient_switch.numpy()) for layer in feedback_layers]
     try:
         for layer in feedback_layers:

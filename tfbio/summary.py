@@ -22,9 +22,12 @@ def summary(model, console=None):
 
     Example:
         >>> import keras, tfbio
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")])
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(2, name="out")]
+        >>> model = keras.Sequential(layers, name="small")
         >>> tfbio.summary(tfbio.convert(model, "sign_symmetry(scale='unit')"))
-         Model "sequential" under its rules
+             Model "small" under its rules
+        ...
+        │ out   │ sign_symmetry │ unit 1 │    4×2 │
         ...
     """
     table = Table(title=f'Model "{model.name}" under its rules')

@@ -63,7 +63,7 @@ def sites(model):
         "/pointwise") to its `tfbio.layers.Site`.
 
     Raises:
-        ValueError: If the model has no feedback layer.
+        ValueError: If the model has no feedback layer, or one that is not built.
 
     Example:
         >>> import keras, tfbio
@@ -75,6 +75,11 @@ def sites(model):
     candidates = {"": model} if isinstance(model, FeedbackMixin) else layers(model)
     for name, layer in candidates.items():
         if isinstance(layer, FeedbackMixin):
+            if not layer.built:
+                raise ValueError(
+                    f"Layer {name or layer.name!r} is not built, so that it has no kernel yet. "
+                    "Call the model on data, or model.build(input_shape)."
+                )
             for site in layer.sites():
                 found["/".join(filter(None, (name or layer.name, site.part)))] = site
     if not found:

@@ -86,8 +86,11 @@ class Site(NamedTuple):
 
     @property
     def feedback(self):
-        """The effective feedback matrix B, a tensor in W's layout and full precision."""
-        return tf.convert_to_tensor(self.rule(self.kernel))
+        """The effective feedback matrix B, a tensor in W's layout and full precision.
+
+        Looking at it takes no step, even where the next training call will.
+        """
+        return tf.convert_to_tensor(self.rule(self.kernel, training=False))
 
     def adopt(self, rule):
         """Make `rule` this kernel's rule; what it replaces is no longer tracked or saved."""
@@ -209,7 +212,7 @@ class FeedbackMixin:
         # Read under Keras's autocasting: the kernel in the layer's compute dtype. The rule reads
         # it in full precision, where a sign does not underflow.
         kernel = tf.convert_to_tensor(site.kernel)
-        feedback = tf.cast(site.feedback, kernel.dtype)
+        feedback = tf.cast(site.rule(site.kernel), kernel.dtype)
         feedback = tf.cond(
             self.true_gradient_switch, lambda: tf.stop_gradient(kernel), lambda: feedback
         )

@@ -61,7 +61,7 @@ class FeedbackAlignmentSignedInit(ScaledRule):
         >>> layer = tfbio.layers.FeedbackDense(3, rule="feedback_alignment_signed_init")
         >>> layer.build((None, 2))
         >>> before = layer.feedback
-        >>> layer.kernel.assign(-layer.kernel)
+        >>> _ = layer.kernel.assign(-layer.kernel)
         >>> bool((layer.feedback == before).numpy().all())
         True
 

@@ -92,7 +92,12 @@ def serialize(rule):
 
 
 def deserialize(config):
-    """Return the rule that a config dict of `serialize` describes; same as `get`."""
+    """Return the rule that a config dict of `serialize` describes; see `get` for the errors.
+
+    Example:
+        >>> deserialize({"class_name": "frsf", "config": {"seed": 1}})
+        frsf(scale='match', seed=1)
+    """
     return get(config)
 
 

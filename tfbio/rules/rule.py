@@ -40,6 +40,7 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
         # A dtype of its own would cast; state takes the kernel's dtype, full precision included.
         super().__init__(autocast=False, dtype="float32", name=getattr(self, "alias", None))
         self._default_seed = random.randint(1, 2**31 - 1)
+        self._stepped = {}
 
     def __repr__(self):
         options = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
@@ -50,7 +51,8 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
         """Return the names of the options that `__init__` takes, with their defaults.
 
         Example:
-            >>> SignSymmetry.options()
+            >>> import tfbio
+            >>> tfbio.rules.SignSymmetry.options()
             {'scale': 'match', 'agreement': 1.0, 'seed': None}
         """
         parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
@@ -78,7 +80,9 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
             An unbuilt rule of the same class and options.
 
         Example:
-            >>> FeedbackAlignment(seed=1).spawn(0).seed != FeedbackAlignment(seed=1).spawn(1).seed
+            >>> import tfbio
+            >>> rule = tfbio.rules.get("feedback_alignment(seed=1)")
+            >>> rule.spawn(0).seed != rule.spawn(1).seed
             True
         """
         config = self.get_config()
@@ -133,14 +137,14 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
             initialize: A function without arguments, called once the kernel has its value.
             dtype: Its dtype; the kernel's own for whatever is compared with W.
             trainable: Whether the optimizer updates it, with the gradient of W.
-            stepped: Whether `step` assigns it.
+            stepped: Whether `step` gives it new values.
 
         Returns:
             The `keras.Variable`.
         """
-        # What `step` assigns is local to each replica of a tf.distribute strategy, where the
-        # assignment may stand in a branch; the same kernel and key give the same value on all.
-        return keras.Variable(
+        # What `step` changes is local to each replica of a tf.distribute strategy, which needs no
+        # exchange to agree: the same kernel and key give the same value on all.
+        variable = keras.Variable(
             lambda shape, dtype: tf.cast(initialize(), dtype),
             shape=shape,
             dtype=dtype,
@@ -150,6 +154,9 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
             synchronization="on_read" if stepped else "auto",
             aggregation="only_first_replica" if stepped else "mean" if trainable else "none",
         )
+        if stepped:
+            self._stepped[name] = variable
+        return variable
 
     def call(self, kernel, training=None):
         """Return B for the present kernel, taking the step that a new kernel calls for.
@@ -163,9 +170,23 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
             B, a tensor of the kernel's shape, layout and dtype.
         """
         if self._steps and training is not False:
-            now = fingerprint(kernel)
-            tf.cond(tf.equal(now, self.seen), lambda: None, lambda: self._advance(kernel, now))
+            self._advance(kernel)
         return self.feedback(tf.stop_gradient(kernel))
+
+    def _advance(self, kernel):
+        """Take a step if the kernel has changed since the last, else leave all as it is."""
+        now = fingerprint(kernel)
+
+        def stepped():
+            values = {"seen": now, **self.step(tf.stop_gradient(kernel))}
+            return {name: tf.cast(values[name], v.dtype) for name, v in self._stepped.items()}
+
+        def unchanged():
+            return {name: tf.convert_to_tensor(v) for name, v in self._stepped.items()}
+
+        values = tf.cond(tf.not_equal(now, self.seen), stepped, unchanged)
+        for name, variable in self._stepped.items():
+            variable.assign(values[name])
 
     @property
     def _steps(self):
@@ -181,10 +202,6 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
         """
         return tf.cast(tf.not_equal(fingerprint(kernel), self.seen), tf.int64)
 
-    def _advance(self, kernel, now):
-        self.step(tf.stop_gradient(kernel))
-        self.seen.assign(now)
-
     @abc.abstractmethod
     def feedback(self, kernel):
         """Return B, computed from the kernel (a constant here) and the rule's own weights.
@@ -197,7 +214,7 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
         """
 
     def step(self, kernel):
-        """Update the rule's own weights; a rule whose B learns by itself overrides this.
+        """Return the next values of the rule's own weights; a rule that changes by itself has one.
 
         Called once per optimizer step, whatever drives the training, `fit` or a loop of one's own:
         in the first training call that finds the kernel changed since the last. A layer shared
@@ -206,7 +223,12 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
 
         Args:
             kernel: The kernel W as the optimizer left it, a constant tensor.
+
+        Returns:
+            A dict with a value for every weight made with ``stepped=True``, by the name it was
+            given in `new_state`.
         """
+        return {}
 
     def apply(self, conversion):
         """Put a built model under this rule: a copy for every kernel, unless told otherwise.

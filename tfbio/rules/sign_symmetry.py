@@ -28,7 +28,7 @@ class SignSymmetry(ScaledRule):
         >>> import tensorflow as tf, tfbio
         >>> layer = tfbio.layers.FeedbackDense(2, rule="sign_symmetry(scale=0.5)")
         >>> layer.build((None, 1))
-        >>> layer.kernel.assign([[3.0, -0.1]])
+        >>> _ = layer.kernel.assign([[3.0, -0.1]])
         >>> print(layer.feedback.numpy())
         [[ 0.5 -0.5]]
 
@@ -122,7 +122,7 @@ class BatchwiseRandomSignFeedback(ScaledRule):
         >>> layer = tfbio.layers.FeedbackDense(3, rule="brsf(seed=0)")
         >>> layer.build((None, 2))
         >>> before = layer.feedback
-        >>> layer.kernel.assign(1.01 * layer.kernel)
+        >>> _ = layer.kernel.assign(1.01 * layer.kernel)
         >>> bool(tf.reduce_any(layer.feedback == before))
         False
 
@@ -142,7 +142,7 @@ class BatchwiseRandomSignFeedback(ScaledRule):
 
     def step(self, kernel):
         """Count a step: the next M."""
-        self.steps.assign_add(1)
+        return {"steps": self.steps + 1}
 
     def feedback(self, kernel):
         """Return ``M∘sign(W)`` with the M of the present step."""
