@@ -30,9 +30,6 @@ class FeedbackAlignment(ScaledRule):
         deep learning".
     """
 
-    def __init__(self, scale="match", seed=None):
-        super().__init__(scale, seed)
-
     def make_state(self, kernel, fans):
         """Draw B; see the base class."""
         super().make_state(kernel, fans)

@@ -87,9 +87,6 @@ class FixedRandomSignFeedback(ScaledRule):
         Liao, Leibo and Poggio 2016, "How important is weight symmetry in backpropagation?" (frSF).
     """
 
-    def __init__(self, scale="match", seed=None):
-        super().__init__(scale, seed)
-
     def make_state(self, kernel, fans):
         """Draw M; see the base class."""
         super().make_state(kernel, fans)
@@ -129,9 +126,6 @@ class BatchwiseRandomSignFeedback(ScaledRule):
     References:
         Liao, Leibo and Poggio 2016, "How important is weight symmetry in backpropagation?" (brSF).
     """
-
-    def __init__(self, scale="match", seed=None):
-        super().__init__(scale, seed)
 
     def make_state(self, kernel, fans):
         """Keep the key of the draws and the number of steps; see the base class."""
