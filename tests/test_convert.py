@@ -1,5 +1,7 @@
 """Conversion of every kind of model, and what it refuses."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -361,8 +363,6 @@ def test_the_summary_tells_layer_rule_scale_and_shape(capsys):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_clones_and_copies_are_under_the_same_rule(rule):
-    import copy
-
     model = tfbio.convert(plain(), rule)
     clone = keras.models.clone_model(model)
     duplicate = copy.deepcopy(model)
@@ -373,6 +373,94 @@ def test_clones_and_copies_are_under_the_same_rule(rule):
     x = random((2, 8, 8, 2), "float32")
     for g, e in zip(gradients(duplicate, x), gradients(model, x), strict=True):
         np.testing.assert_array_equal(g, e)
+
+
+class Auxiliary(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.trunk = keras.layers.Dense(4, name="trunk")
+        self.head = keras.layers.Dense(2, name="head")
+        self.auxiliary = keras.layers.Dense(2, name="auxiliary")
+        self.unused = keras.layers.Dense(2, name="unused")
+
+    def call(self, x, training=None):
+        x = self.trunk(x)
+        y = self.head(keras.ops.relu(x))
+        self.add_loss(keras.ops.mean(y))
+        return (y, self.auxiliary(x)) if training else (y, y)
+
+
+def test_last_layers_are_found_in_training_and_behind_other_kernels():
+    inputs = keras.Input((5, 3))
+    x = keras.layers.Dense(4, name="before")(inputs)
+    behind = keras.Model(inputs, keras.layers.LSTM(2, name="lstm")(x))
+    refuses(ValueError, "lstm", model=behind, last_layer="backprop")
+    tfbio.convert(behind, "fa", last_layer="backprop", unsupported="backprop")
+    # The LSTM is the last; it has a kernel, if no twin.
+    assert [site.rule.alias for site in walk.sites(behind).values()] == ["feedback_alignment"]
+
+    model = Auxiliary()
+    model(tf.zeros((1, 3)), training=True)
+    refuses(ValueError, "'unused' is not built", "overrides={'unused'", model=model)
+    tfbio.convert(model, "fa", last_layer="frsf", overrides={"unused": "backprop"})
+    rules = {name: site.rule.alias for name, site in walk.sites(model).items()}
+    assert rules == {"trunk": "feedback_alignment", "head": "frsf", "auxiliary": "frsf"}
+    assert model.losses == []  # none of the trace's
+
+
+def test_last_layers_that_cannot_be_found_are_an_error():
+    inputs = keras.Input((4,))
+    rounded = keras.Model(inputs, keras.ops.round(keras.layers.Dense(2)(inputs)))
+    refuses(ValueError, "last layers", "no output has a gradient", model=rounded, last_layer="bp")
+
+    class Two(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x, y):
+            return self.dense(x + y)
+
+    model = Two()
+    model(tf.zeros((1, 3)), tf.zeros((1, 3)))
+    refuses(ValueError, "cannot be traced", "overrides", model=model, last_layer="bp")
+    tfbio.convert(model, "fa")
+
+
+def test_a_model_that_cannot_keep_its_rules_refuses_to_be_saved(tmp_path):
+    for build in (attention, subclassed):
+        model = tfbio.convert(build(), "sign_symmetry")
+        for use in (
+            lambda model=model: model.save(tmp_path / "model.keras"),
+            lambda model=model: keras.models.clone_model(model),
+            lambda model=model: copy.deepcopy(model),
+        ):
+            with pytest.raises(ValueError, match=r"makes its own sub-layers.*save_weights"):
+                use()
+        x = random(KINDS[build][0], "float32")
+        model.save_weights(tmp_path / "model.weights.h5")
+        rebuilt = tfbio.convert(build(), "sign_symmetry")
+        rebuilt.load_weights(tmp_path / "model.weights.h5")
+        for ours, theirs in zip(gradients(rebuilt, x), gradients(model, x), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        # On backprop there is nothing to lose.
+        tfbio.convert(model, "backprop").save(tmp_path / "model.keras")
+
+
+def test_errors_name_the_argument_that_was_wrong():
+    refuses(ValueError, "`last_layer`: Unknown rule 'none'", last_layer="none")
+    refuses(TypeError, "`overrides['out']`: `rule` must be", overrides={"out": 3})
+    for function in (tfbio.summary, tfbio.metrics.weight_angles):
+        with pytest.raises(TypeError, match="`model` must be a Keras model or layer"):
+            function(None)
+
+
+def test_a_reversible_embedding_is_no_silent_backprop():
+    inputs = keras.Input((5,), dtype="int32")
+    embedding = keras.layers.ReversibleEmbedding(7, 4, name="tied")
+    x = keras.layers.Dense(4)(embedding(inputs))
+    model = keras.Model(inputs, embedding(x, reverse=True))
+    refuses(ValueError, "'tied' of class ReversibleEmbedding", model=model)
 
 
 def test_layers_are_found_once_and_named_apart():

@@ -106,7 +106,11 @@ def test_the_usual_places_are_looked_through_in_order(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
-        ({"train_labels_idx1_ubyte": np.full(6, 10, "u1")}, "must be 0 to 9. Received: 10 to 10"),
+        ({"train_labels_idx1_ubyte": np.full(6, 10, "u1")}, "must be 0 to 9. Received: 10"),
+        (
+            {"train_labels_idx1_ubyte": np.zeros(6, "f4")},
+            "unsigned bytes. Received: uint8 and floa",
+        ),
         ({"t10k_labels_idx1_ubyte": np.zeros(3, "u1")}, r"\(4, 28, 28\) and \(3,\)"),
         ({"train_images_idx3_ubyte": np.zeros((6, 28, 27), "u1")}, r"\(6, 28, 27\)"),
     ],

@@ -93,6 +93,50 @@ def test_contexts_nest_and_touch_one_model_only():
     assert equal(derivatives(one, x), ours)
 
 
+@pytest.mark.parametrize("rule", ["sign_symmetry", "feedback_alignment", "brsf"])
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_second_derivatives_are_true_too(rule, mode):
+    x = random((2, 6, 6, 2), "float32")
+    model = network()
+
+    def penalty_gradients(x):
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                loss = tf.reduce_sum(tf.square(model(x)))
+            penalty = tf.reduce_sum(tf.square(inner.gradient(loss, x)))
+        return outer.gradient(penalty, [layer.trainable_variables[0] for layer in kernel_layers])
+
+    kernel_layers = [layer for layer in model.layers if layer.trainable_variables]
+    expected = penalty_gradients(x)
+    tfbio.convert(model, rule)
+    run = penalty_gradients if mode == "eager" else tf.function(penalty_gradients)
+    run(x)
+    with tfbio.true_gradient(model):
+        actual = run(x)
+    for ours, theirs in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_the_switch_counts_where_the_gradient_is_taken():
+    model, x = network(), random((2, 6, 6, 2), "float32")
+    expected = derivatives(model, x)[0]
+    tfbio.convert(model, "fa")
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(tf.square(model(x)))
+    with tfbio.true_gradient(model):
+        assert equal([tape.gradient(loss, x)], [expected])
+
+    @tf.function
+    def inside():
+        with tfbio.true_gradient(model):
+            return x
+
+    with pytest.raises(RuntimeError, match="outside of compiled functions"):
+        inside()
+
+
 def test_models_without_feedback_are_refused():
     with pytest.raises(ValueError, match="has no feedback layer"), tfbio.true_gradient(network()):
         pass

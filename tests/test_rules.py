@@ -107,9 +107,12 @@ def test_sign_symmetry_is_blind_to_size_and_flips_with_each_sign():
     np.testing.assert_allclose(derivatives(layer, x, e)[1] - before, share, atol=1e-6)
 
 
-def test_sign_of_zero_gives_no_feedback():
-    layer = dense("sign_symmetry")
-    layer.kernel.assign(tf.zeros_like(layer.kernel))
+@pytest.mark.parametrize(
+    "rule", ["sign_symmetry", "frsf", "brsf", "feedback_alignment_signed_init"]
+)
+def test_sign_of_zero_gives_no_feedback(rule):
+    layer = tfbio.layers.FeedbackDense(3, rule=rule, kernel_initializer="zeros")
+    layer.build((None, 2))
     assert not layer.feedback.numpy().any()
 
 
@@ -166,6 +169,15 @@ def test_what_is_drawn_twice_from_one_seed_is_the_same(rule):
     np.testing.assert_array_equal(drawn[0], drawn[1])
     keras.utils.set_random_seed(8)
     assert not np.array_equal(drawn[0][0], dense(rule).kernel.numpy())
+
+
+@pytest.mark.parametrize("rule", ["feedback_alignment(scale=1)", "frsf(scale=1)", "brsf(scale=1)"])
+def test_without_a_seed_every_layer_and_global_seed_draws_its_own(rule):
+    drawn = []
+    for seed in (1, 2):
+        keras.utils.set_random_seed(seed)
+        drawn += [np.abs(dense(rule).feedback).tobytes() for _ in range(2)]
+    assert len(set(drawn)) == 4
 
 
 @pytest.mark.parametrize("rule", ["feedback_alignment", "frsf", "brsf"])
@@ -245,6 +257,10 @@ def test_match_falls_back_to_xavier_for_a_zero_kernel_and_says_so():
     layer.build((None, 3))
     assert float(layer.rule.s) == pytest.approx(math.sqrt(2 / 8))
     assert layer.rule.scale_label() == "xavier 0.5 (W was 0)"
+    # A square orthogonal matrix has Xavier's rms, and none of this.
+    layer = tfbio.layers.FeedbackDense(16, kernel_initializer="orthogonal")
+    layer.build((None, 16))
+    assert layer.rule.scale_label() == "match 0.25"
     assert dense("sign_symmetry").rule.scale_label().startswith("match 0.")
     assert dense("sign_symmetry(scale=2)").rule.scale_label() == "2"
 
@@ -288,8 +304,16 @@ def test_the_fingerprint_changes_with_any_entry(values, dtype, data):
 
 def test_the_fingerprint_sees_opposite_changes():
     w = np.full((4, 2), 0.5, "float32")
-    opposite = w + np.float32([[1e-3, -1e-3]])
-    assert int(fingerprint(w)) != int(fingerprint(opposite))
+    for opposite in (np.float32([[1e-3, -1e-3]]), np.float32([[1e-3], [-1e-3], [0], [0]])):
+        assert int(fingerprint(w)) != int(fingerprint(w + opposite))
+    square = np.arange(9, dtype="float32").reshape(3, 3)
+    assert int(fingerprint(square)) != int(fingerprint(square.T))
+    rng = np.random.default_rng(0)
+    tiny = rng.normal(size=(500, 4, 1)).astype("float32")
+    moved = (tiny.view("int32") + rng.integers(-1, 2, tiny.shape, dtype="int32")).view("float32")
+    for before, after in zip(tiny, moved, strict=True):
+        same = np.array_equal(before, after)
+        assert (int(fingerprint(before)) == int(fingerprint(after))) == same
 
 
 def test_names_aliases_and_round_trips():
@@ -338,6 +362,12 @@ BAD_RULES = [
     ("frsf(scale=True)", ValueError, "`scale` must be"),
     ("frsf(scale=None)", ValueError, "`scale` must be"),
     ("frsf(scale=1e999)", ValueError, "`scale` must be"),
+    ("frsf(scale=1e39)", ValueError, "`scale` must be"),
+    (f"frsf(scale=1{'0' * 400})", ValueError, "`scale` must be"),
+    ("frsf(scale={[]:1})", ValueError, "written as name"),
+    ("frsf(seed=1,seed=2)", ValueError, "given once"),
+    ({"class_name": "frsf", "config": None}, ValueError, "a name and a dict"),
+    ({"class_name": ["frsf"], "config": {}}, ValueError, "Unknown rule"),
     ("frsf(seed=-1)", ValueError, "`seed` must be"),
     ("frsf(seed=1.0)", ValueError, "`seed` must be"),
     ("frsf(seed='a')", ValueError, "`seed` must be"),

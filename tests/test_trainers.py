@@ -100,8 +100,8 @@ BAD = [
     (["--model=lenet"], "32 or more pixels a side. Received: (8, 8, 1)", 1),
     (["--dataset=fashion_mnist", "--data_dir=/none"], "no such folder as '/none'", 1),
     (["--data_dir=/none"], "reads no data_dir", 1),
-    (["--epochs=0"], "--epochs must be 1 or more. Received: 0", 1),
-    (["--batch_size=-1"], "--batch_size must be 1 or more. Received: -1", 1),
+    (["--epochs=0"], "--epochs must be 1 or more, and at most 1000000. Received: 0", 1),
+    (["--batch_size=-1"], "--batch_size must be 1 or more, and at most 1000000. Received: -1", 1),
     (["--learning_rate=0"], "--learning_rate must be a number greater than 0", 1),
     (["--learning_rate=nan"], "--learning_rate must be a number greater than 0", 1),
     (["--momentum=1"], "--momentum must be 0 or more and less than 1", 1),
@@ -111,6 +111,10 @@ BAD = [
     (["--milestones=5,x"], "--milestones must be integers", 1),
     (["--milestones=8,5"], "--milestones must be epochs in ascending order", 1),
     (["--milestones=40"], "less than --epochs=30", 1),
+    (["--validation_fraction=0.9999"], "leaves 0 of 1437 images", 1),
+    (["--validation_fraction=0.0001"], "0 to validate on", 1),
+    (["--image_size=2147483647"], "--image_size must be 0 or more, and at most 4096", 1),
+    (["--batch_size=99999999999999999999"], "--batch_size must be 1 or more, and at most", 1),
     (["--workdir="], "--workdir must name a folder", 1),
     (["--workdir=/proc/none"], "/proc/none", 1),
 ]
@@ -149,6 +153,20 @@ def test_any_value_of_any_flag_is_taken_or_refused_without_a_traceback(name, tex
 @given(st.lists(st.sampled_from(["fa", "frsf(scale='unit',seed=1)", "usf(agreement=0.5)"])))
 def test_lists_are_split_outside_of_parentheses(parts):
     assert cli.split(" , ".join(parts)) == (parts or [""])
+
+
+def test_folders_that_cannot_be_written_are_told_before_training(tmp_path, capsys):
+    (tmp_path / "brsf").write_text("a file where a folder must be")
+    with pytest.raises(SystemExit):
+        in_process("--rule=bp,brsf", f"--workdir={tmp_path}")
+    assert str(tmp_path / "brsf") in capsys.readouterr().err
+    assert not list(tmp_path.glob("backprop/seed0/train"))
+
+
+def test_help_lists_every_flag():
+    done = run("--help")
+    for field in dataclasses.fields(training.Experiment):
+        assert f"--{field.name}" in done.stdout or f"--[no]{field.name}" in done.stdout
 
 
 def test_a_wrong_flag_ends_the_real_command_without_traceback(tmp_path):

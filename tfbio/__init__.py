@@ -1,5 +1,13 @@
 """A rule says what B is; a layer puts B where Wᵀ was; everything else is ordinary Keras."""
 
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "tfbio needs Keras on TensorFlow. Received: the backend "
+        f"{keras.backend.backend()!r}, from KERAS_BACKEND or ~/.keras/keras.json."
+    )
+
 from tfbio import callbacks, layers, metrics, models, rules
 from tfbio.convert import convert
 from tfbio.gradients import true_gradient

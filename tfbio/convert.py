@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from tfbio import rules, walk
+from tfbio import rules, saving, walk
 from tfbio.layers import TWINS, FeedbackMixin
 
 
@@ -23,11 +23,13 @@ def convert(model, rule, *, last_layer=None, overrides=None, unsupported="error"
         rule: Anything that `tfbio.rules.get` takes. Each kernel gets a copy of its own; a seed is
             turned into one per kernel.
         last_layer: The rule of the last layers, None for the same as the rest. A last layer is
-            any kernel layer with no other kernel layer between it and an output of the model.
-            Xiao et al. 2018 leave it on "backprop".
+            any kernel layer with no other kernel layer between it and an output of the model, in
+            training or not. Xiao et al. 2018 leave it on "backprop". Kernel layers inside a
+            `tf.while_loop`, `tf.map_fn` or `tf.recompute_grad` all count as last if one does.
         overrides: A dict from a name pattern (as in a shell: ``"block3_*"``), matched against the
-            layers' names as `tfbio.summary` prints them, to a rule. The first that matches wins,
-            over `last_layer` too. An override to "backprop" also admits a layer without a twin.
+            layers' names as `tfbio.summary` prints them (a separable convolution's without its
+            part: both kernels follow), to a rule. The first that matches wins, over `last_layer`
+            too. An override to "backprop" also admits a layer without a twin.
         unsupported: "error" to refuse a layer that has a kernel and no feedback twin (recurrent
             layers, layers of one's own), "backprop" to leave such layers as they are.
 
@@ -38,7 +40,8 @@ def convert(model, rule, *, last_layer=None, overrides=None, unsupported="error"
         TypeError: If `model` is no Keras model, or `overrides` no dict.
         ValueError: If the model is not built, or compiled; if a rule is unknown; if a layer has no
             twin, or LoRA or quantization under a rule other than backprop; if an override matches
-            no kernel layer; if the model has none. Nothing has been changed then.
+            no kernel layer; if the model has none, or its last layers are asked for and cannot be
+            found. Nothing has been changed then.
 
     Example:
         >>> import keras, tfbio
@@ -82,8 +85,11 @@ class Conversion:
                 f"Received: {overrides!r} of type {type(overrides).__name__}."
             )
         self.model = model
-        self.last_layer = None if last_layer is None else rules.get(last_layer)
-        self.overrides = {str(k): rules.get(rule) for k, rule in (overrides or {}).items()}
+        self.last_layer = None if last_layer is None else _rule("last_layer", last_layer)
+        self.overrides = {
+            str(pattern): _rule(f"overrides[{pattern!r}]", rule)
+            for pattern, rule in (overrides or {}).items()
+        }
         self.unsupported = unsupported
         self._all = walk.layers(model)
         self.kernel_layers = {
@@ -116,24 +122,42 @@ class Conversion:
             if isinstance(part, keras.Model):
                 # Compiled before, they would go on without the feedback.
                 part.train_function = part.test_function = part.predict_function = None
+        saving.guard(self.model)
         return self.model
 
     def last_layers(self):
         """Return the names of the kernel layers with no other between them and an output.
 
-        The model is traced with a stop at every kernel layer's input: the kernels that the outputs
-        still depend on are the last ones, whatever kind of model it is.
+        The model is traced with a stop at the input of every layer that has a kernel: those that
+        the outputs still depend on are the last ones, whatever kind of model it is.
 
         Raises:
-            ValueError: If the model cannot be called because its inputs are not known.
+            ValueError: If the model cannot be called because its inputs are not known, or no
+                output depends on a kernel in a way that can be traced.
         """
-        return _depends_directly(self.model, self.kernel_layers)
+        stopped = {**self.kernel_layers, **walk.without_twin(self.model)}
+        stopped.pop(self.model.name, None)
+        # A loop gives zeros for gradients that are stopped within it: stop before the loop.
+        recurrent = {n: x for n, x in self._all.items() if isinstance(x, keras.layers.RNN)}
+        stopped.update(recurrent)
+        reached = _depends_directly(self.model, stopped)
+        if not reached:
+            raise ValueError(
+                f"The last layers of model {self.model.name!r} cannot be found: no output has a "
+                "gradient for any kernel, as where it is rounded or an index, or where `call` is "
+                "compiled by itself. Leave out `last_layer`, and name them in `overrides`."
+            )
+        return [name for name in reached if name in self.kernel_layers]
 
     def _override(self, name):
         for pattern, rule in self.overrides.items():
             if fnmatch.fnmatchcase(name, pattern):
                 return rule
         return None
+
+    def _left_alone(self, name):
+        override = self._override(name)
+        return override.symmetric if override else self.unsupported == "backprop"
 
     def _check_layers(self):
         without_twin = {
@@ -148,21 +172,21 @@ class Conversion:
                     f"The kernel layers: {_shortened(self.kernel_layers)}."
                 )
         for name, layer in without_twin.items():
-            override = self._override(name)
-            admitted = override.symmetric if override else self.unsupported == "backprop"
-            if not admitted:
+            if not self._left_alone(name):
                 raise ValueError(
                     f"Layer {name!r} of class {type(layer).__name__} has a kernel and no feedback "
                     "twin. Leave it on backpropagation with "
                     f"overrides={{{name!r}: 'backprop'}}, or all such layers with "
                     "unsupported='backprop'; or declare a twin with tfbio.layers.feedback_twin."
                 )
-        for name, layer in self.kernel_layers.items():
-            if not layer.built:
+        for name in [name for name, layer in self.kernel_layers.items() if not layer.built]:
+            if not self._left_alone(name):
                 raise ValueError(
                     f"Layer {name!r} is not built, so that it has no kernel yet. Call the model "
-                    "on data, or model.build(input_shape), before tfbio.convert."
+                    "on data, or model.build(input_shape), before tfbio.convert. If the model "
+                    f"never uses it, leave it as it is with overrides={{{name!r}: 'backprop'}}."
                 )
+            del self.kernel_layers[name]
         if not self.kernel_layers:
             raise ValueError(
                 f"Model {self.model.name!r} has no layer with a kernel: nothing to put under a "
@@ -180,25 +204,35 @@ def _depends_directly(model, kernel_layers):
     variables = {name: [v.value for v in layer.variables] for name, layer in kernel_layers.items()}
 
     @tf.function(autograph=False)
-    def trace(arguments, keywords):
+    def trace(training, arguments, keywords):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            outputs = tf.nest.flatten(model(*arguments, **keywords, training=False))
+            outputs = tf.nest.flatten(model(*arguments, **keywords, training=training))
             outputs = [output for output in outputs if output.dtype.is_floating]
         for name, gradients in tape.gradient(outputs, variables).items():
-            if any(gradient is not None for gradient in gradients):
+            if name not in reached and any(gradient is not None for gradient in gradients):
                 reached.append(name)
 
+    specs = _input_specs(model)
     kept = {name: vars(layer).get("call") for name, layer in kernel_layers.items()}
     try:
         for layer in kernel_layers.values():
             layer.call = _with_stopped_input(layer.call)
-        trace.get_concrete_function(*_input_specs(model))
+        for training in (False, True):  # an auxiliary head may be there in training only
+            trace.get_concrete_function(training, *specs)
+    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        raise ValueError(
+            f"The last layers of model {model.name!r} cannot be found: it cannot be traced with "
+            f"the inputs that it was built with ({type(error).__name__}: {error}). Leave out "
+            "`last_layer`, and name them in `overrides`."
+        ) from error
     finally:
         for name, layer in kernel_layers.items():
             del layer.call
             if kept[name] is not None:
                 layer.call = kept[name]
+        # What the trace added to model.losses is a tensor of the trace.
+        model._clear_losses()
     return reached
 
 
@@ -236,6 +270,13 @@ def _map_shapes(spec, shapes):
     return keras.tree.map_shape_structure(spec, shapes)
 
 
+def _rule(argument, identifier):
+    try:
+        return rules.get(identifier)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`{argument}`: {error}") from error
+
+
 def _check_model(model):
     if not isinstance(model, keras.Model):
         raise TypeError(
@@ -246,11 +287,13 @@ def _check_model(model):
             f"Model {model.name!r} is not built, so that it has no kernels yet. Call it on data, "
             "or model.build(input_shape), before tfbio.convert."
         )
-    if model.compiled:
-        raise ValueError(
-            f"Model {model.name!r} is compiled already. Call tfbio.convert first and compile "
-            "after, so that optimizer and compiled functions know the feedback."
-        )
+    for each in (model, *walk.layers(model).values()):
+        if isinstance(each, keras.Model) and each.compiled:
+            raise ValueError(
+                f"Model {each.name!r} is compiled already. Call tfbio.convert first and compile "
+                "after, so that optimizer and compiled functions know the feedback; a saved model "
+                "is loaded with keras.models.load_model(path, compile=False)."
+            )
 
 
 def _check_plain(name, layer, rule):

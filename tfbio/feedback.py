@@ -7,7 +7,7 @@ matrices rests on the one function of this module.
 import tensorflow as tf
 
 
-def asymmetric(op, inputs, kernel, feedback):
+def asymmetric(op, inputs, kernel, feedback, transport=None):
     """Apply `op(inputs, kernel)`, sending the error back through `feedback` instead of `kernel`.
 
     With ``y = op(x, W)``, the error ``e = ∂L/∂y`` and the feedback matrix ``B``::
@@ -24,6 +24,9 @@ def asymmetric(op, inputs, kernel, feedback):
     compiled function the forward operations that this repeats are pruned: what is left is one
     forward, one input-gradient and one kernel-gradient operation.
 
+    Reverse mode only: forward-mode differentiation (`tf.autodiff.ForwardAccumulator`) goes through
+    W, as the function itself does.
+
     Args:
         op: A function ``(inputs, kernel) -> outputs``, linear in each argument. It must read
             weights from its arguments only: one that closes over a variable would hide it from
@@ -32,6 +35,8 @@ def asymmetric(op, inputs, kernel, feedback):
             floating-point components.
         kernel: The forward matrix W, a tensor (not a variable) of the inputs' dtype.
         feedback: The feedback matrix B, a tensor of W's shape, layout and dtype.
+        transport: None, or a boolean tensor or variable, read when the gradient is taken: where it
+            is true, the error goes back through W itself, to all orders of differentiation.
 
     Returns:
         ``op(inputs, kernel)``, unchanged to the last bit.
@@ -67,10 +72,13 @@ def asymmetric(op, inputs, kernel, feedback):
         x = tf.nest.pack_sequence_as(inputs, components, expand_composites=True)
 
         def gradients(upstream):
+            backward = feedback
+            if transport is not None:
+                backward = tf.cond(transport, lambda: kernel, lambda: feedback)
             differentiable = [c for c in components if c.dtype.is_floating]
             with tf.GradientTape() as tape:
                 tape.watch(differentiable)
-                at_feedback = op(x, feedback)
+                at_feedback = op(x, backward)
             input_gradients = iter(tape.gradient(at_feedback, differentiable, upstream))
             with tf.GradientTape() as tape:
                 tape.watch(kernel)

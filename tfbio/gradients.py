@@ -2,6 +2,8 @@
 
 import contextlib
 
+import tensorflow as tf
+
 from tfbio import walk
 
 
@@ -25,18 +27,25 @@ def true_gradient(model):
 
     Raises:
         ValueError: If the model has no feedback layer, or one that is not built.
+        RuntimeError: If it is entered inside a compiled function.
 
     Example:
         >>> import keras, tensorflow as tf, tfbio
         >>> layer = tfbio.layers.FeedbackDense(1, rule="sign_symmetry(scale=1)", use_bias=False)
         >>> x = tf.ones((1, 1))
         >>> _ = layer(x), layer.kernel.assign([[3.0]])
-        >>> with true_gradient(layer), tf.GradientTape() as tape:
+        >>> with tf.GradientTape() as tape:
         ...     tape.watch(x)
         ...     y = layer(x)
-        >>> print(tape.gradient(y, x).numpy())
+        >>> with true_gradient(layer):
+        ...     print(tape.gradient(y, x).numpy())
         [[3.]]
     """
+    if not tf.executing_eagerly():
+        raise RuntimeError(
+            "tfbio.true_gradient must be entered outside of compiled functions (tf.function); "
+            "functions that are called within the context heed it."
+        )
     feedback_layers = {id(site.layer): site.layer for site in walk.sites(model).values()}.values()
     before = [bool(layer.true_gradient_switch.numpy()) for layer in feedback_layers]
     try:

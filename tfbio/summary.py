@@ -30,11 +30,12 @@ def summary(model, console=None):
         │ out   │ sign_symmetry │ unit 1 │    4×2 │
         ...
     """
+    sites = walk.sites(model)
     table = Table(title=f'Model "{model.name}" under its rules')
     for column in ("layer", "rule", "scale"):
         table.add_column(column, overflow="fold")
     table.add_column("kernel", justify="right", no_wrap=True)
-    for name, site in walk.sites(model).items():
+    for name, site in sites.items():
         table.add_row(name, site.rule.alias, site.rule.scale_label(), _shape(site.kernel))
     for name, layer in walk.without_twin(model).items():
         for variable in layer._trainable_variables:

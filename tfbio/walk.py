@@ -27,12 +27,20 @@ def layers(model):
         A dict from a unique name, the names on the way down joined by "/", to the layer, in the
         order in which the model tracks them.
 
+    Raises:
+        TypeError: If `model` is neither.
+
     Example:
         >>> import keras
         >>> inner = keras.Sequential([keras.layers.Dense(2, name="a")], name="inner")
         >>> list(layers(keras.Sequential([inner, keras.layers.Dense(1, name="b")])))
         ['inner', 'inner/a', 'b']
     """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(
+            f"`model` must be a Keras model or layer. Received: {model!r} of type "
+            f"{type(model).__name__}."
+        )
     found, seen = {}, set()
 
     def visit(parent, prefix):
@@ -107,7 +115,8 @@ def has_kernel(layer):
         >>> has_kernel(layer)
         False
     """
-    if isinstance(layer, _WITHOUT_KERNEL):
+    # Exactly these: a subclass may use its matrix in other ways (keras.layers.ReversibleEmbedding).
+    if type(layer) in _WITHOUT_KERNEL:
         return False
     return any(
         "kernel" in variable.name or len(variable.shape) >= 2

@@ -4,8 +4,12 @@ python -m trainers.classify --rule=backprop,sign_symmetry --seed=0,1,2 --workdir
 """
 
 import dataclasses
+import os
 import pathlib
+import sys
 
+import keras
+import tensorflow as tf
 from absl import flags
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -30,28 +34,44 @@ def compare(values):
         values: The parsed `absl.flags.FlagValues`.
     """
     console = Console()
+    workdir = pathlib.Path(values.workdir)
     try:
         experiments = _experiments(values)
+        for experiment in experiments:  # rather now than after an hour of training
+            _check_writable(pathlib.Path(experiment.workdir))
         first = training.prepare(experiments[0])
     except (ValueError, OSError) as error:
         cli.fail(error)
-    results = _train_all(experiments, first, console)
-    workdir = pathlib.Path(values.workdir)
-    console.print(training.report.table(results))
-    label = "validation accuracy" if values.validation_fraction else "training accuracy"
-    training.report.figure(results, workdir / "comparison.png", label)
-    training.report.save(results, workdir / "results.json")
+    try:
+        results = _train_all(experiments, first, console)
+        console.print(training.report.table(results))
+        training.report.save(results, workdir / "results.json")
+        label = "validation accuracy" if values.validation_fraction else "training accuracy"
+        training.report.figure(results, workdir / "comparison.png", label)
+    except (OSError, tf.errors.OpError) as error:
+        cli.fail(error)
+    # The interpreter that runs this has the packages; the shell's may not.
+    binaries = pathlib.Path(os.path.relpath(sys.executable)).parent
+    python = "python" if str(binaries).startswith("..") else str(binaries / "python")
+    trainer = f"{python} -m trainers.classify"
     console.print(
         f"Results:     {workdir / 'results.json'}\n"
         f"Figure:      {workdir / 'comparison.png'}\n"
-        f"TensorBoard: tensorboard --logdir {workdir}\n"
-        "Try next:    python -m trainers.classify --rule='sign_symmetry(agreement=0.8)'\n"
-        "             python -m trainers.classify --rule=backprop,frsf,brsf --seed=0,1,2\n"
-        "             python -m trainers.classify --flagfile=configs/fashion_mnist_lenet.cfg\n"
-        "             python -m trainers.classify --help",
+        f"TensorBoard: {python} -m tensorboard.main --logdir {workdir}\n"
+        f"Try next:    {trainer} --rule='sign_symmetry(agreement=0.8)'\n"
+        f"             {trainer} --rule=backprop,frsf,brsf --seed=0,1,2\n"
+        f"             {trainer} --flagfile=configs/fashion_mnist_lenet.cfg\n"
+        f"             {trainer} --help",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _check_writable(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("metrics.csv", "../../results.json", "../../comparison.png"):
+        with (folder / name).open("a"):
+            pass
 
 
 def _experiments(values):
@@ -79,8 +99,6 @@ def _experiments(values):
 
 
 def _train_all(experiments, first, console):
-    import keras
-
     results = {}
     columns = (
         TextColumn("{task.description}"),

@@ -28,6 +28,8 @@ def define(experiment, values, lists=()):
             flags.DEFINE_string(name, str(default), text, flag_values=values)
         else:
             _DEFINE[field.type](name, default, text, flag_values=values)
+        # A flag of the program that runs, for --help to list.
+        values.register_key_flag_for_module(sys.argv[0], values[name])
 
 
 def parse(values, arguments):

@@ -106,15 +106,20 @@ def _fashion_mnist(data_dir):
 def _images_and_labels(folder, prefix, num_classes):
     images = idx.read(_one_of(folder, f"{prefix}-images-idx3-ubyte"))
     labels = idx.read(_one_of(folder, f"{prefix}-labels-idx1-ubyte"))
+    if images.dtype != np.uint8 or labels.dtype != np.uint8:
+        raise ValueError(
+            f"The {prefix} files in {folder} must hold unsigned bytes. "
+            f"Received: {images.dtype} and {labels.dtype}."
+        )
     if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or not len(images):
         raise ValueError(
             f"The {prefix} files in {folder} must hold images of shape (N, 28, 28) and as many "
             f"labels. Received: {images.shape} and {labels.shape}."
         )
-    if labels.min() < 0 or labels.max() >= num_classes:
+    if labels.max() >= num_classes:
         raise ValueError(
             f"The {prefix} labels in {folder} must be 0 to {num_classes - 1}. "
-            f"Received: {labels.min()} to {labels.max()}."
+            f"Received: {labels.max()}."
         )
     return (images[..., None] / np.float32(255.0)).astype(np.float32), labels.astype(np.int64)
 

@@ -213,10 +213,7 @@ class FeedbackMixin:
         # it in full precision, where a sign does not underflow.
         kernel = tf.convert_to_tensor(site.kernel)
         feedback = tf.cast(site.rule(site.kernel), kernel.dtype)
-        feedback = tf.cond(
-            self.true_gradient_switch, lambda: tf.stop_gradient(kernel), lambda: feedback
-        )
-        return asymmetric(op, inputs, kernel, feedback)
+        return asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
 
     def enable_lora(self, *args, **kwargs):
         """Enable LoRA as Keras does, under backprop; refuse it under any other rule."""

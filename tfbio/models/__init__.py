@@ -1,6 +1,8 @@
 """Networks, plain Keras: they know nothing of rules; `tfbio.convert` puts them under one."""
 
 import difflib
+import numbers
+from collections.abc import Iterable
 
 from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.lenet import lenet
@@ -39,16 +41,22 @@ def build(name, num_classes, input_shape):
         >>> build("lenet", num_classes=10, input_shape=(32, 32, 1)).name
         'lenet'
     """
-    if name not in _BUILDERS:
+    if str(name) not in _BUILDERS:
         close = difflib.get_close_matches(str(name), _BUILDERS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"Unknown model {name!r}.{hint} Models: {', '.join(_BUILDERS)}.")
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"`num_classes` must be an integer of 1 or more. Received: {num_classes}.")
-    shape = tuple(input_shape)
-    if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+    if not _is_count(num_classes):
+        raise ValueError(
+            f"`num_classes` must be an integer of 1 or more. Received: {num_classes!r}."
+        )
+    shape = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
+    if len(shape) != 3 or not all(map(_is_count, shape)):
         raise ValueError(
             "`input_shape` must be (height, width, channels), positive integers. "
             f"Received: {input_shape}."
         )
-    return _BUILDERS[name](num_classes, shape)
+    return _BUILDERS[name](int(num_classes), tuple(map(int, shape)))
+
+
+def _is_count(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0

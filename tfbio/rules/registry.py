@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import keyword
 
 import keras
 
@@ -38,7 +39,7 @@ def register(name, aliases=()):
         if not (isinstance(cls, type) and issubclass(cls, FeedbackRule)):
             raise TypeError(f"A rule must be a subclass of FeedbackRule. Received: {cls!r}.")
         for each in (name, *aliases):
-            if not each.isidentifier():
+            if not each.isidentifier() or keyword.iskeyword(each):
                 raise ValueError(f"A rule's name must be an identifier. Received: {each!r}.")
             taken = _RULES.get(_ALIASES.get(each, each))
             # The same definition run again, as in a notebook's cell, replaces itself.
@@ -125,9 +126,10 @@ def get(identifier):
     if isinstance(identifier, type) and issubclass(identifier, FeedbackRule):
         return _create(identifier, {})
     if isinstance(identifier, dict):
-        if set(identifier) != {"class_name", "config"}:
+        keys = set(identifier) == {"class_name", "config"}
+        if not keys or not isinstance(identifier["config"], dict):
             raise ValueError(
-                "A rule's config must have the keys 'class_name' and 'config'. "
+                "A rule's config must have the keys 'class_name' and 'config', a name and a dict. "
                 f"Received: {identifier!r}."
             )
         return _create(_lookup(identifier["class_name"]), identifier["config"])
@@ -141,7 +143,7 @@ def get(identifier):
 
 
 def _lookup(name):
-    name = _ALIASES.get(name, name)
+    name = _ALIASES.get(str(name), str(name))
     if name in _RULES:
         return _RULES[name]
     close = difflib.get_close_matches(str(name), [*_RULES, *_ALIASES], n=1)
@@ -173,9 +175,12 @@ def _parse(text):
     if isinstance(node, ast.Name):
         return node.id, {}
     named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    if not named or node.args or any(keyword.arg is None for keyword in node.keywords):
+    if not named or node.args or any(option.arg is None for option in node.keywords):
         raise malformed
+    given = [option.arg for option in node.keywords]
+    if len(set(given)) < len(given):
+        raise ValueError(f"A rule's option must be given once. Received: {text!r}.")
     try:
         return node.func.id, {k.arg: ast.literal_eval(k.value) for k in node.keywords}
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise malformed from error

@@ -51,11 +51,12 @@ def check(scale):
     if isinstance(scale, str) and scale in NAMES:
         return scale
     is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
-    if is_number and math.isfinite(scale) and scale >= 0:
+    # Finite in float32, too: a B of infinities would train to NaN.
+    if is_number and 0 <= scale <= 3e38:
         return float(scale)
     raise ValueError(
         f"`scale` must be one of {', '.join(map(repr, NAMES))} or a finite number that is not "
-        f"negative (a standard deviation). Received: scale={scale!r}."
+        f"negative (a standard deviation). Received: scale={scale!r:.80}."
     )
 
 
@@ -79,7 +80,7 @@ def xavier(fans):
 
 
 def magnitude(scale, fans, kernel):
-    """Return s, the magnitude of a sign matrix under `scale`, as a float32 scalar tensor.
+    """Return s, the magnitude of a sign matrix under `scale`.
 
     ========  =================================================================================
     match     ``rms(W₀) = √(mean W₀²)`` of the kernel now; Xavier's where W₀ is all zero
@@ -95,7 +96,7 @@ def magnitude(scale, fans, kernel):
         kernel: The kernel W₀, read only under "match".
 
     Returns:
-        A scalar `tf.Tensor` of type float32.
+        A float; under "match" a scalar float32 `tf.Tensor`.
 
     Example:
         >>> float(magnitude("match", Fans(1, 2), tf.constant([[3.0, -3.0]])))
@@ -106,20 +107,28 @@ def magnitude(scale, fans, kernel):
         Liao et al. 2016 ("unit").
     """
     if scale == "match":
-        rms = tf.sqrt(tf.reduce_mean(tf.square(tf.cast(kernel, tf.float32))))
+        rms = root_mean_square(kernel)
         return tf.where(rms > 0, rms, xavier(fans))
     if scale == "xiao":
         # Cout counts all groups, as the fan-out of the authors' PyTorch code does.
-        value = (
-            math.sqrt(2.0 / (fans.fan_out * fans.groups))
-            if fans.convolution
-            else 1.0 / math.sqrt(fans.fan_in)
-        )
-    elif scale == "xavier":
-        value = xavier(fans)
-    else:
-        value = 1.0 if scale == "unit" else scale
-    return tf.constant(value, tf.float32)
+        if fans.convolution:
+            return math.sqrt(2.0 / (fans.fan_out * fans.groups))
+        return 1.0 / math.sqrt(fans.fan_in)
+    if scale == "xavier":
+        return xavier(fans)
+    return 1.0 if scale == "unit" else scale
+
+
+def root_mean_square(kernel):
+    """Return ``√(mean W²)`` as a float32 scalar tensor, without overflow or underflow of squares.
+
+    Example:
+        >>> float(root_mean_square(tf.constant([3e-30, -3e-30]))) > 2e-30
+        True
+    """
+    kernel = tf.cast(kernel, tf.float32)
+    largest = tf.reduce_max(tf.abs(kernel))
+    return largest * tf.sqrt(tf.reduce_mean(tf.square(tf.math.divide_no_nan(kernel, largest))))
 
 
 def draw(shape, dtype, key, scale, fans, s):
@@ -137,8 +146,8 @@ def draw(shape, dtype, key, scale, fans, s):
         s: `magnitude` for the same kernel.
 
     Returns:
-        A `tf.Tensor` of the given shape and dtype; the same key gives the same tensor, on every
-        device.
+        A `tf.Tensor` of the given shape and dtype; the same key gives the same tensor on every
+        device, the rounding of the last digits apart.
 
     Example:
         >>> a, b = (draw((2, 2), "float32", (1, 2), 1.0, Fans(2, 2), 1.0) for _ in range(2))
@@ -187,7 +196,7 @@ def uniform(shape, key, double=False):
 
 
 class ScaledRule(FeedbackRule):
-    """A rule whose B has a scale: keeps s as saved state, taken from W when the rule is attached.
+    """A rule whose B has a scale s; under "match" the rms of W₀ is kept as saved state.
 
     Args:
         scale: A scale's name or a standard deviation, see `magnitude`.
@@ -203,10 +212,18 @@ class ScaledRule(FeedbackRule):
         self.seed = checks.seed(seed)
 
     def make_state(self, kernel, fans):
-        """Keep s; see the base class."""
+        """Keep the rms of W₀ under "match"; see the base class."""
         super().make_state(kernel, fans)
-        self._xavier = xavier(fans)
-        self.s = self.new_state("scale", (), lambda: magnitude(self.scale, fans, kernel), "float32")
+        self._fans = fans
+        if self.scale == "match":
+            self.rms = self.new_state("rms", (), lambda: root_mean_square(kernel), "float32")
+
+    @property
+    def s(self):
+        """The scale s: a float, or under "match" a scalar tensor."""
+        if self.scale != "match":
+            return magnitude(self.scale, self._fans, kernel=None)
+        return magnitude("match", self._fans, tf.convert_to_tensor(self.rms))
 
     def new_random(self, name, kernel, fans, transform=tf.identity):
         """Return a fixed random matrix of the kernel's shape and dtype, drawn under the scale.
@@ -230,7 +247,7 @@ class ScaledRule(FeedbackRule):
 
     def scale_label(self):
         """Return the scale's name and s, and that W₀ was zero where "match" had to give way."""
-        s = float(tf.convert_to_tensor(self.s))
-        if self.scale == "match" and s == tf.constant(self._xavier, tf.float32).numpy():
+        s = float(self.s)
+        if self.scale == "match" and not float(tf.convert_to_tensor(self.rms)):
             return f"xavier {s:.3g} (W was 0)"
         return f"{self.scale} {s:.3g}" if isinstance(self.scale, str) else f"{s:.3g}"

@@ -103,7 +103,8 @@ class BatchwiseRandomSignFeedback(ScaledRule):
 
     M is a pure function of a saved key and of the number of steps that W has taken, so that all
     calls within a step, layers called several times, micro-batches of one accumulated gradient and
-    replicas see one M, and a reloaded model continues with the M it had.
+    replicas see one M, and a reloaded model continues with the M it had. A step is seen by W's
+    change: a kernel that does not learn (a frozen layer, a learning rate of 0) keeps its M.
 
     Args:
         scale: The scale s of ``M = |N(0, s²)|``, see `tfbio.rules.scales.magnitude`. "xavier" and
@@ -130,7 +131,6 @@ class BatchwiseRandomSignFeedback(ScaledRule):
     def make_state(self, kernel, fans):
         """Keep the key of the draws and the number of steps; see the base class."""
         super().make_state(kernel, fans)
-        self._fans = fans
         self.draw_key = self.new_state("key", (2,), lambda: tf.constant(self.key()), "int64")
         self.steps = self.new_state("steps", (), lambda: 0, "int64", stepped=True)
 

@@ -11,6 +11,14 @@ def _option(default, text):
     return dataclasses.field(default=default, metadata={"help": text})
 
 
+_RANGES = (
+    ("epochs", 1, 10**6),
+    ("batch_size", 1, 10**6),
+    ("image_size", 0, 4096),
+    ("seed", 0, 2**31 - 1),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """The options of one training run; the command line's flags are made from these fields.
@@ -48,13 +56,18 @@ class Experiment:
 
     def __post_init__(self):
         """Check every option."""
-        for name, smallest in (("epochs", 1), ("batch_size", 1), ("image_size", 0), ("seed", 0)):
-            if getattr(self, name) < smallest:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, field.type) and (field.type, type(value)) != (float, int):
                 raise ValueError(
-                    f"--{name} must be {smallest} or more. Received: {getattr(self, name)}."
+                    f"--{field.name} must be of type {field.type.__name__}. Received: {value!r}."
                 )
-        if self.seed >= 2**31:
-            raise ValueError(f"--seed must be less than 2**31. Received: {self.seed}.")
+        for name, smallest, largest in _RANGES:
+            if not smallest <= getattr(self, name) <= largest:
+                raise ValueError(
+                    f"--{name} must be {smallest} or more, and at most {largest}. "
+                    f"Received: {getattr(self, name)}."
+                )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(
                 f"--learning_rate must be a number greater than 0. Received: {self.learning_rate}."

@@ -82,7 +82,17 @@ def save(results, path):
     machine = {"platform": platform.platform(), "cpus": os.cpu_count()}
     machine["gpus"] = len(tf.config.list_physical_devices("GPU"))
     document = {"versions": versions, "machine": machine, "runs": runs}
-    pathlib.Path(path).write_text(json.dumps(document, indent=1) + "\n")
+    text = json.dumps(_without_nan(document), indent=1, allow_nan=False)
+    pathlib.Path(path).write_text(text + "\n")
+
+
+def _without_nan(value):
+    """Return a nested value with null where it is no finite number: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def figure(results, path, curve_label):

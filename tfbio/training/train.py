@@ -59,6 +59,12 @@ def prepare(experiment):
     test_images, test_labels = dataset.test
     images, test_images = (data.resize(x, experiment.image_size) for x in (images, test_images))
     train, validation = data.split(images, labels, experiment.validation_fraction, experiment.seed)
+    if not len(train[0]) or (experiment.validation_fraction and not len(validation[0])):
+        raise ValueError(
+            f"--validation_fraction={experiment.validation_fraction} leaves {len(train[0])} of "
+            f"{len(images)} images to train on and {len(validation[0])} to validate on: both need "
+            "one, or give 0 to train on all."
+        )
     keras.utils.set_random_seed(experiment.seed)
     model = models.build(experiment.model, dataset.num_classes, images.shape[1:])
     convert(model, experiment.rule, last_layer=experiment.last_layer_rule or None)
