@@ -390,6 +390,7 @@ class Auxiliary(keras.Model):
         return (y, self.auxiliary(x)) if training else (y, y)
 
 
+@pytest.mark.filterwarnings("ignore:`build.*` was called on layer:UserWarning")  # of Keras's
 def test_last_layers_are_found_in_training_and_behind_other_kernels():
     inputs = keras.Input((5, 3))
     x = keras.layers.Dense(4, name="before")(inputs)
