@@ -25,7 +25,7 @@ MODEL = flags.DEFINE_string(
 RULES = flags.DEFINE_string(
     "rules", ",".join(tfbio.rules.names()), "Learning rules, separated by commas."
 )
-ROUNDS = flags.DEFINE_integer("rounds", 30, "Timed rounds.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 60, "Timed rounds.", lower_bound=1)
 WARMUP = flags.DEFINE_integer("warmup", 3, "Rounds before them, not timed.", lower_bound=1)
 JIT = flags.DEFINE_bool("jit", False, "Compile with XLA.")
 flags.adopt_module_key_flags(common)

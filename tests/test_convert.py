@@ -409,6 +409,27 @@ def test_last_layers_are_found_in_training_and_behind_other_kernels():
     assert model.losses == []  # none of the trace's
 
 
+class OwnKernel(keras.Model):
+    def __init__(self):
+        super().__init__(name="dense")
+        self.dense = keras.layers.Dense(3, name="dense")
+
+    def build(self, input_shape):
+        self.matrix = self.add_weight(shape=(3, 3), name="matrix")
+        self.dense.build(input_shape)
+
+    def call(self, x):
+        return keras.ops.matmul(self.dense(x), self.matrix)
+
+
+def test_a_matrix_of_the_models_own_is_no_silent_backprop():
+    model = OwnKernel()
+    model(tf.zeros((1, 4)))
+    refuses(ValueError, "'model:dense' of class OwnKernel", model=model)
+    tfbio.convert(model, "fa", overrides={"model:*": "backprop"})
+    assert list(walk.sites(model)) == ["dense"]
+
+
 def test_last_layers_that_cannot_be_found_are_an_error():
     inputs = keras.Input((4,))
     rounded = keras.Model(inputs, keras.ops.round(keras.layers.Dense(2)(inputs)))

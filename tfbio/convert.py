@@ -135,8 +135,8 @@ class Conversion:
             ValueError: If the model cannot be called because its inputs are not known, or no
                 output depends on a kernel in a way that can be traced.
         """
-        stopped = {**self.kernel_layers, **walk.without_twin(self.model)}
-        stopped.pop(self.model.name, None)
+        others = walk.without_twin(self.model).items()
+        stopped = self.kernel_layers | {n: x for n, x in others if x is not self.model}
         # A loop gives zeros for gradients that are stopped within it: stop before the loop.
         recurrent = {n: x for n, x in self._all.items() if isinstance(x, keras.layers.RNN)}
         stopped.update(recurrent)

@@ -131,7 +131,8 @@ def without_twin(model):
         model: A built Keras model.
 
     Returns:
-        A dict from name to layer, as `layers` names them.
+        A dict from name to layer, as `layers` names them; the model itself is "model:" and its
+        name.
 
     Example:
         >>> import keras
@@ -140,6 +141,7 @@ def without_twin(model):
     """
     return {
         name: layer
-        for name, layer in {model.name: model, **layers(model)}.items()
+        # A model's own name may be that of one of its layers; theirs have no colon.
+        for name, layer in {f"model:{model.name}": model, **layers(model)}.items()
         if has_kernel(layer) and not isinstance(layer, (FeedbackMixin, FeedbackRule))
     }
