@@ -127,8 +127,10 @@ def root_mean_square(kernel):
         True
     """
     kernel = tf.cast(kernel, tf.float32)
-    largest = tf.reduce_max(tf.abs(kernel))
-    return largest * tf.sqrt(tf.reduce_mean(tf.square(tf.math.divide_no_nan(kernel, largest))))
+    largest = tf.bitcast(tf.reduce_max(tf.abs(kernel)), tf.int32)
+    # Its power of two: to divide by it rounds nothing.
+    power = tf.bitcast(tf.bitwise.bitwise_and(largest, 0x7F800000), tf.float32)
+    return power * tf.sqrt(tf.reduce_mean(tf.square(tf.math.divide_no_nan(kernel, power))))
 
 
 def draw(shape, dtype, key, scale, fans, s):
