@@ -58,7 +58,10 @@ def _refuse(container):
 
 def _forgets(container):
     carriers = [child for child in container._layers if _carries_rule(child)]
-    return bool(carriers) and not all(_is_in(_config(container), child) for child in carriers)
+    if not carriers:
+        return False
+    held = set(_described(_config(container)))
+    return any((type(child).__name__, child.name) not in held for child in carriers)
 
 
 def _carries_rule(layer):
@@ -73,11 +76,15 @@ def _config(container):
         return {}
 
 
-def _is_in(config, layer):
-    """Whether a nested config holds that of `layer`."""
+def _described(config):
+    """Yield (class name, name) of the layers that a nested config describes."""
     if isinstance(config, dict):
         inner = config.get("config")
-        if isinstance(inner, dict) and inner.get("name") == layer.name:
-            return config.get("class_name") == type(layer).__name__
-        return any(_is_in(value, layer) for value in config.values())
-    return isinstance(config, list | tuple) and any(_is_in(value, layer) for value in config)
+        if isinstance(inner, dict) and "name" in inner:
+            yield config.get("class_name"), inner["name"]
+        else:
+            for value in config.values():
+                yield from _described(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from _described(value)
