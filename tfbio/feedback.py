@@ -35,8 +35,8 @@ def asymmetric(op, inputs, kernel, feedback, transport=None):
             floating-point components.
         kernel: The forward matrix W, a tensor (not a variable) of the inputs' dtype.
         feedback: The feedback matrix B, a tensor of W's shape, layout and dtype.
-        transport: None, or a boolean tensor or variable, read when the gradient is taken: where it
-            is true, the error goes back through W itself, to all orders of differentiation.
+        transport: None, or a boolean tensor: where it is true, the error goes back through W
+            itself, to all orders of differentiation.
 
     Returns:
         ``op(inputs, kernel)``, unchanged to the last bit.
@@ -68,13 +68,11 @@ def asymmetric(op, inputs, kernel, feedback, transport=None):
     components = tf.nest.flatten(inputs, expand_composites=True)
 
     @tf.custom_gradient
-    def substituted(kernel, feedback, *components):
+    def substituted(kernel, feedback, transport, *components):
         x = tf.nest.pack_sequence_as(inputs, components, expand_composites=True)
 
         def gradients(upstream):
-            backward = feedback
-            if transport is not None:
-                backward = tf.cond(transport, lambda: kernel, lambda: feedback)
+            backward = tf.cond(transport, lambda: kernel, lambda: feedback)
             differentiable = [c for c in components if c.dtype.is_floating]
             with tf.GradientTape() as tape:
                 tape.watch(differentiable)
@@ -92,4 +90,5 @@ def asymmetric(op, inputs, kernel, feedback, transport=None):
 
         return op(x, kernel), gradients
 
-    return substituted(kernel, feedback, *components)
+    transport = tf.constant(False) if transport is None else tf.convert_to_tensor(transport)
+    return substituted(kernel, feedback, transport, *components)
