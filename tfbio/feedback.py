@@ -85,6 +85,7 @@ def asymmetric(op, inputs, kernel, feedback, transport=None):
             return (
                 kernel_gradient,
                 kernel_gradient,
+                None,
                 *(next(input_gradients) if c.dtype.is_floating else None for c in components),
             )
 

@@ -34,11 +34,10 @@ def true_gradient(model):
         >>> layer = tfbio.layers.FeedbackDense(1, rule="sign_symmetry(scale=1)", use_bias=False)
         >>> x = tf.ones((1, 1))
         >>> _ = layer(x), layer.kernel.assign([[3.0]])
-        >>> with tf.GradientTape() as tape:
+        >>> with true_gradient(layer), tf.GradientTape() as tape:
         ...     tape.watch(x)
         ...     y = layer(x)
-        >>> with true_gradient(layer):
-        ...     print(tape.gradient(y, x).numpy())
+        >>> print(tape.gradient(y, x).numpy())
         [[3.]]
     """
     if not tf.executing_eagerly():
