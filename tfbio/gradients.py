@@ -13,8 +13,9 @@ def true_gradient(model):
 
     Gradients with respect to the *input* (saliency, adversarial attacks) pass through every B, and
     are not the gradient of the function that the model computes. Within this context they are, and
-    so are all weight gradients; outputs do not change. Functions compiled before, by `tf.function`
-    or `model.compile`, heed it too.
+    so are all weight gradients, of second order too; outputs do not change. Functions compiled
+    before, by `tf.function` or `model.compile`, heed it too. The model must be called within the
+    context: a tape keeps what it was when the call was recorded.
 
     The switch is a variable of each layer, so the context must be entered eagerly, outside of
     compiled functions.
