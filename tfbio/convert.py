@@ -4,9 +4,8 @@ import fnmatch
 from collections.abc import Mapping
 
 import keras
-import tensorflow as tf
 
-from tfbio import rules, saving, walk
+from tfbio import last_layers, rules, saving, walk
 from tfbio.layers import TWINS, FeedbackMixin
 
 
@@ -128,26 +127,16 @@ class Conversion:
     def last_layers(self):
         """Return the names of the kernel layers with no other between them and an output.
 
-        The model is traced with a stop at the input of every layer that has a kernel: those that
-        the outputs still depend on are the last ones, whatever kind of model it is.
-
         Raises:
-            ValueError: If the model cannot be called because its inputs are not known, or no
-                output depends on a kernel in a way that can be traced.
+            ValueError: As `tfbio.last_layers.find` does.
         """
-        others = walk.without_twin(self.model).items()
-        stopped = self.kernel_layers | {n: x for n, x in others if x is not self.model}
-        # A loop gives zeros for gradients that are stopped within it: stop before the loop.
-        recurrent = {n: x for n, x in self._all.items() if isinstance(x, keras.layers.RNN)}
-        stopped.update(recurrent)
-        reached = _depends_directly(self.model, stopped)
-        if not reached:
+        try:
+            found = last_layers.find(self.model)
+        except ValueError as error:
             raise ValueError(
-                f"The last layers of model {self.model.name!r} cannot be found: no output has a "
-                "gradient for any kernel, as where it is rounded or an index, or where `call` is "
-                "compiled by itself. Leave out `last_layer`, and name them in `overrides`."
-            )
-        return [name for name in reached if name in self.kernel_layers]
+                f"{error} Or leave out `last_layer`, and name them in `overrides`."
+            ) from error
+        return [name for name in found if name in self.kernel_layers]
 
     def _override(self, name):
         for pattern, rule in self.overrides.items():
@@ -192,82 +181,6 @@ class Conversion:
                 f"Model {self.model.name!r} has no layer with a kernel: nothing to put under a "
                 "rule."
             )
-
-
-def _depends_directly(model, kernel_layers):
-    """Return the names of those of `kernel_layers` that an output of `model` depends on directly.
-
-    Traced, never run: each layer's input is stopped for the time of the trace, so that a gradient
-    reaches only the weights that lie between the outputs and the next kernel layers.
-    """
-    reached = []
-    variables = {name: [v.value for v in layer.variables] for name, layer in kernel_layers.items()}
-
-    @tf.function(autograph=False)
-    def trace(training, arguments, keywords):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(variables)
-            outputs = tf.nest.flatten(model(*arguments, **keywords, training=training))
-            outputs = [output for output in outputs if output.dtype.is_floating]
-        for name, gradients in tape.gradient(outputs, variables).items():
-            if name not in reached and any(gradient is not None for gradient in gradients):
-                reached.append(name)
-
-    specs = _input_specs(model)
-    kept = {name: vars(layer).get("call") for name, layer in kernel_layers.items()}
-    try:
-        for layer in kernel_layers.values():
-            layer.call = _with_stopped_input(layer.call)
-        for training in (False, True):  # an auxiliary head may be there in training only
-            trace.get_concrete_function(training, *specs)
-    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        raise ValueError(
-            f"The last layers of model {model.name!r} cannot be found: it cannot be traced with "
-            f"the inputs that it was built with ({type(error).__name__}: {error}). Leave out "
-            "`last_layer`, and name them in `overrides`."
-        ) from error
-    finally:
-        for name, layer in kernel_layers.items():
-            del layer.call
-            if kept[name] is not None:
-                layer.call = kept[name]
-        # What the trace added to model.losses is a tensor of the trace.
-        model._clear_losses()
-    return reached
-
-
-def _with_stopped_input(call):
-    def stopped(inputs, *args, **kwargs):
-        return call(tf.nest.map_structure(tf.stop_gradient, inputs), *args, **kwargs)
-
-    return stopped
-
-
-def _input_specs(model):
-    """Return what `model` is called with, as specs: positional arguments and keywords."""
-
-    def spec(shape, dtype=model.input_dtype):
-        return tf.TensorSpec(shape, dtype)
-
-    if getattr(model, "inputs", None):
-        inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-        return (keras.tree.map_structure(lambda x: spec(x.shape, x.dtype), inputs),), {}
-    shapes = model.get_build_config() or {}
-    if "input_shape" in shapes:
-        return (_map_shapes(spec, shapes["input_shape"]),), {}
-    if "shapes_dict" in shapes:
-        return (), {
-            name.removesuffix("_shape"): _map_shapes(spec, shape)
-            for name, shape in shapes["shapes_dict"].items()
-        }
-    raise ValueError(
-        f"The last layers of model {model.name!r} cannot be found: what it is called with is not "
-        "known. Call it on data once before tfbio.convert, or name them in `overrides`."
-    )
-
-
-def _map_shapes(spec, shapes):
-    return keras.tree.map_shape_structure(spec, shapes)
 
 
 def _rule(argument, identifier):
