@@ -8,7 +8,7 @@ if keras.backend.backend() != "tensorflow":
         f"{keras.backend.backend()!r}, from KERAS_BACKEND or ~/.keras/keras.json."
     )
 
-from tfbio import callbacks, layers, metrics, models, rules
+from tfbio import callbacks, last_layers, layers, metrics, models, optimizers, rules
 from tfbio.convert import convert
 from tfbio.gradients import true_gradient
 from tfbio.summary import summary
@@ -18,9 +18,11 @@ __all__ = [
     "__version__",
     "callbacks",
     "convert",
+    "last_layers",
     "layers",
     "metrics",
     "models",
+    "optimizers",
     "rules",
     "summary",
     "true_gradient",

@@ -156,6 +156,8 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
         )
         if stepped:
             self._stepped[name] = variable
+        # An optimizer that keeps the signs of weights must know that this is none.
+        variable.learned_feedback = trainable
         return variable
 
     def call(self, kernel, training=None):

@@ -1,0 +1,96 @@
+"""Optimizers as the papers have them: the published SGD, and the variants of Liao et al. 2016."""
+
+import difflib
+import math
+import numbers
+
+import keras
+
+from tfbio.optimizers.last_layer import LastLayer
+from tfbio.optimizers.variants import VariantAdam, VariantSGD
+
+_WITH_MOMENTUM = ("sgd", "nesterov")
+_NAMES = (*_WITH_MOMENTUM, "adam", "adamw")
+
+__all__ = ["LastLayer", "VariantAdam", "VariantSGD", "get", "names"]
+
+
+def names():
+    """Return the names that `get` knows.
+
+    Example:
+        >>> names()
+        ('sgd', 'nesterov', 'adam', 'adamw')
+    """
+    return _NAMES
+
+
+def get(
+    name,
+    learning_rate,
+    momentum=0.0,
+    weight_decay=0.0,
+    batch_manhattan=False,
+    no_sign_change=False,
+    last_layer=None,
+):
+    """Return an optimizer by name.
+
+    Args:
+        name: "sgd" or "nesterov" (`VariantSGD`, L2 in the gradient), "adam" (`VariantAdam`, L2 in
+            the gradient) or "adamw" (the same, with decoupled decay).
+        learning_rate: A number greater than 0, or a Keras `LearningRateSchedule`.
+        momentum: 0 or more and less than 1; for "nesterov" more than 0, for Adam 0: it has its own.
+        weight_decay: λ, 0 or more.
+        batch_manhattan: Whether the gradient's sign stands for the gradient.
+        no_sign_change: Whether weights keep their signs; biases and betas are free.
+        last_layer: A `LastLayer` with settings of its own for the last layer, None for the same.
+
+    Returns:
+        An unbuilt `keras.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: If the name is unknown, an argument out of its range, or a momentum given to an
+            optimizer without one.
+        TypeError: If `last_layer` is no `LastLayer`.
+
+    Example:
+        >>> optimizer = get("sgd", 0.1, momentum=0.9, weight_decay=1e-4)
+        >>> type(optimizer).__name__
+        'VariantSGD'
+    """
+    if str(name) not in _NAMES:
+        close = difflib.get_close_matches(str(name).lower(), _NAMES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Unknown optimizer {name!r}.{hint} Optimizers: {', '.join(_NAMES)}.")
+    if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        if not _is_number(learning_rate) or learning_rate <= 0:
+            raise ValueError(
+                "`learning_rate` must be a number greater than 0, or a LearningRateSchedule. "
+                f"Received: {learning_rate!r}."
+            )
+        learning_rate = float(learning_rate)
+    if not _is_number(momentum) or not 0 <= momentum < 1:
+        raise ValueError(
+            f"`momentum` must be a number of 0 or more, less than 1. Received: {momentum!r}."
+        )
+    if momentum and name not in _WITH_MOMENTUM:
+        raise ValueError(
+            f"`momentum` must be 0 with {name!r}, whose moments are its own. "
+            f"Received: {momentum!r}. With momentum: {', '.join(_WITH_MOMENTUM)}."
+        )
+    options = {
+        "weight_decay": weight_decay,
+        "batch_manhattan": batch_manhattan,
+        "no_sign_change": no_sign_change,
+        "last_layer": last_layer,
+    }
+    if name in _WITH_MOMENTUM:
+        momentum = float(momentum)
+        return VariantSGD(learning_rate, momentum, nesterov=name == "nesterov", **options)
+    return VariantAdam(learning_rate, decoupled=name == "adamw", **options)
+
+
+def _is_number(value):
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and math.isfinite(value)

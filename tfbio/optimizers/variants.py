@@ -1,0 +1,263 @@
+"""Variants: one step is the gradient's transformations, a descent, and what the signs allow."""
+
+import math
+import numbers
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tfbio.optimizers.last_layer import LastLayer
+
+_TINY = 1e-10
+"""The magnitude that a weight keeps instead of changing sign: Xiao et al. 2018's code."""
+
+
+class _Settings(NamedTuple):
+    """How one variable is treated."""
+
+    learning_rate_scale: float
+    batch_manhattan: bool
+    no_sign_change: bool
+
+
+class Variants:
+    """What the optimizers share; comes before a Keras optimizer in the bases of each.
+
+    One step for a variable p of gradient g (averaged and clipped before, where that is asked for)::
+
+        d = sign(g) with batch-Manhattan, else g
+        d ← d + λp, or p ← p − ηλp where the decay is decoupled
+        p ← the optimizer's descent by d, at the rate η
+        p ← ±1e-10, p's former sign, with no-sign-change where the sign would differ or be 0
+
+    No-sign-change leaves out biases and normalization's betas, and includes its gammas. It also
+    leaves out a feedback matrix B that learns (Kolen and Pollack's), which is no weight of the
+    network that predicts. In all else such a B is treated as its kernel W is, so that W − B decays
+    as it must; with no-sign-change the two come apart wherever W is held back.
+
+    Args:
+        *args: The Keras optimizer's arguments.
+        weight_decay: λ, 0 or more, for every variable, biases too, as in the papers' code;
+            `exclude_from_weight_decay` makes exceptions.
+        batch_manhattan: Whether the gradient's sign stands for the gradient.
+        no_sign_change: Whether weights keep their signs; where p was 0 it becomes positive.
+        last_layer: A `LastLayer`, or its config, None to treat all layers alike.
+        **kwargs: The Keras optimizer's keyword arguments.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        TypeError: If `last_layer` is no `LastLayer`.
+    """
+
+    decoupled = False
+
+    def __init__(
+        self,
+        *args,
+        weight_decay=0.0,
+        batch_manhattan=False,
+        no_sign_change=False,
+        last_layer=None,
+        **kwargs,
+    ):
+        number = isinstance(weight_decay, numbers.Real) and not isinstance(weight_decay, bool)
+        if not (number and math.isfinite(weight_decay) and weight_decay >= 0):
+            raise ValueError(
+                f"`weight_decay` must be a number of 0 or more. Received: {weight_decay!r}."
+            )
+        for name, value in (
+            ("batch_manhattan", batch_manhattan),
+            ("no_sign_change", no_sign_change),
+        ):
+            if not isinstance(value, bool):
+                raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
+        if isinstance(last_layer, dict):
+            last_layer = LastLayer(**last_layer)
+        if not isinstance(last_layer, LastLayer | None):
+            raise TypeError(
+                "`last_layer` must be a tfbio.optimizers.LastLayer, such as LastLayer.of(model), "
+                f"or None. Received: {last_layer!r} of type {type(last_layer).__name__}."
+            )
+        super().__init__(*args, weight_decay=float(weight_decay), **kwargs)
+        self.batch_manhattan = batch_manhattan
+        self.no_sign_change = no_sign_change
+        self.last_layer = last_layer
+
+    def build(self, variables):
+        """Make the optimizer's variables, and settle how each of the model's is treated.
+
+        Args:
+            variables: The model's trainable variables, all of them if `last_layer` is set.
+
+        Raises:
+            ValueError: If they are not those that `last_layer` was made for.
+        """
+        if self.built:
+            return
+        last = self.last_layer
+        if last:
+            last.check(variables)
+        self._settings = tuple(
+            _settings(self, last if last and index in last.indexes else None, variable)
+            for index, variable in enumerate(variables)
+        )
+        super().build(variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Take one step for one variable.
+
+        Args:
+            gradient: Its gradient.
+            variable: The variable.
+            learning_rate: η.
+        """
+        settings = self._settings[self._get_variable_index(variable)]
+        # Dense even for an embedding: momentum and decay reach the rows without a gradient too.
+        gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
+        if settings.learning_rate_scale != 1:
+            learning_rate = tf.cast(learning_rate, variable.dtype) * settings.learning_rate_scale
+        before = tf.convert_to_tensor(variable)
+        if settings.batch_manhattan:
+            gradient = tf.sign(gradient)
+        if self.weight_decay and self._use_weight_decay(variable):
+            if self.decoupled:
+                rate = tf.cast(learning_rate, variable.dtype)
+                self.assign_sub(variable, before * self.weight_decay * rate)
+            else:
+                gradient += self.weight_decay * before
+        self.descend(gradient, variable, learning_rate)
+        if settings.no_sign_change:
+            self.assign(variable, _with_sign_of(before, tf.convert_to_tensor(variable)))
+
+    def _apply_weight_decay(self, variables):
+        """Do nothing: Keras's hook decays at one rate for all layers, and never in the gradient."""
+
+    def get_config(self):
+        """Return the Keras optimizer's config, and the variants'."""
+        return {
+            **super().get_config(),
+            "batch_manhattan": self.batch_manhattan,
+            "no_sign_change": self.no_sign_change,
+            "last_layer": self.last_layer.get_config() if self.last_layer else None,
+        }
+
+
+@keras.saving.register_keras_serializable("tfbio")
+class VariantSGD(Variants, keras.optimizers.SGD):
+    """SGD as in the papers' code: L2 in the gradient, and a momentum without the learning rate.
+
+    The step, after the transformations of `Variants`::
+
+        buf ← μ·buf + d,    p ← p − η·buf,    with Nesterov's momentum p ← p − η(d + μ·buf)
+
+    Keras's own SGD keeps η·buf instead, which goes on at the old rate after η has changed, and its
+    weight decay is decoupled, about 1 − μ times as strong.
+
+    Args:
+        learning_rate: η, a float or a Keras `LearningRateSchedule`.
+        momentum: μ, a float of 0 or more, less than 1.
+        nesterov: Whether the momentum is Nesterov's; it needs one.
+        **kwargs: Those of `Variants` and of every Keras optimizer.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> p = keras.Variable([1.0])
+        >>> VariantSGD(0.1, weight_decay=0.5, batch_manhattan=True).apply([[3.0]], [p])
+        >>> print(p.numpy())
+        [0.85]
+
+    References:
+        Liao et al. 2016, "How important is weight symmetry in backpropagation?"; Sutskever et al.
+        2013, "On the importance of initialization and momentum in deep learning".
+    """
+
+    def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, **kwargs):
+        if nesterov and not momentum:
+            raise ValueError(
+                f"`momentum` must be more than 0 with Nesterov's. Received: {momentum!r}."
+            )
+        super().__init__(learning_rate, momentum=momentum, nesterov=nesterov, **kwargs)
+
+    def descend(self, gradient, variable, learning_rate):
+        """Move the variable down the transformed gradient."""
+        step = gradient
+        if self.momentum:
+            buffer = self.momentums[self._get_variable_index(variable)]
+            step = self.momentum * tf.convert_to_tensor(buffer) + gradient
+            self.assign(buffer, step)
+            if self.nesterov:
+                step = gradient + self.momentum * step
+        self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * step)
+
+
+@keras.saving.register_keras_serializable("tfbio")
+class VariantAdam(Variants, keras.optimizers.Adam):
+    """Adam, with L2 in the gradient or decoupled decay, and the transformations of `Variants`.
+
+    The descent is Keras's own Adam::
+
+        m ← β₁m + (1 − β₁)d,    v ← β₂v + (1 − β₂)d²
+        p ← p − η·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε)
+
+    Args:
+        learning_rate: η, a float or a Keras `LearningRateSchedule`.
+        decoupled: False for λp in the gradient, True for p ← p − ηλp before the descent (AdamW).
+        **kwargs: Those of `Variants` and of `keras.optimizers.Adam`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> p = keras.Variable([1.0])
+        >>> VariantAdam(0.25).apply([[3.0]], [p])
+        >>> print(p.numpy().round(4))
+        [0.75]
+
+    References:
+        Kingma and Ba 2015, "Adam: a method for stochastic optimization"; Loshchilov and Hutter
+        2019, "Decoupled weight decay regularization".
+    """
+
+    def __init__(self, learning_rate=0.001, decoupled=False, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.decoupled = decoupled
+
+    def descend(self, gradient, variable, learning_rate):
+        """Move the variable as Keras's Adam does, by the transformed gradient."""
+        keras.optimizers.Adam.update_step(self, gradient, variable, learning_rate)
+
+    def get_config(self):
+        """Return the config of `Variants`, and whether the decay is decoupled."""
+        return {**super().get_config(), "decoupled": self.decoupled}
+
+
+def _settings(optimizer, last, variable):
+    """Return the settings of a variable: the last layer's where given, else the optimizer's."""
+
+    def choose(name):
+        own = getattr(last, name, None)
+        return getattr(optimizer, name) if own is None else own
+
+    return _Settings(
+        last.learning_rate_scale if last else 1.0,
+        choose("batch_manhattan"),
+        choose("no_sign_change") and _keeps_sign(variable),
+    )
+
+
+def _keeps_sign(variable):
+    """Return whether no-sign-change holds for a variable: no bias, no beta, no learned B."""
+    name = variable.name.split(":")[0].split("/")[-1]  # a tf.Variable's ends in ":0"
+    free = name.split("_")[-1] in ("bias", "beta")
+    return not free and not getattr(variable, "learned_feedback", False)
+
+
+def _with_sign_of(before, after):
+    """Return `after`, and ±1e-10 where its sign is not the one of `before`; 0 counts as +."""
+    # 1e-10 underflows in float16, to a zero that would lose the sign.
+    tiny = tf.cast(2.0**-14 if before.dtype == tf.float16 else _TINY, before.dtype)
+    kept = tf.where(before >= 0, tiny, -tiny)
+    return tf.where(tf.sign(before) * tf.sign(after) <= 0, kept, after)
