@@ -1,6 +1,19 @@
 """Data: where images come from, and how they reach the model."""
 
+from tfbio.data.arrays import Arrays
+from tfbio.data.augmentation import augmentations
 from tfbio.data.datasets import Dataset, load, names
 from tfbio.data.pipeline import batches, resize, split
+from tfbio.data.split import Split
 
-__all__ = ["Dataset", "batches", "load", "names", "resize", "split"]
+__all__ = [
+    "Arrays",
+    "Dataset",
+    "Split",
+    "augmentations",
+    "batches",
+    "load",
+    "names",
+    "resize",
+    "split",
+]

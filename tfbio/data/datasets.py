@@ -1,31 +1,62 @@
 """Datasets: images and labels by name, each already split into training and test."""
 
 import difflib
+import logging
+import numbers
+import os
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
-from tfbio.data import idx
+from tfbio.data import formats, mnist
+from tfbio.data.arrays import Arrays
+from tfbio.data.split import Split
 
-FASHION_MNIST_PLACES = (
-    "/usr/share/datasets/fashion-mnist",  # Debian's package dataset-fashion-mnist
-    "data/fashion-mnist",
-)
+_LOG = logging.getLogger("tfbio")
 
 
 class Dataset(NamedTuple):
-    """Images as float32 of 0 to 1, shape (N, height, width, channels), and integer labels (N,).
+    """What `load` returns.
 
     Attributes:
-        train: (images, labels) for training and validation.
-        test: (images, labels) that select nothing.
+        train: The `Split` for training and validation.
+        test: The `Split` that selects nothing.
         num_classes: The number of classes; labels are 0 to num_classes − 1.
+        class_names: Their names, or the numbers as text.
     """
 
-    train: tuple
-    test: tuple
+    train: Split
+    test: Split
     num_classes: int
+    class_names: tuple[str, ...]
+
+    @property
+    def image_shape(self):
+        """(height, width, channels) of every image."""
+        return self.train.image_shape
+
+
+class _Known(NamedTuple):
+    """A dataset whose own files can be read: its formats, where Keras puts them, its classes."""
+
+    formats: tuple[formats.Format, ...]
+    class_names: tuple[str, ...]
+    keras: str = ""
+
+
+_TEN = tuple(map(str, range(10)))
+_KNOWN = {
+    "fashion_mnist": _Known(
+        (mnist.idx_format("FashionMNIST"),),
+        (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        keras="fashion-mnist",
+    ),
+    "mnist": _Known((mnist.idx_format("MNIST"), mnist.NPZ), _TEN),
+}
 
 
 def names():
@@ -33,49 +64,68 @@ def names():
 
     Example:
         >>> names()
-        ('digits', 'fashion_mnist')
+        ('digits', 'fashion_mnist', 'mnist')
     """
-    return tuple(_LOADERS)
+    return ("digits", *_KNOWN)
 
 
-def load(name, data_dir=""):
+def load(name, data_dir="", download=False, image_size=0):
     """Load a dataset that is on this machine.
 
     Args:
         name: "digits", scikit-learn's 1,797 images of 8×8 pixels, of which 360 are the test split,
-            stratified; or "fashion_mnist", 60,000 and 10,000 of 28×28, from IDX files.
-        data_dir: The folder of the IDX files. Authoritative where given; otherwise the places in
-            `FASHION_MNIST_PLACES` are looked through.
+            stratified; or one of the other `names()`.
+        data_dir: The folder of the dataset's files. Authoritative where given; otherwise the
+            well-known places are looked through.
+        download: Whether to download what is not there.
+        image_size: Pixels a side to resize to, or 0 to leave the images as they are.
 
     Returns:
         A `Dataset`.
 
     Raises:
-        ValueError: If the name is unknown, `data_dir` is given where nothing is read, a file is
-            damaged or the files do not fit together.
-        FileNotFoundError: If the files are not where they should be.
+        ValueError: If an option is out of range, `data_dir` is given where nothing is read, a file
+            is damaged or the files do not fit together.
+        OSError: If the files are not where they should be, or cannot be read.
 
     Example:
-        >>> digits = load("digits")
-        >>> digits.train[0].shape, digits.test[0].shape
-        ((1437, 8, 8, 1), (360, 8, 8, 1))
+        >>> digits = load("digits", image_size=16)
+        >>> digits.train.size, digits.test.size, digits.image_shape
+        (1437, 360, (16, 16, 1))
 
     References:
         Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits"; Xiao, Rasul and
-        Vollgraf 2017, "Fashion-MNIST".
+        Vollgraf 2017, "Fashion-MNIST"; LeCun et al. 1998, "Gradient-based learning applied to
+        document recognition".
     """
-    if name not in _LOADERS:
-        close = difflib.get_close_matches(str(name), _LOADERS, n=1)
+    if not isinstance(image_size, numbers.Integral) or image_size < 0:
+        raise ValueError(
+            "--image_size must be pixels a side, or 0 to leave the images as they are. "
+            f"Received: {image_size!r}."
+        )
+    if name == "digits":
+        return _digits(data_dir, image_size)
+    if name not in _KNOWN:
+        close = difflib.get_close_matches(str(name), names(), n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown dataset {name!r}.{hint} Datasets: {', '.join(_LOADERS)}.")
-    return _LOADERS[name](data_dir)
+        raise ValueError(
+            f"--dataset must be one of {', '.join(names())}. Received: {name!r}.{hint}"
+        )
+    known = _KNOWN[name]
+    for place in (data_dir,) if data_dir else _places(name):
+        for layout in known.formats:
+            if folder := layout.find(place):
+                _LOG.info("%s is read from %s", name, folder)
+                train, test = (Arrays(*part, image_size) for part in layout.read(folder))
+                return Dataset(train, test, len(known.class_names), known.class_names)
+    raise FileNotFoundError(_nowhere(name, data_dir))
 
 
-def _digits(data_dir):
+def _digits(data_dir, image_size):
     if data_dir:
         raise ValueError(
-            "Dataset 'digits' comes with scikit-learn and reads no data_dir. "
-            f"Received: data_dir={data_dir!r}."
+            "--dataset=digits comes with scikit-learn and reads no --data_dir. "
+            f"Received: --data_dir={data_dir}."
         )
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -85,50 +135,32 @@ def _digits(data_dir):
     train_x, test_x, train_y, test_y = train_test_split(
         images, digits.target, test_size=360, stratify=digits.target, random_state=0
     )
-    return Dataset((train_x, train_y), (test_x, test_y), 10)
+    return Dataset(
+        Arrays(train_x, train_y, image_size), Arrays(test_x, test_y, image_size), 10, _TEN
+    )
 
 
-def _fashion_mnist(data_dir):
-    places = (data_dir,) if data_dir else FASHION_MNIST_PLACES
-    found = [place for place in places if pathlib.Path(place).is_dir()]
-    if not found:
-        raise FileNotFoundError(
-            "Fashion-MNIST was not found: no such folder as "
-            + " or ".join(map(repr, places))
-            + ". Give --data_dir a folder with its four IDX files, or install Debian's package "
-            "dataset-fashion-mnist."
-        )
-    folder = pathlib.Path(found[0])
-    train = _images_and_labels(folder, "train", 10)
-    return Dataset(train, _images_and_labels(folder, "t10k", 10), 10)
+def _places(name):
+    """Return the folders to look through without --data_dir, first to last."""
+    dashed = name.replace("_", "-")
+    keras = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
+    return (
+        pathlib.Path("data", name),
+        pathlib.Path("data", dashed),
+        pathlib.Path("/usr/share/datasets", dashed),  # Debian's package dataset-fashion-mnist
+        keras / _KNOWN[name].keras,
+    )
 
 
-def _images_and_labels(folder, prefix, num_classes):
-    images = idx.read(_one_of(folder, f"{prefix}-images-idx3-ubyte"))
-    labels = idx.read(_one_of(folder, f"{prefix}-labels-idx1-ubyte"))
-    if images.dtype != np.uint8 or labels.dtype != np.uint8:
-        raise ValueError(
-            f"The {prefix} files in {folder} must hold unsigned bytes. "
-            f"Received: {images.dtype} and {labels.dtype}."
-        )
-    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or not len(images):
-        raise ValueError(
-            f"The {prefix} files in {folder} must hold images of shape (N, 28, 28) and as many "
-            f"labels. Received: {images.shape} and {labels.shape}."
-        )
-    if labels.max() >= num_classes:
-        raise ValueError(
-            f"The {prefix} labels in {folder} must be 0 to {num_classes - 1}. "
-            f"Received: {labels.max()}."
-        )
-    return (images[..., None] / np.float32(255.0)).astype(np.float32), labels.astype(np.int64)
-
-
-def _one_of(folder, name):
-    for path in (folder / f"{name}.gz", folder / name):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"{folder} has neither {name}.gz nor {name}.")
-
-
-_LOADERS = {"digits": _digits, "fashion_mnist": _fashion_mnist}
+def _nowhere(name, data_dir):
+    """Return what to say where no format's files are found."""
+    wanted = " or ".join(layout.files[0] for layout in _KNOWN[name].formats)
+    if not data_dir:
+        looked = ", ".join(map(str, _places(name)))
+        return f"--dataset={name} was not found in {looked}. Give --data_dir a folder with {wanted}"
+    folder = pathlib.Path(data_dir)
+    if not folder.is_dir():
+        return f"--data_dir: no such folder as {data_dir!r}."
+    held = sorted(path.name for path in folder.iterdir())
+    listed = ", ".join(held[:5]) + (", …" if len(held) > 5 else "") or "nothing"
+    return f"--data_dir={data_dir} must hold {wanted} and so on. It holds {listed}."

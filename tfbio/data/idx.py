@@ -24,7 +24,8 @@ def read(path):
         A `numpy.ndarray` of the stated shape and type, in native byte order.
 
     Raises:
-        ValueError: If the file is no IDX file, or its header does not agree with its length.
+        ValueError: If the file is no IDX file, holds nothing, or its header does not agree with
+            its length. What the header claims is never allocated.
         OSError: If it cannot be read.
 
     Example:
@@ -37,26 +38,40 @@ def read(path):
     References:
         LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
     """
-    data = pathlib.Path(path).read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is a damaged or truncated gzip file: {error}.") from error
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _DTYPES:
+    path = pathlib.Path(path)
+    try:
+        with path.open("rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        # No stream of gzip's is more than 1032 times its file.
+        most = path.stat().st_size * (1032 if compressed else 1)
+        with gzip.open(path) if compressed else path.open("rb") as file:
+            return _read(file, path, most)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is a damaged or truncated gzip file: {error}.") from error
+
+
+def _read(file, path, most):
+    """Read an open file that cannot hold more than `most` bytes."""
+    start = file.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _DTYPES:
         raise ValueError(
             f"{path} is not an IDX file: it must start with two zero bytes and a type code. "
-            f"Received: {data[:4].hex(' ') or 'an empty file'}."
+            f"Received: {start.hex(' ') or 'an empty file'}."
         )
-    dtype, rank = np.dtype(_DTYPES[data[2]]), data[3]
-    start = 4 + 4 * rank
-    if rank == 0 or len(data) < start:
-        raise ValueError(f"{path} has an IDX header of {rank} dimensions that is cut short.")
-    shape = struct.unpack(f">{rank}I", data[4:start])
+    dtype, rank = np.dtype(_DTYPES[start[2]]), start[3]
+    header = file.read(4 * rank)
+    if not 0 < rank <= 32 or len(header) < 4 * rank:
+        raise ValueError(f"{path} has an IDX header of {rank} dimensions, too many or cut short.")
+    shape = struct.unpack(f">{rank}I", header)
+    if 0 in shape:
+        raise ValueError(f"{path} has an IDX header of shape {shape}, which holds nothing.")
     expected = math.prod(shape) * dtype.itemsize
-    if len(data) - start != expected:
+    # Never more than the file can hold, whatever its header says; and one byte, to see the end.
+    entries = file.read(min(expected, most) + 1)
+    if len(entries) != expected:
         raise ValueError(
             f"{path} does not hold what its IDX header states: shape {shape} of "
-            f"{dtype.itemsize}-byte entries is {expected} bytes. Received: {len(data) - start}."
+            f"{dtype.itemsize}-byte entries is {expected} bytes. Received: "
+            f"{'more' if len(entries) > expected else len(entries)}."
         )
-    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    return np.frombuffer(entries, dtype).reshape(shape).astype(dtype.newbyteorder("="))

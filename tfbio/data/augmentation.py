@@ -1,0 +1,81 @@
+"""Augmentation: random changes to images, each a pure function of the image and its random bits."""
+
+import tensorflow as tf
+
+_PADDING = 4  # pixels a side, of He et al.'s 32×32 images
+_OFFSETS = 2 * _PADDING + 1
+
+
+def augmentations():
+    """Return the names of the augmentations.
+
+    "flip" mirrors an image left to right with probability 1/2. "crop_flip" also pads it with 4
+    pixels of zeros on each side and cuts its size out again at random.
+
+    Returns:
+        A tuple of names.
+
+    Example:
+        >>> augmentations()
+        ('none', 'flip', 'crop_flip')
+
+    References:
+        He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", section 4.2.
+    """
+    return ("none", "flip", "crop_flip")
+
+
+def check(name, order):
+    """Refuse a name that is unknown, or an augmentation without an order to be random by.
+
+    Args:
+        name: One of `augmentations()`.
+        order: (seed, epoch), or None.
+
+    Raises:
+        ValueError: If it is refused.
+
+    Example:
+        >>> check("flip", (0, 1))
+    """
+    if name not in augmentations():
+        raise ValueError(
+            f"--augmentation must be one of {', '.join(augmentations())}. Received: {name!r}."
+        )
+    if name != "none" and order is None:
+        raise ValueError(
+            f"Augmentation {name!r} is random by `order`, (seed, epoch), which is None here."
+        )
+
+
+def apply(name, images, draws):
+    """Return the images augmented.
+
+    Args:
+        name: "flip" or "crop_flip".
+        images: A batch (n, height, width, channels).
+        draws: 63 random bits for each image, int64 (n,).
+
+    Returns:
+        Images of the same shape.
+
+    Example:
+        >>> images = tf.reshape(tf.range(12.0), (2, 1, 6, 1))
+        >>> apply("flip", images, tf.constant([0, 1], tf.int64))[:, 0, :, 0].numpy()
+        array([[ 0.,  1.,  2.,  3.,  4.,  5.],
+               [11., 10.,  9.,  8.,  7.,  6.]], dtype=float32)
+    """
+    shape = images.shape
+    mirrored = draws[:, None] % 2 == 1
+    columns = tf.range(shape[2], dtype=tf.int64)[None]
+    columns = tf.where(mirrored, shape[2] - 1 - columns, columns)
+    if name == "crop_flip":
+        offsets = draws[:, None] // 2 // tf.constant([1, _OFFSETS], tf.int64) % _OFFSETS
+        pad = [_PADDING, _PADDING]
+        images = tf.pad(images, [[0, 0], pad, pad, [0, 0]])
+        rows = tf.range(shape[1], dtype=tf.int64)[None] + offsets[:, :1]
+        images = tf.gather(images, rows, axis=1, batch_dims=1)
+        columns += offsets[:, 1:]
+    images = tf.gather(images, columns, axis=2, batch_dims=1)
+    images.set_shape(shape)
+    return images

@@ -1,0 +1,106 @@
+"""A format: one way in which a dataset's own files lie in a folder, and how they are read."""
+
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Format(NamedTuple):
+    """One layout of files.
+
+    Attributes:
+        files: The names of its files, relative to the folder.
+        read: A function of the folder that returns ((images, labels), (images, labels)), for
+            training and test: uint8 (N, height, width, channels) and integers (N,).
+        folders: Where, relative to the folder given, the files may lie.
+        suffixes: What may follow the names.
+    """
+
+    files: tuple[str, ...]
+    read: Callable
+    folders: tuple[str, ...] = ("",)
+    suffixes: tuple[str, ...] = ("",)
+
+    def find(self, folder):
+        """Return the folder that has at least one of the files, or None.
+
+        One is enough: that another is missing is then an error that names it, not a reason to
+        look elsewhere.
+
+        Args:
+            folder: Where to look.
+
+        Returns:
+            A `pathlib.Path` or None.
+        """
+        for inner in self.folders:
+            place = pathlib.Path(folder, inner)
+            names = [name + suffix for name in self.files for suffix in self.suffixes]
+            if any((place / name).is_file() for name in names):
+                return place
+        return None
+
+
+def one_of(folder, *names):
+    """Return the first of the files that exists.
+
+    Args:
+        folder: A folder.
+        *names: File names in it, one of which is needed.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Raises:
+        FileNotFoundError: If there is none.
+
+    Example:
+        >>> one_of("/nowhere", "train.bin")
+        Traceback (most recent call last):
+        FileNotFoundError: --data_dir: /nowhere has no train.bin.
+    """
+    for name in names:
+        if (path := pathlib.Path(folder, name)).is_file():
+            return path
+    raise FileNotFoundError(f"--data_dir: {folder} has no {' or '.join(names)}.")
+
+
+def check(path, images, labels, shape, num_classes):
+    """Refuse images and labels that do not fit together, or a dataset.
+
+    Args:
+        path: What to name in the message.
+        images: An array.
+        labels: An array.
+        shape: What an image's shape must be.
+        num_classes: What the labels must be less than.
+
+    Returns:
+        images, and labels as int64.
+
+    Raises:
+        ValueError: If anything does not fit.
+
+    Example:
+        >>> check("a.bin", np.zeros((2, 8, 8, 1), "uint8"), np.array([3, 10]), (8, 8, 1), 10)
+        Traceback (most recent call last):
+        ValueError: a.bin has labels outside the 10 classes, 0 to 9. Received: 3 to 10.
+    """
+    if images.dtype != np.uint8 or labels.dtype.kind not in "ui":
+        raise ValueError(
+            f"{path} must hold images of unsigned bytes and integer labels. "
+            f"Received: {images.dtype} and {labels.dtype}."
+        )
+    if images.shape[1:] != shape or labels.shape != images.shape[:1] or not len(labels):
+        raise ValueError(
+            f"{path} must hold images of {' × '.join(map(str, shape))}, one or more, and as many "
+            f"labels. Received: shapes {images.shape} and {labels.shape}."
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"{path} has labels outside the {num_classes} classes, 0 to {num_classes - 1}. "
+            f"Received: {labels.min()} to {labels.max()}."
+        )
+    return images, labels.astype(np.int64)
