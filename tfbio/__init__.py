@@ -8,7 +8,7 @@ if keras.backend.backend() != "tensorflow":
         f"{keras.backend.backend()!r}, from KERAS_BACKEND or ~/.keras/keras.json."
     )
 
-from tfbio import callbacks, last_layers, layers, metrics, models, optimizers, rules
+from tfbio import callbacks, last_layers, layers, metrics, models, modules, optimizers, rules
 from tfbio.convert import convert
 from tfbio.gradients import true_gradient
 from tfbio.summary import summary
@@ -22,6 +22,7 @@ __all__ = [
     "layers",
     "metrics",
     "models",
+    "modules",
     "optimizers",
     "rules",
     "summary",
