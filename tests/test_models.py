@@ -1,13 +1,30 @@
-"""The networks: their published shapes, and images that are too small for them."""
+"""The networks: their published shapes and arithmetic, sizes, weights, and users' own."""
+
+import socket
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfbio
+from tests.cases import random
+from tfbio import models
+
+SMALLEST = {
+    "digits_cnn": 4,
+    "lenet": 32,
+    "lenet_cifar": 4,
+    "resnet20": 4,
+    "resnet32": 4,
+    "resnet56": 4,
+    "keras:MobileNetV2": 32,
+}
+"""Every registered network's least number of pixels a side."""
 
 
 def test_lenet_is_the_published_one():
-    model = tfbio.models.build("lenet", 10, (32, 32, 1))
+    model = models.build("lenet", 10, (32, 32, 1))
     kernels = [tuple(layer.kernel.shape) for layer in model.layers if hasattr(layer, "kernel")]
     assert kernels == [(5, 5, 1, 6), (5, 5, 6, 16), (5, 5, 16, 120), (120, 84), (84, 10)]
     assert model.get_layer("conv3").output.shape == (None, 1, 1, 120)
@@ -18,25 +35,320 @@ def test_lenet_is_the_published_one():
             assert not layer.bias.numpy().any()
 
 
-@pytest.mark.parametrize("name", tfbio.models.names())
-@pytest.mark.parametrize("shape", [(32, 32, 1), (40, 36, 3)])
-def test_every_network_takes_the_sizes_it_admits(name, shape):
-    model = tfbio.models.build(name, 7, shape)
-    assert model.output_shape == (None, 7)
-    assert not model.compiled
+def test_lenet_for_cifar_is_the_published_one():
+    model = models.build("lenet_cifar", 10, (32, 32, 3))
+    kernels = [tuple(layer.kernel.shape) for layer in model.layers if hasattr(layer, "kernel")]
+    assert kernels == [(3, 3, 3, 32), (3, 3, 32, 64), (3, 3, 64, 128), (128, 256), (256, 10)]
+    x = random((2, 32, 32, 3), "float32")
+    w = [*map(tf.constant, model.get_weights())]
+    y = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(x, w[0], 1, "SAME") + w[1]), 2, 2, "VALID")
+    y = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(y, w[2], 1, "SAME") + w[3]), 2, 2, "VALID")
+    y = tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(y, w[4], 1, "SAME") + w[5]), (1, 2))
+    y = tf.nn.relu(y @ w[6] + w[7]) @ w[8] + w[9]
+    np.testing.assert_allclose(model(x), y, 1e-4, 1e-5)
+
+
+def forward_resnet(model, x, training):
+    """He et al. 2015, in tf.nn, from the model's weights in order; option A by hand."""
+    weights = iter([tf.constant(v) for v in model.trainable_variables])
+    moving = iter([tf.constant(v) for v in model.non_trainable_variables])
+
+    def conv_norm(x, strides):
+        kernel, gamma, beta = next(weights), next(weights), next(weights)
+        mean, variance = next(moving), next(moving)
+        x = tf.nn.conv2d(x, kernel, strides, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        if training:
+            mean, variance = tf.nn.moments(x, (0, 1, 2))
+        return (x - mean) / tf.sqrt(variance + 1e-5) * gamma + beta
+
+    def block(x, filters, strides):
+        channels = x.shape[-1]
+        if strides == 2:
+            shortcut = np.zeros((*(-(-side // 2) for side in x.shape[1:3]), filters))
+            shortcut = np.stack([shortcut] * x.shape[0])
+            first = (filters - channels) // 2
+            shortcut[..., first : first + channels] = x.numpy()[:, ::2, ::2]
+        else:
+            shortcut = x
+        x = conv_norm(tf.nn.relu(conv_norm(x, strides)), 1)
+        return tf.nn.relu(x + tf.cast(shortcut, x.dtype))
+
+    x = tf.nn.relu(conv_norm(x, 1))
+    depth = int(model.name.removeprefix("resnet"))
+    for filters in (16, 32, 64):
+        for index in range((depth - 2) // 6):
+            x = block(x, filters, 2 if filters > 16 and index == 0 else 1)
+    x = tf.reduce_mean(x, (1, 2)) @ next(weights) + next(weights)
+    assert next(weights, None) is next(moving, None) is None
+    return x
+
+
+@pytest.mark.parametrize(("depth", "side"), [(20, 32), (20, 7), (32, 8), (56, 8)])
+def test_resnet_is_the_published_one(depth, side):
+    model = models.build(f"resnet{depth}", 10, (side, side, 3))
+    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    assert len(convolutions) + 1 == depth
+    millions = sum(np.prod(v.shape) for v in model.trainable_variables) / 1e6
+    assert round(millions, 2) == {20: 0.27, 32: 0.46, 56: 0.85}[depth]  # table 6
+    for v in model.weights:
+        if v.name in ("beta", "gamma", "moving_mean", "moving_variance"):
+            v.assign(tf.random.uniform(v.shape, 0.5, 1.5))
+    x = random((3, side, side, 3), "float32")
+    for training in (True, False):
+        expected = forward_resnet(model, x, training)
+        values = [v.numpy() for v in model.non_trainable_variables]
+        actual = model(x, training=training)
+        np.testing.assert_allclose(actual, expected, 1e-3, 1e-3 * np.abs(expected).max())
+        for v, value in zip(model.non_trainable_variables, values, strict=True):
+            if training:
+                assert np.abs(v.numpy() - value).max() > 0
+            v.assign(value)
+
+
+def test_resnet_starts_as_the_docstring_says():
+    model = models.build("resnet20", 10, (32, 32, 3))
+    kernel = model.get_layer("stage3_block2_1_conv").kernel.numpy()
+    assert abs(kernel.std() / np.sqrt(2 / (9 * 64)) - 1) < 0.02
+    assert np.abs(kernel).max() > 3 * kernel.std()  # not truncated
+    norm = model.get_layer("stage3_block2_1_norm")
+    assert (norm.momentum, norm.epsilon) == (0.9, 1e-5)
+    with pytest.raises(ValueError, match=r"`depth` must be 6n \+ 2, n 1 or more. Received: 21."):
+        models.residual(21, 10, (32, 32, 3))
+
+
+def test_the_shortcut_keeps_every_second_pixel_between_channels_of_zeros(tmp_path):
+    layer = models.IdentityShortcut(5, 2)
+    x = random((2, 5, 4, 2))
+    y = layer(tf.cast(x, "float32")).numpy()
+    assert y.shape == layer.compute_output_shape((2, 5, 4, 2)) == (2, 3, 2, 5)
+    assert layer.compute_output_shape((None, None, 4, 2)) == (None, None, 2, 5)
+    np.testing.assert_array_equal(
+        y[..., 1:3], x.numpy().astype("float32")[:, [0, 2, 4]][:, :, [0, 2]]
+    )
+    assert not y[..., [0, 3, 4]].any()
+    assert not layer.weights
+    with pytest.raises(ValueError, match=r"`filters` must be no less .* is 2. Received: 1."):
+        models.IdentityShortcut(1, 2)(x)
+    model = models.build("resnet20", 3, (8, 8, 3))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    images = random((2, 8, 8, 3), "float32")
+    np.testing.assert_array_equal(again(images), model(images))
+
+
+def test_the_sizes_are_all_stated():
+    assert [name for name in SMALLEST if ":" not in name] == list(models.names())
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_every_network_trains_under_a_rule_at_its_smallest_size(name):
+    side = SMALLEST[name]
+    for shape in [(side - 1, side, 1), (side, side - 1, 3)]:
+        with pytest.raises(ValueError, match=rf"{side}.*Received: \({shape[0]}, |at least {side}x"):
+            models.build(name, 7, shape)
+    for shape in [(side, side, 1), (side + 5, side, 3)]:
+        model = models.build(name, 7, shape)
+        assert model.output_shape == (None, 7)
+        assert not model.compiled
+        tfbio.convert(model, "sign_symmetry", last_layer="backprop")
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        # Eagerly: a compilation would take longer than the step.
+        model.compile(tfbio.optimizers.get("sgd", 0.01), loss, run_eagerly=True)
+        assert np.isfinite(model.train_on_batch(tf.random.uniform((4, *shape)), np.arange(4)))
+        assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+# One architecture of each way of preprocessing, in numpy from an image in 0..1.
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+PREPROCESSED = {
+    "ResNet50": lambda x: 255 * x[..., ::-1] - [103.939, 116.779, 123.68],
+    "MobileNetV2": lambda x: 2 * x - 1,
+    "DenseNet121": lambda x: (x - IMAGENET[0]) / IMAGENET[1],
+    "EfficientNetB0": lambda x: 255 * x,  # the network rescales itself
+    "ConvNeXtTiny": lambda x: 255 * x,
+    "MobileNetV3Small": lambda x: 255 * x,
+}
+
+
+@pytest.mark.parametrize("name", PREPROCESSED)
+def test_an_application_preprocesses_images_in_0_to_1(name, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    layer = models.Preprocess(name)
+    keras.config.set_dtype_policy("float32")
+    x = np.random.default_rng(0).uniform(size=(2, 4, 4, 3)).astype("float32")
+    np.testing.assert_allclose(layer(x), PREPROCESSED[name](x), 1e-5, 1e-4)
+    gray = np.repeat(x[..., :1], 3, -1)
+    np.testing.assert_array_equal(layer(x[..., :1]), layer(gray))
+
+
+def test_an_application_is_keras_own_behind_the_preprocessing(tmp_path):
+    model = models.build("keras:ResNet50", 5, (33, 32, 3))
+    keras_own = keras.applications.ResNet50(
+        weights=None, input_shape=(33, 32, 3), classes=5, classifier_activation=None
+    )
+    keras_own.set_weights(model.get_weights())
+    x = np.random.default_rng(0).uniform(size=(2, 33, 32, 3)).astype("float32")
+    expected = keras_own(keras.applications.resnet50.preprocess_input(255 * x))
+    np.testing.assert_allclose(model(x), expected, 1e-4, 1e-4)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(x), model(x))
+
+
+def test_every_application_can_be_asked_for():
+    for name in models.application_names():
+        assert callable(models.find(f"keras:{name}"))
+        assert models.Preprocess(name).get_config()["application"] == name
+    assert len(models.application_names()) >= 38
+
+
+def test_imagenet_weights_are_asked_of_keras_or_refused_at_once(monkeypatch):
+    asked, timeouts = [], []
+
+    def fails(*args, **kwargs):
+        asked.append(kwargs.get("weights"))
+        timeouts.append(socket.getdefaulttimeout())
+        raise Exception("URL fetch failure on https://x: None -- Name or service not known")
+
+    fails.__module__ = keras.applications.MobileNetV2.__module__
+    monkeypatch.setattr(keras.applications, "MobileNetV2", fails)
+    with pytest.raises(ValueError, match=r"keras:MobileNetV2 cannot be downloaded, .*: URL fetch"):
+        models.build("keras:MobileNetV2", 1000, (224, 224, 3), weights="imagenet")
+    assert (asked, timeouts) == (["imagenet"], [20])
+    assert socket.getdefaulttimeout() is None
+    with pytest.raises(ValueError, match=r"`num_classes` must be 1000. Received: 10. Give"):
+        models.build("keras:MobileNetV2", 10, (224, 224, 3), weights="imagenet")
+    with pytest.raises(ValueError, match=r"for the networks of keras.applications only, .*'lenet'"):
+        models.build("lenet", 1000, (32, 32, 3), weights="imagenet")
+
+
+@pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
+def test_weights_are_loaded_from_a_file(ending, tmp_path):
+    trained = models.build("digits_cnn", 10, (8, 8, 1))
+    path = tmp_path / f"trained{ending}"
+    (trained.save_weights if ending == ".weights.h5" else trained.save)(path)
+    model = models.build("digits_cnn", 10, (8, 8, 1), weights=path)
+    for ours, expected in zip(model.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    for other in (("digits_cnn", 9, (8, 8, 1)), ("lenet_cifar", 10, (8, 8, 1))):
+        with pytest.raises(ValueError, match=f"does not hold those of model '{other[0]}'"):
+            models.build(*other, weights=str(path))
+    tfbio.convert(trained, "sign_symmetry")
+    (trained.save_weights if ending == ".weights.h5" else trained.save)(path)
+    with pytest.raises(ValueError, match=r"saved under a rule are loaded after tfbio.convert"):
+        models.build("digits_cnn", 10, (8, 8, 1), weights=path)
+    path.write_bytes(b"no such thing")
+    with pytest.raises(ValueError, match="does not hold those of model 'digits_cnn'"):
+        models.build("digits_cnn", 10, (8, 8, 1), weights=path)
+
+
+OWN = """
+import keras
+
+def sequential(num_classes, input_shape):
+    flat = [keras.layers.Flatten(), keras.layers.Dense(num_classes)]
+    return keras.Sequential([keras.Input(input_shape), *flat])
+
+class Sub(keras.Model):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = keras.layers.Conv2D(4, 3, activation="relu")
+        self.flat, self.out = keras.layers.Flatten(), keras.layers.Dense(num_classes)
+
+    def call(self, x):
+        return self.out(self.flat(self.conv(x)))
+
+def subclassed(num_classes, input_shape):
+    return Sub(num_classes)
+
+def compiled(num_classes, input_shape):
+    model = sequential(num_classes, input_shape)
+    model.compile("sgd")
+    return model
+
+def fails(num_classes, input_shape):
+    return 1 / 0
+
+def nothing(num_classes, input_shape):
+    pass
+
+def wrong_input(num_classes, input_shape):
+    return sequential(num_classes, (3, *input_shape[1:]))
+
+def wrong_output(num_classes, input_shape):
+    return sequential(num_classes + 1, input_shape)
+
+def two(num_classes, input_shape):
+    x = keras.Input(input_shape)
+    y = keras.layers.Flatten()(x)
+    return keras.Model(x, [keras.layers.Dense(num_classes)(y) for _ in range(2)])
+
+def scores(num_classes, input_shape):
+    x = keras.Input(input_shape)
+    return keras.Model(x, keras.layers.Dense(num_classes)(x))
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return path
+
+
+@pytest.mark.parametrize("function", ["sequential", "subclassed"])
+def test_a_network_of_ones_own_is_built_and_trains_under_a_rule(function, own):
+    model = models.build(f"{own}:{function}", 3, (6, 6, 1))
+    tfbio.convert(model, "sign_symmetry", last_layer="backprop")
+    last = tfbio.optimizers.LastLayer.of(model, learning_rate_scale=0.1)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = tfbio.optimizers.get("sgd", 0.01, last_layer=last)
+    model.compile(optimizer, loss, jit_compile=False)
+    assert np.isfinite(model.train_on_batch(random((3, 6, 6, 1), "float32"), np.arange(3)))
+
+
+@pytest.mark.parametrize(
+    ("function", "message", "cause"),
+    [
+        ("fails", "failed for num_classes=3, input_shape=(6, 6, 1): ZeroDivisionError: ", "Zero"),
+        ("nothing", "must return a keras.Model. Received: None of type NoneType.", ""),
+        ("wrong_input", "failed for num_classes=3, input_shape=(6, 6, 1): ValueError: ", "Value"),
+        ("wrong_output", "of shape (None, 3). Received: (None, 4).", ""),
+        ("two", "one output, the logits, of shape (None, 3). Received: [(None, 3), (None, 3)]", ""),
+        ("scores", "of shape (None, 3). Received: (None, 6, 6, 3).", ""),
+        ("compiled", "must return an uncompiled model.", ""),
+        ("missing", "has no function 'missing'. Received: ", ""),
+        ("constant", "Functions in it: sequential, Sub, subclassed, compiled, fails", ""),
+        ("a b", "must be named path/to/file.py:function. Received: ", ""),
+    ],
+)
+def test_a_faulty_network_of_ones_own_is_refused(function, message, cause, own):
+    with pytest.raises(ValueError, match=r".") as caught:
+        models.build(f"{own}:{function}", 3, (6, 6, 1))
+    assert message in str(caught.value)
+    assert type(caught.value.__cause__).__name__.startswith(cause or "NoneType")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("lenett", 10, (32, 32, 1)), "Unknown model 'lenett'. Did you mean 'lenet'?"),
+        (("ResNet20", 10, (32, 32, 1)), "Did you mean 'resnet20'?"),
+        (("keras:resnet50", 10, (32, 32, 1)), "Did you mean 'keras:ResNet50'?"),
+        (("mobilenetv2", 10, (32, 32, 1)), "Did you mean 'keras:MobileNetV2'?"),
+        (("keras:", 10, (32, 32, 1)), "Unknown model 'keras:'."),
+        (("nothing.py:net", 10, (32, 32, 1)), "There is no file 'nothing.py'"),
+        (("nothing.py", 10, (32, 32, 1)), "must be named path/to/file.py:function."),
+        (("keras:VGG16", 10, (32, 32, 4)), "must have 1 or 3 channels. Received: (32, 32, 4)"),
+        (("keras:VGG16", 10, (31, 32, 3)), "keras:VGG16 cannot be built for images of (31, 32, 3)"),
         (("lenet", 0, (32, 32, 1)), "`num_classes` must be an integer of 1 or more. Received: 0"),
         (("lenet", 10, (32, 32)), "`input_shape` must be (height, width, channels)"),
-        (("lenet", 10, (28, 28, 1)), "32 or more pixels a side. Received: (28, 28, 1)"),
-        (("digits_cnn", 10, (3, 8, 1)), "4 or more pixels a side. Received: (3, 8, 1)"),
+        (("lenet", 10, (32, 32, 1), "no.weights.h5"), "there is no file 'no.weights.h5'"),
+        (("lenet", 10, (32, 32, 1), "net.ckpt"), "ending in .weights.h5 or .keras. Received"),
     ],
 )
 def test_a_bad_request_is_refused(arguments, message):
     with pytest.raises(ValueError, match=r".") as caught:
-        tfbio.models.build(*arguments)
+        models.build(*arguments)
     assert message in str(caught.value)

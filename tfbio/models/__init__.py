@@ -1,50 +1,116 @@
 """Networks, plain Keras: they know nothing of rules; `tfbio.convert` puts them under one."""
 
 import difflib
+import functools
 import numbers
+import pathlib
+import zipfile
 from collections.abc import Iterable
 
+from tfbio.models.applications import Preprocess, application, application_names
 from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.lenet import lenet
+from tfbio.models.lenet_cifar import lenet_cifar
+from tfbio.models.resnet_cifar import IdentityShortcut, residual, resnet20, resnet32, resnet56
+from tfbio.models.user import from_file
 
-_BUILDERS = {"digits_cnn": digits_cnn, "lenet": lenet}
+_BUILDERS = {
+    builder.__name__: builder
+    for builder in (digits_cnn, lenet, lenet_cifar, resnet20, resnet32, resnet56)
+}
+_FILES = (".weights.h5", ".keras")
 
-__all__ = ["build", "digits_cnn", "lenet", "names"]
+__all__ = [
+    "IdentityShortcut",
+    "Preprocess",
+    "application",
+    "application_names",
+    "build",
+    "digits_cnn",
+    "find",
+    "from_file",
+    "lenet",
+    "lenet_cifar",
+    "names",
+    "residual",
+    "resnet20",
+    "resnet32",
+    "resnet56",
+]
 
 
 def names():
-    """Return the names that `build` knows.
+    """Return the names of the networks that the library defines.
 
     Example:
         >>> names()
-        ('digits_cnn', 'lenet')
+        ('digits_cnn', 'lenet', 'lenet_cifar', 'resnet20', 'resnet32', 'resnet56')
     """
     return tuple(_BUILDERS)
 
 
-def build(name, num_classes, input_shape):
-    """Build a network by name.
+def find(name):
+    """Return the builder of a network, a function (num_classes, input_shape).
 
     Args:
-        name: One of `names`.
+        name: One of `names`; "keras:" and the name of an architecture of keras.applications; or
+            "path/to/file.py:function", see `from_file`: the file is imported.
+
+    Returns:
+        The builder. Use `build`, which also checks what it is called with.
+
+    Raises:
+        ValueError: If the name is unknown, or the file missing or faulty.
+
+    Example:
+        >>> find("lenet") is lenet
+        True
+    """
+    name = str(name)
+    if name in _BUILDERS:
+        return _BUILDERS[name]
+    if name.startswith("keras:"):
+        architecture = name.removeprefix("keras:")
+        if architecture in application_names():
+            return functools.partial(application, architecture)
+    elif ".py" in name:
+        return from_file(name)
+    known = {each.lower(): each for each in _BUILDERS}
+    for each in application_names():
+        # A bare "MobileNetV2" is meant as Keras's.
+        known |= dict.fromkeys((each.lower(), f"keras:{each.lower()}"), f"keras:{each}")
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f" Did you mean {known[close[0]]!r}?" if close else ""
+    raise ValueError(
+        f"Unknown model {name!r}.{hint} Models: {', '.join(_BUILDERS)}; keras:<name> for those of "
+        "keras.applications, such as keras:MobileNetV2; path/to/file.py:function for your own."
+    )
+
+
+def build(name, num_classes, input_shape, weights=""):
+    """Build a network by name. Its input are images of float32 in 0..1, whichever it is.
+
+    Args:
+        name: What `find` takes.
         num_classes: The number of outputs, 1 or more.
         input_shape: (height, width, channels), each 1 or more.
+        weights: "" for random ones; the path of a file, ".weights.h5" or ".keras", that was saved
+            from the same network before it was put under a rule; or "imagenet", for those of
+            keras.applications with 1000 classes.
 
     Returns:
         An uncompiled `keras.Model` from images to logits.
 
     Raises:
-        ValueError: If the name is unknown, a number out of its range, or the images too small for
-            the network.
+        ValueError: If the name is unknown, a number out of its range, the images too small for
+            the network, the network of one's own is not as `from_file` wants it, or the weights
+            are missing or another network's.
 
     Example:
         >>> build("lenet", num_classes=10, input_shape=(32, 32, 1)).name
         'lenet'
     """
-    if str(name) not in _BUILDERS:
-        close = difflib.get_close_matches(str(name), _BUILDERS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown model {name!r}.{hint} Models: {', '.join(_BUILDERS)}.")
+    builder = find(name)
     if not _is_count(num_classes):
         raise ValueError(
             f"`num_classes` must be an integer of 1 or more. Received: {num_classes!r}."
@@ -55,7 +121,45 @@ def build(name, num_classes, input_shape):
             "`input_shape` must be (height, width, channels), positive integers. "
             f"Received: {input_shape}."
         )
-    return _BUILDERS[name](int(num_classes), tuple(map(int, shape)))
+    num_classes, shape = int(num_classes), tuple(map(int, shape))
+    if str(weights) == "imagenet":
+        if not str(name).startswith("keras:"):
+            raise ValueError(
+                "`weights` 'imagenet' is there for the networks of keras.applications only, such "
+                f"as keras:ResNet50. Received: {name!r}. Give '' for random ones, or a path."
+            )
+        return builder(num_classes, shape, weights="imagenet")
+    _check_weights(weights)
+    model = builder(num_classes, shape)
+    if weights:
+        _load_weights(model, weights)
+    return model
+
+
+def _check_weights(weights):
+    if not weights:
+        return
+    path = pathlib.Path(weights).expanduser()
+    if not path.name.endswith(_FILES):
+        raise ValueError(
+            f"`weights` must be '', 'imagenet' or a file ending in {' or '.join(_FILES)}. "
+            f"Received: {str(weights)!r}."
+        )
+    if not path.is_file():
+        raise ValueError(
+            f"`weights`: there is no file {str(weights)!r}, looked for in {pathlib.Path.cwd()}."
+        )
+
+
+def _load_weights(model, weights):
+    try:
+        model.load_weights(str(pathlib.Path(weights).expanduser()))
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"`weights`: the file {str(weights)!r} does not hold those of model {model.name!r}. "
+            "Weights that were saved under a rule are loaded after tfbio.convert. "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _is_count(value):

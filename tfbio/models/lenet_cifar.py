@@ -1,0 +1,49 @@
+"""The LeNet that Sanfiz and Akrout 2021 trained on CIFAR-10."""
+
+import keras
+
+
+def lenet_cifar(num_classes, input_shape):
+    """Return convolutions 32-64-128 of 3×3, a global average, dense 256, with ReLU.
+
+    Max pooling halves the image after the first two convolutions. The paper leaves open the
+    padding, here "same", and the initial weights, here Keras's Glorot uniform ("Xavier", which it
+    states for the other LeNet) with biases at zero.
+
+    Args:
+        num_classes: The number of outputs (logits).
+        input_shape: (height, width, channels), 4 or more a side.
+
+    Returns:
+        An uncompiled `keras.Model` from images to logits.
+
+    Raises:
+        ValueError: If a side is under 4.
+
+    Example:
+        >>> lenet_cifar(10, (32, 32, 3)).count_params()
+        128842
+
+    References:
+        Sanfiz and Akrout 2021, "Benchmarking the accuracy and robustness of feedback alignment
+        algorithms".
+    """
+    if min(input_shape[:2]) < 4:
+        raise ValueError(
+            "`input_shape` of lenet_cifar must have 4 or more pixels a side. "
+            f"Received: {input_shape}."
+        )
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            keras.layers.Conv2D(32, 3, padding="same", activation="relu", name="conv1"),
+            keras.layers.MaxPooling2D(name="pool1"),
+            keras.layers.Conv2D(64, 3, padding="same", activation="relu", name="conv2"),
+            keras.layers.MaxPooling2D(name="pool2"),
+            keras.layers.Conv2D(128, 3, padding="same", activation="relu", name="conv3"),
+            keras.layers.GlobalAveragePooling2D(name="average"),
+            keras.layers.Dense(256, activation="relu", name="dense1"),
+            keras.layers.Dense(num_classes, name="logits"),
+        ],
+        name="lenet_cifar",
+    )

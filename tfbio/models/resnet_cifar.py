@@ -1,0 +1,160 @@
+"""The residual networks that He et al. 2015 trained on CIFAR-10: 6n + 2 layers, 16-32-64 wide."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("tfbio")
+class IdentityShortcut(keras.layers.Layer):
+    """A shortcut without parameters into a wider, coarser map: option A of He et al. 2015.
+
+    It keeps every `strides`-th pixel, from the first, and adds channels of zeros, half of them
+    before the present ones and half after::
+
+        y[n, i, j, c] = x[n, s·i, s·j, c − (filters − channels) // 2], 0 outside
+
+    Args:
+        filters: The number of channels it returns, no fewer than it gets.
+        strides: s.
+        **kwargs: Those of every Keras layer.
+
+    Raises:
+        ValueError: When built, if `filters` is less than the number of its input's channels.
+
+    Example:
+        >>> IdentityShortcut(4, 2)(tf.ones((1, 3, 3, 2))).numpy()[0, 0]
+        array([[0., 1., 1., 0.],
+               [0., 1., 1., 0.]], dtype=float32)
+    """
+
+    def __init__(self, filters, strides, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.strides = strides
+
+    def build(self, input_shape):
+        """Check that the channels are not to become fewer."""
+        if input_shape[-1] > self.filters:
+            raise ValueError(
+                "`filters` must be no less than the number of channels, which is "
+                f"{input_shape[-1]}. Received: {self.filters}."
+            )
+
+    def call(self, inputs):
+        """Return the shortcut's map."""
+        more = self.filters - inputs.shape[-1]
+        kept = inputs[:, :: self.strides, :: self.strides]
+        return tf.pad(kept, [(0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)])
+
+    def compute_output_shape(self, input_shape):
+        """Return the shape of the map."""
+        sides = [side and -(-side // self.strides) for side in input_shape[1:3]]
+        return (input_shape[0], *sides, self.filters)
+
+    def get_config(self):
+        """Return the layer's config."""
+        return {**super().get_config(), "filters": self.filters, "strides": self.strides}
+
+
+def resnet20(num_classes, input_shape):
+    """Return ResNet-20 for CIFAR, of 0.27 million parameters; see `residual`.
+
+    Example:
+        >>> resnet20(10, (32, 32, 3)).count_params()
+        271098
+    """
+    return residual(20, num_classes, input_shape)
+
+
+def resnet32(num_classes, input_shape):
+    """Return ResNet-32 for CIFAR, of 0.46 million parameters; see `residual`.
+
+    Example:
+        >>> resnet32(10, (32, 32, 3)).name
+        'resnet32'
+    """
+    return residual(32, num_classes, input_shape)
+
+
+def resnet56(num_classes, input_shape):
+    """Return ResNet-56 for CIFAR, of 0.85 million parameters; see `residual`.
+
+    Example:
+        >>> resnet56(10, (32, 32, 3)).name
+        'resnet56'
+    """
+    return residual(56, num_classes, input_shape)
+
+
+def residual(depth, num_classes, input_shape):
+    """Return a residual network for small images: 3×3 convolutions, 16, 32 and 64 wide.
+
+    A first convolution, three stages of (depth − 2) / 6 blocks, the second and third of which begin
+    with stride 2, the global average and the logits. A block is
+    ``y = relu(shortcut(x) + norm(conv(relu(norm(conv(x))))))``, its shortcut the identity or an
+    `IdentityShortcut`.
+
+    Convolutions pad by one pixel, on all sides also where they stride, so that they stay aligned
+    with the shortcut (Keras's "same" would pad on one side), and have no bias. The paper leaves
+    open: the initial weights, here N(0, 2/fan_in) for every kernel, biases at 0; batch norm's
+    constants, here a momentum of 0.9 and an epsilon of 1e-5, PyTorch's; and on which side channels
+    are added.
+
+    Args:
+        depth: The number of layers with weights, 6n + 2.
+        num_classes: The number of outputs (logits).
+        input_shape: (height, width, channels), 4 or more a side.
+
+    Returns:
+        An uncompiled `keras.Model` from images to logits.
+
+    Raises:
+        ValueError: If the depth is not 6n + 2, or a side under 4.
+
+    Example:
+        >>> residual(8, 10, (32, 32, 3)).get_layer("stage3_block1_out").output.shape
+        (None, 8, 8, 64)
+
+    References:
+        He et al. 2015, "Deep residual learning for image recognition", section 4.2.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise ValueError(f"`depth` must be 6n + 2, n 1 or more. Received: {depth}.")
+    if min(input_shape[:2]) < 4:
+        raise ValueError(
+            f"`input_shape` of resnet{depth} must have 4 or more pixels a side. "
+            f"Received: {input_shape}."
+        )
+    inputs = keras.Input(input_shape)
+    x = keras.layers.ReLU(name="relu")(_convolved(inputs, 16, 1, ""))
+    for stage, filters in enumerate((16, 32, 64), start=1):
+        for block in range(1, (depth - 2) // 6 + 1):
+            strides = 2 if stage > 1 and block == 1 else 1
+            x = _block(x, filters, strides, f"stage{stage}_block{block}_")
+    x = keras.layers.GlobalAveragePooling2D(name="average")(x)
+    x = keras.layers.Dense(num_classes, kernel_initializer=_he_normal(), name="logits")(x)
+    return keras.Model(inputs, x, name=f"resnet{depth}")
+
+
+def _block(x, filters, strides, name):
+    shortcut = x
+    if strides > 1:
+        shortcut = IdentityShortcut(filters, strides, name=f"{name}shortcut")(x)
+    x = keras.layers.ReLU(name=f"{name}relu")(_convolved(x, filters, strides, f"{name}1_"))
+    x = _convolved(x, filters, 1, f"{name}2_")
+    return keras.layers.ReLU(name=f"{name}out")(keras.layers.Add(name=f"{name}add")([shortcut, x]))
+
+
+def _convolved(x, filters, strides, name):
+    """Return the normalized 3×3 convolution of x, padded by one pixel on all sides."""
+    x = keras.layers.ZeroPadding2D(1, name=f"{name}pad")(x)
+    convolution = keras.layers.Conv2D(
+        filters, 3, strides, use_bias=False, kernel_initializer=_he_normal(), name=f"{name}conv"
+    )
+    normalization = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}norm")
+    return normalization(convolution(x))
+
+
+def _he_normal():
+    # Keras's HeNormal is cut off at two standard deviations.
+    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
