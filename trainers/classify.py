@@ -1,128 +1,122 @@
-"""Train image classifiers under one learning rule, or compare several over several seeds.
+"""Train an image classifier under a learning rule; then measure, use or export it.
 
-python -m trainers.classify --rule=backprop,sign_symmetry --seed=0,1,2 --workdir=runs/mine
+python -m trainers.classify --rule=sign_symmetry --workdir=runs/mine
+python -m trainers.classify --mode=evaluate --workdir=runs/mine
+
+Several rules or seeds, separated by commas, are compared (trainers.compare).
 """
 
 import dataclasses
-import os
 import pathlib
-import sys
 
-import keras
-import tensorflow as tf
 from absl import flags
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tfbio import training
-from trainers import cli
+from tfbio.training import use
+from trainers import cli, compare
 
-LISTS = ("rule", "seed")
-"""The options of which a command line may name several."""
+MODES = ("train", "evaluate", "predict", "export")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What to do with an experiment.
+
+    Raises:
+        ValueError: If an option is unknown or does not go with the mode.
+    """
+
+    mode: str = cli.option("train", f"What to do: {', '.join(MODES)}.")
+    checkpoint: str = cli.option(
+        "last", f"The weights to evaluate, predict with or export: {', '.join(use.CHECKPOINTS)}."
+    )
+    images: str = cli.option("", "With --mode=predict: the folder of images.")
+    output: str = cli.option(
+        "",
+        "With --mode=predict, the table to write, with --mode=export, the folder; empty: "
+        "predictions.csv or export in the workdir.",
+    )
+
+    def __post_init__(self):
+        """Check every option."""
+        for name, known in (("mode", MODES), ("checkpoint", use.CHECKPOINTS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(
+                    f"--{name} must be one of {', '.join(known)}. Received: {value!r}."
+                )
+        if bool(self.images) != (self.mode == "predict"):
+            raise ValueError(
+                "--images and --mode=predict go together. "
+                f"Received: --mode={self.mode} --images={self.images}."
+            )
+        if self.output and self.mode not in ("predict", "export"):
+            raise ValueError(f"--output does not go with --mode={self.mode}.")
+        if self.checkpoint != "last" and self.mode == "train":
+            raise ValueError("--checkpoint does not go with --mode=train.")
 
 
 def main():
     """Run the command line."""
-    cli.define(training.Experiment, flags.FLAGS, lists=LISTS)
-    cli.run(compare)
+    define(flags.FLAGS)
+    cli.run(classify)
 
 
-def compare(values):
-    """Train every rule with every seed, and report; wrong options are told in one line.
+def define(values):
+    """Define the command's flags.
+
+    Args:
+        values: The `absl.flags.FlagValues` to define them in.
+    """
+    cli.define(Command, values)
+    cli.define(training.Experiment, values, lists=compare.LISTS)
+
+
+def classify(values):
+    """Do what the flags say; wrong options are told in one line.
 
     Args:
         values: The parsed `absl.flags.FlagValues`.
     """
-    console = Console()
-    workdir = pathlib.Path(values.workdir)
-    try:
-        experiments = _experiments(values)
-        for experiment in experiments:  # rather now than after an hour of training
-            _check_writable(pathlib.Path(experiment.workdir))
-        first = training.prepare(experiments[0])
-    except (ValueError, OSError) as error:
-        cli.fail(error)
-    try:
-        results = _train_all(experiments, first, console)
-        console.print(training.report.table(results))
-        training.report.save(results, workdir / "results.json")
-        label = "validation accuracy" if values.validation_fraction else "training accuracy"
-        training.report.figure(results, workdir / "comparison.png", label)
-    except (OSError, tf.errors.OpError) as error:
-        cli.fail(error)
-    # The interpreter that runs this has the packages; the shell's may not.
-    binaries = pathlib.Path(os.path.relpath(sys.executable)).parent
-    python = "python" if str(binaries).startswith("..") else str(binaries / "python")
-    trainer = f"{python} -m trainers.classify"
-    console.print(
-        f"Results:     {workdir / 'results.json'}\n"
-        f"Figure:      {workdir / 'comparison.png'}\n"
-        f"TensorBoard: {python} -m tensorboard.main --logdir {workdir}\n"
-        f"Try next:    {trainer} --rule='sign_symmetry(agreement=0.8)'\n"
-        f"             {trainer} --rule=backprop,frsf,brsf --seed=0,1,2\n"
-        f"             {trainer} --flagfile=configs/fashion_mnist_lenet.cfg\n"
-        f"             {trainer} --help",
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def _check_writable(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("metrics.csv", "../../results.json", "../../comparison.png"):
-        with (folder / name).open("a"):
-            pass
-
-
-def _experiments(values):
-    """Return the experiments in the order to run: all rules of a seed, then the next seed."""
-    options = {f.name: values[f.name].value for f in dataclasses.fields(training.Experiment)}
-    chosen = cli.split(options["rule"])
-    seeds = []
-    for text in cli.split(options["seed"]):
-        if not text.isdecimal():
-            raise ValueError(f"--seed must be integers of 0 or more. Received: {text!r}.")
-        seeds.append(int(text))
-    experiments = []
-    for seed in seeds:
-        for rule in chosen:
-            one = training.Experiment(**{**options, "rule": rule, "seed": seed})
-            folder = pathlib.Path(one.workdir, training.slug(rule), f"seed{seed}")
-            experiments.append(dataclasses.replace(one, workdir=str(folder)))
-    folders = [experiment.workdir for experiment in experiments]
-    if len(set(folders)) < len(folders):
-        raise ValueError(
-            "--rule and --seed must not name one twice. "
-            f"Received: --rule={options['rule']} --seed={options['seed']}."
+    console = cli.console()
+    with cli.errors_in_one_line():
+        command = Command(**cli.options(Command, values))
+        if command.mode != "train":
+            _use(command, cli.experiment_of_run(values), console)
+            return
+        experiments = compare.experiments(values)
+    if len(experiments) > 1:
+        compare.compare(experiments, values.workdir, console)
+        return
+    with cli.errors_in_one_line():
+        experiment = dataclasses.replace(experiments[0], workdir=values.workdir)
+        with cli.progress(console) as (tell, bar):
+            summary = training.train_and_evaluate(
+                experiment, tell, bar(training.slug(experiment.rule))
+            )
+        console.print(
+            f"test accuracy {summary['test_accuracy']:.2%} after {summary['steps']:,} steps\n"
+            f"Results:     {pathlib.Path(experiment.workdir, 'summary.json')}\n"
+            f"TensorBoard: {cli.python()} -m tensorboard.main --logdir {experiment.workdir}",
+            soft_wrap=True,
+            highlight=False,
         )
-    return experiments
 
 
-def _train_all(experiments, first, console):
-    results = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("epochs, left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=sum(experiment.epochs for experiment in experiments))
-        for index, experiment in enumerate(experiments):
-            name = training.slug(experiment.rule)
-            progress.update(bar, description=f"{name}, seed {experiment.seed}")
-            tick = keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs: progress.advance(bar)
-            )
-            prepared = training.prepare(experiment) if index else first
-            result = training.train(experiment, prepared, [tick])
-            results.setdefault(name, []).append(result)
-            progress.console.print(
-                f"{name}, seed {experiment.seed}: test accuracy {result.test_accuracy:.2%}",
-                highlight=False,
-            )
-    return results
+def _use(command, experiment, console):
+    path = pathlib.Path(experiment.workdir)
+    tell = console.print
+    if command.mode == "evaluate":
+        for name, value in use.evaluate(experiment, command.checkpoint, tell).items():
+            console.print(f"{name} {value}", highlight=False)
+    elif command.mode == "predict":
+        output = command.output or path / "predictions.csv"
+        count = use.predict(experiment, command.images, output, command.checkpoint, tell)
+        console.print(f"{count} images: {output}", soft_wrap=True, highlight=False)
+    else:
+        output = command.output or path / "export"
+        use.export(experiment, output, command.checkpoint, tell)
+        console.print(f"Exported: {output}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,18 @@
-"""What the command lines share: flags from dataclass fields, and errors in one line."""
+"""What the command lines share: flags from dataclass fields, errors in one line, progress."""
 
+import contextlib
 import dataclasses
+import os
+import pathlib
 import sys
 
+import tensorflow as tf
 from absl import app, flags
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tfbio import training
+from tfbio.training import folder
 
 _DEFINE = {
     str: flags.DEFINE_string,
@@ -11,6 +20,16 @@ _DEFINE = {
     float: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
 }
+
+
+def option(default, text):
+    """Return a dataclass field with a help text, for `define`.
+
+    Args:
+        default: The default.
+        text: The help.
+    """
+    return dataclasses.field(default=default, metadata={"help": text})
 
 
 def define(experiment, values, lists=()):
@@ -78,6 +97,98 @@ def fail(message, status=1):
     """Print one line to standard error and exit with `status`."""
     print("error:", " ".join(str(message).split()), file=sys.stderr)
     sys.exit(status)
+
+
+def options(kind, values):
+    """Return a dataclass's options as the command line has them.
+
+    Args:
+        kind: The dataclass that `define` was given.
+        values: The parsed `absl.flags.FlagValues`.
+
+    Returns:
+        A dict from field to value.
+    """
+    return {field.name: values[field.name].value for field in dataclasses.fields(kind)}
+
+
+def experiment_of_run(values):
+    """Return the experiment in the folder that ``--workdir`` names, with what the flags change.
+
+    Args:
+        values: The parsed `absl.flags.FlagValues`.
+
+    Returns:
+        An `Experiment`: the run's own options, those given on the command line instead.
+
+    Raises:
+        ValueError: If the folder holds no run, or an option is wrong.
+    """
+    run = folder.read_flags(values.workdir)
+    if run is None:
+        raise ValueError(
+            f"--workdir must be a run's folder, with its flags.cfg. Received: {values.workdir!r}."
+        )
+    fields = {field.name: field.type for field in dataclasses.fields(training.Experiment)}
+    given = {name: values[name].value for name in fields if values[name].present}
+    if "seed" in given and str(given["seed"]).isdecimal():
+        given["seed"] = int(given["seed"])
+    return dataclasses.replace(run, **{**given, "workdir": values.workdir})
+
+
+@contextlib.contextmanager
+def errors_in_one_line():
+    """End the program with one line for every error that a user can mend, or a signal brings."""
+    try:
+        yield
+    except training.Interrupted as error:
+        fail(error, status=128 + error.signal)
+    except (ValueError, OSError, ArithmeticError, tf.errors.OpError) as error:
+        fail(error)
+
+
+def console():
+    """Return the console to print on; in a file or a pipe, lines are as long as they are."""
+    return Console(width=None if sys.stdout.isatty() else 100)
+
+
+@contextlib.contextmanager
+def progress(console):
+    """Show a bar for each run.
+
+    Args:
+        console: A `rich.console.Console`.
+
+    Yields:
+        (tell, bar): a function that prints a line above the bar, and one from a run's name to its
+        progress function of steps done and steps in all.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps, left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as shown:
+
+        def tell(text):
+            shown.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+        def bar(name):
+            task = shown.add_task(name, total=1)
+
+            def update(step, total):
+                shown.update(task, completed=step, total=total, visible=step < total)
+
+            return update
+
+        yield tell, bar
+
+
+def python():
+    """Return how to call the interpreter that runs this; the shell's may lack the packages."""
+    binaries = pathlib.Path(os.path.relpath(sys.executable)).parent
+    return "python" if str(binaries).startswith("..") else str(binaries / "python")
 
 
 def run(main):

@@ -5,6 +5,7 @@ from tfbio.data.augmentation import augmentations
 from tfbio.data.datasets import Dataset, load, names
 from tfbio.data.pipeline import batches, resize, split
 from tfbio.data.split import Split
+from tfbio.data.statistics import channel_statistics
 
 __all__ = [
     "Arrays",
@@ -12,6 +13,7 @@ __all__ = [
     "Split",
     "augmentations",
     "batches",
+    "channel_statistics",
     "load",
     "names",
     "resize",

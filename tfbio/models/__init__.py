@@ -12,6 +12,7 @@ from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.lenet import lenet
 from tfbio.models.lenet_cifar import lenet_cifar
 from tfbio.models.resnet_cifar import IdentityShortcut, residual, resnet20, resnet32, resnet56
+from tfbio.models.standardize import standardized
 from tfbio.models.user import from_file
 
 _BUILDERS = {
@@ -36,6 +37,7 @@ __all__ = [
     "resnet20",
     "resnet32",
     "resnet56",
+    "standardized",
 ]
 
 

@@ -2,6 +2,17 @@
 
 from tfbio.training import report
 from tfbio.training.experiment import Experiment
-from tfbio.training.train import Prepared, Result, prepare, slug, train
+from tfbio.training.preparation import Prepared, prepare, slug
+from tfbio.training.signals import Interrupted
+from tfbio.training.train import Diverged, train_and_evaluate
 
-__all__ = ["Experiment", "Prepared", "Result", "prepare", "report", "slug", "train"]
+__all__ = [
+    "Diverged",
+    "Experiment",
+    "Interrupted",
+    "Prepared",
+    "prepare",
+    "report",
+    "slug",
+    "train_and_evaluate",
+]

@@ -4,19 +4,25 @@ import dataclasses
 import itertools
 import math
 
-from tfbio import data, models, rules
+from tfbio import data, models, modules, optimizers, rules
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+SCHEDULES = ("constant", "step", "cosine")
+STRATEGIES = ("one_device", "mirrored")
+WHERE = ("none", "hidden", "last", "all")
+"""The layers that a variant of the optimizer's applies to."""
 
 
-def _option(default, text):
-    return dataclasses.field(default=default, metadata={"help": text})
+def _option(default, text, choices=(), low=None, high=None, below=None, changes_results=True):
+    """Return a dataclass field with what the command line and the checks need to know of it.
 
-
-_RANGES = (
-    ("epochs", 1, 10**6),
-    ("batch_size", 1, 10**6),
-    ("image_size", 0, 4096),
-    ("seed", 0, 2**31 - 1),
-)
+    Numbers are at least `low`, at most `high` and less than `below`, where given.
+    """
+    if choices:
+        text += f" One of {', '.join(choices)}."
+    limits = {"choices": choices, "low": low, "high": high, "below": below}
+    metadata = {"help": text, "changes_results": changes_results, **limits}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,86 +30,314 @@ class Experiment:
     """The options of one training run; the command line's flags are made from these fields.
 
     Raises:
-        ValueError: If an option is unknown or out of its range; the message names it.
+        ValueError: If an option is unknown, of the wrong type, out of its range, or does not go
+            with another; the message names it.
 
     Example:
         >>> Experiment(rule="fa", epochs=3).batch_size
         64
     """
 
-    dataset: str = _option("digits", f"The dataset: {', '.join(data.names())}.")
-    data_dir: str = _option("", "The folder with the dataset's files; empty: the usual places.")
-    image_size: int = _option(0, "Resize images to this many pixels a side; 0: as they are.")
-    validation_fraction: float = _option(
-        0.1, "The share of the training split that is held out for validation."
+    # Data.
+    dataset: str = _option(
+        "digits", f"The dataset: {', '.join(data.names())}, or any classification set of TFDS."
     )
-    model: str = _option("digits_cnn", f"The network: {', '.join(models.names())}.")
+    data_dir: str = _option(
+        "", "The folder with the dataset's files; empty: the usual places.", changes_results=False
+    )
+    download: bool = _option(
+        False, "Download the dataset with TFDS if it is not here.", changes_results=False
+    )
+    image_size: int = _option(
+        0, "Resize images to this many pixels a side; 0: as they are.", low=0, high=4096
+    )
+    augmentation: str = _option(
+        "none", "What is done to training images.", choices=data.augmentations()
+    )
+    standardize: bool = _option(
+        False, "Take every channel to mean 0 and standard deviation 1 over the training images."
+    )
+    validation_fraction: float = _option(
+        0.1,
+        "The share of the training split that is held out for validation; with 0, no step is best.",
+        low=0,
+        below=1,
+    )
+    # Network and rule.
+    model: str = _option(
+        "digits_cnn",
+        f"The network: {', '.join(models.names())}, keras:<name> for one of keras.applications, "
+        "or your own, path/to/file.py:function.",
+    )
+    weights: str = _option(
+        "", "Weights to start from: a file, or imagenet for keras:<name>; empty: random ones."
+    )
     rule: str = _option(
         "sign_symmetry", f"The learning rule, with options if any: {', '.join(rules.names())}."
     )
     last_layer_rule: str = _option(
         "", "The rule of the last layer; empty: the same as the others'."
     )
-    epochs: int = _option(30, "Passes over the training split.")
-    batch_size: int = _option(64, "Examples per optimizer step.")
-    learning_rate: float = _option(0.05, "The learning rate of SGD.")
-    milestones: str = _option(
-        "", "Epochs, separated by commas, after which the learning rate is divided by 10."
+    overrides: str = _option(
+        "", "Rules for layers by name pattern, such as 'conv1=backprop; block2_*=fa'."
     )
-    momentum: float = _option(0.9, "The momentum of SGD.")
-    seed: int = _option(0, "The seed of weights, feedback, validation split and order.")
-    workdir: str = _option("runs/classify", "The folder for logs and results.")
+    rule_module: str = _option("", "A Python file that registers rules of your own.")
+    # Optimization.
+    epochs: int = _option(30, "Passes over the training split.", low=1, high=10**6)
+    batch_size: int = _option(
+        64, "Examples per optimizer step, over all devices.", low=1, high=10**6
+    )
+    optimizer: str = _option("sgd", "The optimizer.", choices=optimizers.names())
+    learning_rate: float = _option(0.05, "The learning rate, after any warm-up.")
+    last_layer_learning_rate: float = _option(
+        0.0, "The learning rate of the last layer; 0: the same as the others'.", low=0
+    )
+    momentum: float = _option(0.9, "The momentum of sgd and nesterov.", low=0, below=1)
+    weight_decay: float = _option(
+        0.0,
+        "λ: λ·p is added to the gradient of every weight p before momentum; adamw decays apart.",
+        low=0,
+    )
+    batch_manhattan: str = _option(
+        "none", "The layers that learn by the sign of their gradient.", choices=WHERE
+    )
+    no_sign_change: str = _option(
+        "none", "The layers whose weights may not change sign.", choices=WHERE
+    )
+    schedule: str = _option("constant", "How the learning rate falls.", choices=SCHEDULES)
+    milestones: str = _option(
+        "", "With --schedule=step: epochs, separated by commas, after which the rate falls."
+    )
+    decay_factor: float = _option(
+        0.1, "With --schedule=step: what the rate is multiplied by.", low=0, high=1
+    )
+    warmup_epochs: int = _option(
+        0, "Epochs over which the learning rate rises linearly from 0.", low=0, high=10**6
+    )
+    seed: int = _option(
+        0, "The seed of weights, feedback, validation split and order.", low=0, high=2**31 - 1
+    )
+    # Execution.
+    precision: str = _option("float32", "Keras's dtype policy.", choices=PRECISIONS)
+    strategy: str = _option("one_device", "Where the steps run.", choices=STRATEGIES)
+    jit: bool = _option(False, "Compile the steps with XLA.")
+    steps_per_call: int = _option(
+        20, "Steps between two looks at the clock and at signals.", low=1, high=10**4,
+        changes_results=False,
+    )  # fmt: skip
+    # Records.
+    workdir: str = _option("runs/classify", "The run's folder.", changes_results=False)
+    log_every: int = _option(
+        100, "Steps between two lines of metrics within an epoch; 0: none.", low=0, high=10**9
+    )
+    checkpoint_every: int = _option(
+        1000, "Steps between two checkpoints.", low=1, high=10**9, changes_results=False
+    )
+    keep_checkpoints: int = _option(
+        2, "How many checkpoints to keep.", low=1, high=1000, changes_results=False
+    )
+    published: str = _option(
+        "",
+        "The top-1 test errors that the paper reports, %, by rule, such as 'bp=9.20, fa=13.06'.",
+        changes_results=False,
+    )
 
     def __post_init__(self):
         """Check every option."""
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, field.type) and (field.type, type(value)) != (float, int):
-                raise ValueError(
-                    f"--{field.name} must be of type {field.type.__name__}. Received: {value!r}."
-                )
-        for name, smallest, largest in _RANGES:
-            if not smallest <= getattr(self, name) <= largest:
-                raise ValueError(
-                    f"--{name} must be {smallest} or more, and at most {largest}. "
-                    f"Received: {getattr(self, name)}."
-                )
+            _check(field, getattr(self, field.name))
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(
                 f"--learning_rate must be a number greater than 0. Received: {self.learning_rate}."
             )
-        for name in ("momentum", "validation_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"--{name} must be 0 or more and less than 1. Received: {getattr(self, name)}."
-                )
-        epochs = self.milestone_epochs
+        self._check_schedule()
+        for name in ("workdir", "dataset", "model"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name} must not be empty.")
+        if self.optimizer not in ("sgd", "nesterov") and self.momentum != _default("momentum"):
+            raise ValueError(
+                f"--momentum belongs to sgd and nesterov, not to --optimizer={self.optimizer}. "
+                f"Received: {self.momentum}."
+            )
+        if self.optimizer == "nesterov" and not self.momentum:
+            raise ValueError("--optimizer=nesterov needs a --momentum greater than 0.")
+        if self.standardize and self.model.startswith("keras:"):
+            raise ValueError(
+                "--standardize does not go with the networks of keras.applications, which prepare "
+                f"their images in their own way. Received: --model={self.model}."
+            )
+        if self.jit and self.strategy == "mirrored":
+            raise ValueError(
+                "--jit does not go with --strategy=mirrored: XLA cannot compile the exchange of "
+                "gradients between replicas."
+            )
+        if self.rule_module:
+            with named("rule_module"):
+                modules.load(self.rule_module)
+        with named("model"):
+            models.find(self.model)
+        with named("rule"):
+            rules.get(self.rule)
+        if self.last_layer_rule:
+            with named("last_layer_rule"):
+                rules.get(self.last_layer_rule)
+        self.override_rules()
+        self.published_errors()
+
+    def _check_schedule(self):
+        epochs = self.milestone_epochs()
+        if (self.schedule == "step") != bool(epochs):
+            raise ValueError(
+                "--schedule=step and --milestones go together. "
+                f"Received: --schedule={self.schedule} --milestones={self.milestones}."
+            )
         if any(b <= a for a, b in itertools.pairwise((0, *epochs, self.epochs))):
             raise ValueError(
                 "--milestones must be epochs in ascending order, from 1 to less than "
                 f"--epochs={self.epochs}. Received: {self.milestones!r}."
             )
-        if not self.workdir:
-            raise ValueError("--workdir must name a folder. Received: nothing.")
-        for flag, known in (("dataset", data.names()), ("model", models.names())):
-            if getattr(self, flag) not in known:
-                raise ValueError(
-                    f"--{flag} must be one of {', '.join(known)}. "
-                    f"Received: {getattr(self, flag)!r}."
-                )
-        for flag in ("rule", "last_layer_rule") if self.last_layer_rule else ("rule",):
-            try:
-                rules.get(getattr(self, flag))
-            except ValueError as error:
-                raise ValueError(f"--{flag}: {error}") from error
+        if self.warmup_epochs and self.warmup_epochs >= min((*epochs, self.epochs)):
+            raise ValueError(
+                "--warmup_epochs must end before the first milestone and the last epoch. "
+                f"Received: {self.warmup_epochs}."
+            )
 
-    @property
     def milestone_epochs(self):
-        """The milestones as a tuple of integers."""
+        """Return the milestones as a tuple of integers.
+
+        Example:
+            >>> Experiment(epochs=90, schedule="step", milestones="30, 60").milestone_epochs()
+            (30, 60)
+        """
         parts = [part.strip() for part in self.milestones.split(",")] if self.milestones else []
-        if not all(part.isdecimal() for part in parts):
+        if not all(part.isascii() and part.isdecimal() for part in parts):
             raise ValueError(
                 "--milestones must be integers separated by commas, such as 50,75. "
                 f"Received: {self.milestones!r}."
             )
         return tuple(int(part) for part in parts)
+
+    def override_rules(self):
+        """Return the overrides as a dict from name pattern to rule.
+
+        Example:
+            >>> Experiment(overrides="conv1=bp; dense*=frsf(seed=1)").override_rules()
+            {'conv1': 'bp', 'dense*': 'frsf(seed=1)'}
+        """
+        pairs = _pairs("overrides", self.overrides, ";", "conv1=backprop; block2_*=fa")
+        for rule in pairs.values():
+            with named("overrides"):
+                rules.get(rule)
+        return pairs
+
+    def published_errors(self):
+        """Return the published errors as a dict from the rule's own name to percent.
+
+        Example:
+            >>> Experiment(published="bp=9.20, usf=9.69").published_errors()
+            {'backprop': 9.2, 'sign_symmetry': 9.69}
+        """
+        found = {}
+        for rule, text in _pairs("published", self.published, ",", "bp=9.20, fa=13.06").items():
+            with named("published"):
+                name = rules.get(rule).alias
+            try:
+                found[name] = float(text)
+            except ValueError:
+                found[name] = math.nan
+            if not 0 <= found[name] <= 100:
+                raise ValueError(f"--published must be errors of 0 to 100 %. Received: {text!r}.")
+        return found
+
+
+class named:  # noqa: N801
+    """A context in which a ValueError's message comes to begin with the flag it is about.
+
+    Args:
+        flag: The option's name.
+
+    Example:
+        >>> with named("rule"):
+        ...     raise ValueError("Unknown rule 'x'.")
+        Traceback (most recent call last):
+        ...
+        ValueError: --rule: Unknown rule 'x'.
+    """
+
+    def __init__(self, flag):
+        self.flag = flag
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, ValueError):
+            raise ValueError(f"--{self.flag}: {error}") from error
+
+
+def differences(experiment, other):
+    """Return the options that make two runs' results differ.
+
+    Args:
+        experiment: An `Experiment`.
+        other: Another.
+
+    Returns:
+        A dict from option to (value, other value). Rules are compared by what they mean; where
+        files are, how many are kept and how often is no difference.
+
+    Example:
+        >>> differences(Experiment(rule="fa", workdir="a"), Experiment(rule="bp", workdir="b"))
+        {'rule': ('fa', 'bp')}
+    """
+    found = {}
+    for field in dataclasses.fields(Experiment):
+        values = getattr(experiment, field.name), getattr(other, field.name)
+        same = values[0] == values[1]
+        if not same and field.name in ("rule", "last_layer_rule") and all(values):
+            same = repr(rules.get(values[0])) == repr(rules.get(values[1]))
+        if field.metadata["changes_results"] and not same:
+            found[field.name] = values
+    return found
+
+
+def _default(name):
+    return Experiment.__dataclass_fields__[name].default
+
+
+def _check(field, value):
+    """Raise ValueError unless `value` has the field's type and is within its limits."""
+    flag, limits = f"--{field.name}", field.metadata
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = number if field.type is float else type(value) is field.type
+    if not fits:
+        raise ValueError(f"{flag} must be of type {field.type.__name__}. Received: {value!r}.")
+    if limits["choices"] and value not in limits["choices"]:
+        raise ValueError(
+            f"{flag} must be one of {', '.join(limits['choices'])}. Received: {value!r}."
+        )
+    if limits["low"] is None:
+        return
+    bounds = f"{limits['low']} or more"
+    good = limits["low"] <= value and math.isfinite(value)
+    if limits["high"] is not None:
+        bounds += f", and at most {limits['high']}"
+        good = good and value <= limits["high"]
+    if limits["below"] is not None:
+        bounds += f" and less than {limits['below']}"
+        good = good and value < limits["below"]
+    if not good:
+        raise ValueError(f"{flag} must be {bounds}. Received: {value}.")
+
+
+def _pairs(flag, text, separator, example):
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(separator))):
+        name, equals, value = (each.strip() for each in part.partition("="))
+        if not (name and equals and value) or name in found:
+            raise ValueError(
+                f"--{flag} must be names with values, each name once, such as '{example}'. "
+                f"Received: {text!r}."
+            )
+        found[name] = value
+    return found

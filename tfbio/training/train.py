@@ -1,183 +1,267 @@
-"""Training: run one experiment with plain Keras `fit`, and measure it."""
+"""Training: an experiment from its first step, or from where it was cut, to its summary."""
 
-import pathlib
+import dataclasses
 import statistics
 import time
-from typing import NamedTuple
 
-import keras
+import numpy as np
 
-from tfbio import callbacks, data, models, rules
-from tfbio.convert import convert
+from tfbio import metrics
+from tfbio.training import board, folder
+from tfbio.training.checkpoints import Checkpoints, restore, snapshot
+from tfbio.training.loop import Loop
+from tfbio.training.preparation import prepare
+from tfbio.training.records import Records, read
+from tfbio.training.signals import Interrupted, Signals
 
-
-class Result(NamedTuple):
-    """What one run gave.
-
-    Attributes:
-        experiment: The `Experiment`.
-        test_accuracy: Top-1 on the test split after the last epoch, 0 to 1; it selects nothing.
-        curve: The accuracy after every epoch, on the validation set, or on the training split as
-            `fit` reports it where nothing is held out.
-        angles: A list of (step, dict from layer to degrees), before training and per epoch.
-        seconds_per_step: The median over epochs but the first, which compiles, of an epoch's time
-            over its steps.
-    """
-
-    experiment: object
-    test_accuracy: float
-    curve: list
-    angles: list
-    seconds_per_step: float
+_LEARNING = ("learning_rate", "loss", "accuracy", "validation_loss", "validation_accuracy")
 
 
-class Prepared(NamedTuple):
-    """A compiled model and its data: all that can fail for a wrong option has been done."""
-
-    model: keras.Model
-    train: object
-    validation: object
-    test: object
+class Diverged(ArithmeticError):  # noqa: N818
+    """The loss or a weight is no finite number any more."""
 
 
-def prepare(experiment):
-    """Load the data, build and convert the model, and compile it.
+def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None):
+    """Train to the end, from the newest checkpoint where there is one, and test once.
+
+    The run's folder, `experiment.workdir`, then holds flags.cfg, run.json (versions, git commit
+    and machine of every start), metrics.csv, TensorBoard events, checkpoints and summary.json.
+    Whenever the process ends, the same call goes on, to the same bits.
 
     Args:
         experiment: An `Experiment`.
+        tell: Called with lines of text on how it goes.
+        progress: Called with the steps done and the steps in all.
 
     Returns:
-        A `Prepared`.
+        The summary, a dict: `test_accuracy`, `test_loss`, `validation_accuracy`,
+        `validation_loss`, `accuracy` and `loss` on the training split as it was learned,
+        `weight_angles` and `sign_agreement` by layer, `steps`, all as they are after the last
+        step; `best`, accuracies and losses at the step of the best validation accuracy, or None
+        without validation; `seconds_per_step`, the median; `seconds` of training steps in all;
+        `resumed_at_steps`.
 
     Raises:
-        ValueError: If options do not fit together or data are damaged; the message says which.
-        OSError: If data cannot be read, or the workdir not written.
-    """
-    pathlib.Path(experiment.workdir).mkdir(parents=True, exist_ok=True)
-    dataset = data.load(experiment.dataset, experiment.data_dir)
-    images, labels = dataset.train
-    test_images, test_labels = dataset.test
-    images, test_images = (data.resize(x, experiment.image_size) for x in (images, test_images))
-    train, validation = data.split(images, labels, experiment.validation_fraction, experiment.seed)
-    if not len(train[0]) or (experiment.validation_fraction and not len(validation[0])):
-        raise ValueError(
-            f"--validation_fraction={experiment.validation_fraction} leaves {len(train[0])} of "
-            f"{len(images)} images to train on and {len(validation[0])} to validate on: both need "
-            "one, or give 0 to train on all."
-        )
-    keras.utils.set_random_seed(experiment.seed)
-    model = models.build(experiment.model, dataset.num_classes, images.shape[1:])
-    convert(model, experiment.rule, last_layer=experiment.last_layer_rule or None)
-    size = experiment.batch_size
-    train_batches = data.batches(*train, size, seed=experiment.seed)
-    model.compile(
-        keras.optimizers.SGD(_schedule(experiment, len(train_batches)), experiment.momentum),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        # On a GPU "auto" would be XLA; the figures should mean the same on every device.
-        jit_compile=False,
-    )
-    return Prepared(
-        model,
-        train_batches,
-        data.batches(*validation, size) if len(validation[0]) else None,
-        data.batches(test_images, test_labels, size),
-    )
-
-
-def _schedule(experiment, steps_per_epoch):
-    """Return the learning rate by step: divided by 10 after each milestone."""
-    milestones = experiment.milestone_epochs
-    if not milestones:
-        return experiment.learning_rate
-    return keras.optimizers.schedules.PiecewiseConstantDecay(
-        # A boundary belongs to the interval before it; the first step is 0.
-        [epoch * steps_per_epoch - 1 for epoch in milestones],
-        [experiment.learning_rate / 10**index for index in range(len(milestones) + 1)],
-    )
-
-
-def train(experiment, prepared, extra_callbacks=()):
-    """Train what `prepare` made, and test it once, after the last epoch.
-
-    Writes TensorBoard events (loss and accuracy per epoch, the weight angle of every layer) and
-    metrics.csv to the experiment's workdir.
-
-    Args:
-        experiment: The `Experiment`.
-        prepared: Its `Prepared`.
-        extra_callbacks: Further Keras callbacks.
-
-    Returns:
-        A `Result`.
+        ValueError: If options do not fit together, data are damaged, or the folder is another
+            run's or in use.
+        OSError: If data cannot be read or the folder not be written.
+        Interrupted: After SIGTERM or SIGINT, once the state is saved.
+        Diverged: If the loss or a weight is no finite number; the last checkpoint is good.
 
     Example:
         >>> import tempfile
         >>> from tfbio.training import Experiment
         >>> experiment = Experiment(epochs=2, workdir=tempfile.mkdtemp())
-        >>> result = train(experiment, prepare(experiment))
-        >>> len(result.curve), len(result.angles)
-        (2, 3)
+        >>> summary = train_and_evaluate(experiment, tell=lambda text: None)
+        >>> summary["steps"], summary["resumed_at_steps"]
+        (42, [])
     """
-    workdir = pathlib.Path(experiment.workdir)
-    angles = callbacks.WeightAngles(workdir / "angles")
-    epochs = _EpochTimes()
-    history = prepared.model.fit(
-        prepared.train,
-        epochs=experiment.epochs,
-        validation_data=prepared.validation,
-        shuffle=False,  # the dataset shuffles itself
-        verbose=0,
-        callbacks=[
-            epochs,
-            angles,
-            keras.callbacks.CSVLogger(str(workdir / "metrics.csv")),
-            keras.callbacks.TensorBoard(str(workdir), write_graph=False),
-            *extra_callbacks,
-        ],
-    ).history
-    _, accuracy = prepared.model.evaluate(prepared.test, verbose=0)
-    times = epochs.seconds[1:] or epochs.seconds
-    return Result(
-        experiment,
-        accuracy,
-        history["accuracy" if prepared.validation is None else "val_accuracy"],
-        angles.history,
-        statistics.median(times) / len(prepared.train),
-    )
+    with folder.locked(experiment.workdir) as path, Signals() as signals:
+        folder.check(path, experiment)
+        finished = folder.read_json(path / "summary.json")
+        if finished is not None:
+            return finished
+        prepared = prepare(experiment)
+        folder.claim(path, experiment, prepared.facts._asdict())
+        training = Training(prepared, path, tell, signals)
+        training.run(progress)
+        return training.summarize()
 
 
-class _EpochTimes(keras.callbacks.Callback):
-    """Times each epoch's training steps, validation and other callbacks left out."""
-
-    def __init__(self):
-        super().__init__()
-        self.seconds = []
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._start = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._end = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.seconds.append(self._end - self._start)
-
-
-def slug(text):
-    """Return a rule's text as a folder name: ``sign_symmetry(agreement=0.9)`` by its own repr.
+def state_variables(model):
+    """Return all variables that training changes: of the model, the optimizer and the metrics.
 
     Args:
-        text: What `tfbio.rules.get` takes.
+        model: A compiled model.
 
     Returns:
-        The rule's name, and its options that are not the default.
+        A list of `keras.Variable`, each one once, in an order that depends on the model alone.
 
     Example:
-        >>> slug("usf(agreement=0.9)")
-        'sign_symmetry-agreement=0.9'
+        >>> from tfbio.training import Experiment, prepare
+        >>> len(state_variables(prepare(Experiment(rule="bp")).model))
+        26
     """
-    rule = rules.get(text)
-    defaults = rule.options()
-    changed = {name: v for name, v in rule.get_config().items() if v != defaults[name]}
-    return "-".join([rule.alias, *(f"{name}={value}" for name, value in changed.items())])
+    every = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    return list({id(variable): variable for variable in every}.values())
+
+
+@dataclasses.dataclass
+class _Progress:
+    """What a checkpoint knows beside the variables.
+
+    Attributes:
+        recorded: Whether the epoch that ends at the present step, if one does, has its line.
+        best: The step of the best validation accuracy so far, and its measures.
+        seconds: The time that training steps have taken, compilation included.
+        seconds_per_step: The median over calls since the last start, without the first call.
+    """
+
+    recorded: bool = True
+    best: dict | None = None
+    seconds: float = 0.0
+    seconds_per_step: float | None = None
+
+
+class Training:
+    """One run: where it stands, and how it goes on from there."""
+
+    def __init__(self, prepared, path, tell, signals):
+        self.prepared, self.path, self.tell, self.signals = prepared, path, tell, signals
+        self.experiment, self.model = prepared.experiment, prepared.model
+        self.total = self.experiment.epochs * prepared.steps_per_epoch
+        self.loop = Loop(prepared)
+        self.variables = state_variables(self.model)
+        self.checkpoints = Checkpoints(path / "checkpoints", self.experiment.keep_checkpoints)
+        self.best_checkpoint = Checkpoints(path / "best", keep=1)
+        found = self.checkpoints.latest(tell)
+        self.step, self.progress = 0, _Progress()
+        if found:
+            self.step, arrays, progress = found
+            self.progress = _Progress(**progress)
+            restore(self.variables, prepared.strategy, arrays)
+            tell(f"Going on from step {self.step:,} of {self.total:,}.")
+        self.calls = []  # seconds per step
+        self.clock = self.step, self.progress.seconds  # at the last record
+        self.starts = folder.note_start(path, self.step if found else None)
+        curves = board.feedback_curves(self.model)
+        self.records = Records(path, [*_LEARNING, *curves], self.step if found else None)
+        if not found:
+            self.records.describe(*board.descriptions(self.experiment))
+            self.records.add(0, 0, curves)
+
+    def run(self, progress):
+        """Train until the last step is taken, recorded and saved."""
+        try:
+            if not self.progress.recorded:
+                self._end_epoch()
+            while self.step < self.total:
+                self.train_epoch(progress)
+        except Interrupted:
+            self._save(self.checkpoints)
+            self.tell(f"Saved at step {self.step:,}; the same command goes on from there.")
+            raise
+        finally:
+            self.records.close()
+
+    def train_epoch(self, progress):
+        """Train from the present step to the end of its epoch."""
+        index, start = divmod(self.step, self.prepared.steps_per_epoch)
+        end = self.step - start + self.prepared.steps_per_epoch
+        if start == 0:
+            self.model.reset_metrics()
+        batches = iter(self.prepared.epoch(index, start))
+        while self.step < end:
+            self.signals.heed()
+            self._train(batches, min(self._steps_to_next_look(), end - self.step))
+            if self.step == end:
+                self.progress.recorded = False
+                self._end_epoch()
+            elif self.experiment.log_every and self.step % self.experiment.log_every == 0:
+                self._record({})
+            if self.step == self.total or self.step % self.experiment.checkpoint_every == 0:
+                self._save(self.checkpoints)
+            progress(self.step, self.total)
+
+    def _steps_to_next_look(self):
+        e = self.experiment
+        periods = (e.steps_per_call, e.checkpoint_every, e.log_every or e.steps_per_call)
+        return min(period - self.step % period for period in periods)
+
+    def _train(self, batches, steps):
+        begin = time.perf_counter()
+        taken, finite = self.loop.train(batches, steps)
+        seconds = time.perf_counter() - begin
+        self.step += taken
+        if not finite:
+            raise Diverged(f"The loss is no finite number at step {self.step}; {self._advice()}")
+        self.progress.seconds += seconds
+        self.calls.append(seconds / steps)
+        # The first call compiles.
+        self.progress.seconds_per_step = statistics.median(self.calls[1:] or self.calls)
+
+    def _end_epoch(self):
+        """Validate, and write down the end of an epoch."""
+        values = {}
+        if self.prepared.validation is not None:
+            values = self._measure("validation", self.prepared.validation)
+            best = self.progress.best
+            if best is None or values["validation_accuracy"] > best["validation_accuracy"]:
+                self.progress.best = {"step": self.step, **values}
+                self._save(self.best_checkpoint)
+        self._record({**values, **board.feedback_curves(self.model)}, end_of_epoch=True)
+        self.progress.recorded = True
+
+    def _record(self, values, end_of_epoch=False):
+        epoch = -(-self.step // self.prepared.steps_per_epoch)
+        learned = {name: float(value) for name, value in self.model.get_metrics_result().items()}
+        # The rate of the step just taken.
+        learned["learning_rate"] = float(self.prepared.schedule(self.step - 1))
+        values = {**learned, **values}
+        step, seconds = self.clock
+        self.clock = self.step, self.progress.seconds
+        images = (self.step - step) * self.experiment.batch_size
+        speed = images / max(self.progress.seconds - seconds, 1e-9)
+        self.records.add(self.step, epoch, values, {"images_per_second": speed})
+        if end_of_epoch:
+            validated = values.get("validation_accuracy")
+            self.tell(
+                f"epoch {epoch:>3}/{self.experiment.epochs}, step {self.step:,}: "
+                f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}"
+                + ("" if validated is None else f", validation {validated:.2%}")
+                + f", {speed:,.0f} images/s"
+            )
+
+    def _save(self, checkpoints):
+        arrays = snapshot(self.variables, self.prepared.strategy)
+        for array in arrays.values():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise Diverged(
+                    f"A weight is no finite number at step {self.step}; {self._advice()}"
+                )
+        checkpoints.save(self.step, arrays, dataclasses.asdict(self.progress))
+
+    def _advice(self):
+        return (
+            f"the last good checkpoint is kept in {self.path}. A lower --learning_rate may help; "
+            "give it with another --workdir."
+        )
+
+    def _measure(self, name, split):
+        measures = self.loop.evaluate(split, self.signals.heed)
+        return {f"{name}_{key}": value for key, value in measures.items()}
+
+    def summarize(self):
+        """Test the final weights and the best ones, write summary.json and return it."""
+        test = self._measure("test", self.prepared.dataset.test)
+        final = read(self.path)[-1]
+        summary = {
+            **test,
+            **{name: final[name] for name in _LEARNING[1:] if name in final},
+            "best": self._test_best(test),
+            "steps": self.step,
+            "epochs": self.experiment.epochs,
+            "resumed_at_steps": [start["step"] for start in self.starts[1:]],
+            "weight_angles": metrics.weight_angles(self.model),
+            "sign_agreement": metrics.sign_agreement(self.model),
+            "seconds_per_step": self.progress.seconds_per_step,
+            "seconds": self.progress.seconds,
+        }
+        folder.save_json(self.path / "summary.json", summary)
+        return folder.read_json(self.path / "summary.json")
+
+    def _test_best(self, test):
+        """Return the measures at the step that validation chose; the model stays as it is."""
+        best = self.progress.best
+        if best is None or best["step"] == self.step:
+            return best and {**best, **test}
+        saved = self.best_checkpoint.latest(self.tell)
+        if saved is None or saved[0] != best["step"]:
+            self.tell(f"The weights of the best step, {best['step']:,}, are lost: not tested.")
+            return best
+        strategy = self.prepared.strategy
+        final = snapshot(self.variables, strategy)
+        restore(self.variables, strategy, saved[1])
+        tested = self._measure("test", self.prepared.dataset.test)
+        restore(self.variables, strategy, final)
+        return {**best, **tested}

@@ -1,0 +1,123 @@
+"""Where an epoch's time goes, and what the training loop costs over plain `fit`.
+
+LeNet on Fashion-MNIST (60,000 images resized to 32×32). In one process, an epoch of each in turn:
+
+- fit: plain `model.fit` on the same batches, with as many steps per execution as the loop takes
+  per call;
+- loop: the compiled steps of `tfbio.training`, and nothing else;
+- training: the whole of it, with records and checkpoints at their default intervals;
+- input: the same batches read and thrown away;
+- steps: as many steps on one batch that stays in memory.
+"""
+
+import pathlib
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+from benchmarks import common
+from tfbio import training
+from tfbio.training.loop import Loop
+from tfbio.training.signals import Signals
+from tfbio.training.train import Training
+from trainers import cli
+
+RULE = flags.DEFINE_string("rule", "sign_symmetry", "The learning rule.")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "The folder of Fashion-MNIST; empty: usual places.")
+ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed epochs of each.", lower_bound=1)
+for name in ("rule", "data_dir", "rounds"):
+    flags.FLAGS.register_key_flag_for_module("benchmarks.epoch_time", flags.FLAGS[name])
+
+
+def main():
+    """Run the command line."""
+    cli.run(_main)
+
+
+def _main(_):
+    with tempfile.TemporaryDirectory() as workdir, cli.errors_in_one_line():
+        experiment = training.Experiment(
+            dataset="fashion_mnist",
+            data_dir=DATA_DIR.value,
+            image_size=32,
+            model="lenet",
+            rule=RULE.value,
+            validation_fraction=0.0,
+            learning_rate=0.01,
+            epochs=ROUNDS.value + 1,
+            workdir=workdir,
+        )
+        seconds = measure(variants(experiment), ROUNDS.value)
+        steps = training.prepare(experiment).steps_per_epoch
+    print(common.machine())
+    rows = []
+    for name, taken in seconds.items():
+        ratio = np.median(taken / seconds["fit"])
+        milliseconds = 1000 * np.median(taken) / steps
+        rows.append([name, f"{np.median(taken):.2f}", f"{milliseconds:.2f}", f"{ratio:.3f}"])
+    common.report(
+        f"An epoch of LeNet on Fashion-MNIST, batch {experiment.batch_size},\n"
+        f"{RULE.value}, {ROUNDS.value} rounds",
+        ["", "median s", "ms a step", "over fit"],
+        rows,
+        common.CSV.value,
+    )
+
+
+def variants(experiment):
+    """Return a dict from name to a function of the round, from 0, that does one epoch's work."""
+    for_fit, for_loop, for_training = (training.prepare(experiment) for _ in range(3))
+    steps = for_fit.steps_per_epoch
+    for_fit.model.compile(
+        for_fit.model.optimizer,
+        for_fit.model.loss,
+        metrics=["accuracy"],
+        steps_per_execution=experiment.steps_per_call,
+        jit_compile=False,
+    )
+    loop, resident = Loop(for_loop), Loop(for_loop)
+    batch = next(iter(for_loop.epoch(0, 0)))
+    run = Training(for_training, pathlib.Path(experiment.workdir), print, Signals())
+
+    def fit(index):
+        for_fit.model.fit(for_fit.epoch(index, 0), epochs=1, shuffle=False, verbose=0)
+
+    def steps_of(loop, batches):
+        for_loop.model.reset_metrics()
+        left = steps
+        while left:
+            taken, _ = loop.train(batches, min(left, experiment.steps_per_call))
+            left -= taken
+
+    def read(index):
+        for _ in for_loop.epoch(index, 0):
+            pass
+
+    return {
+        "fit": fit,
+        "loop": lambda index: steps_of(loop, iter(for_loop.epoch(index, 0))),
+        "training": lambda index: run.train_epoch(lambda step, total: None),
+        "input": read,
+        "steps": lambda index: steps_of(
+            resident, iter(tf.data.Dataset.from_tensors(batch).repeat())
+        ),
+    }
+
+
+def measure(work, rounds):
+    """Return the seconds of each variant's rounds, after one that compiles."""
+    seconds = {name: [] for name in work}
+    for index in range(rounds + 1):
+        for name, epoch in work.items():
+            begin = time.perf_counter()
+            epoch(index)
+            if index:
+                seconds[name].append(time.perf_counter() - begin)
+    return {name: np.array(taken) for name, taken in seconds.items()}
+
+
+if __name__ == "__main__":
+    main()

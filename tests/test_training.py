@@ -1,0 +1,271 @@
+"""Training: nothing is lost, nothing is written twice, and what cannot go on says so."""
+
+import csv
+import errno
+import json
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import kills
+from tfbio import training
+from tfbio.training import folder, use
+from tfbio.training.checkpoints import Checkpoints
+from tfbio.training.schedules import Schedule
+
+ROOT = pathlib.Path(__file__).parent.parent
+OPTIONS = {**kills.OPTIONS, "epochs": 3}
+
+
+class Cut(BaseException):
+    """Ends a training as abruptly as an exception can."""
+
+
+def train(workdir, cut_at=None, tell=lambda text: None, **changes):
+    """Train; with `cut_at`, end without a word once so many steps are done."""
+
+    def progress(step, total):
+        if cut_at is not None and step >= cut_at:
+            raise Cut
+
+    options = {**OPTIONS, **changes}
+    experiment = training.Experiment(**options, workdir=str(workdir))
+    return training.train_and_evaluate(experiment, tell, progress)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return the folder of a run that ran through."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    train(path)
+    return path
+
+
+def test_a_run_holds_what_it_says(whole):
+    rows = list(csv.DictReader((whole / "metrics.csv").read_text().splitlines()))
+    steps = [int(row["step"]) for row in rows]
+    assert steps == sorted(set(steps))
+    assert steps == [0, 10, 20, 26, 30, 40, 50, 52, 60, 70, 78]
+    ends = [row for row in rows if row["validation_accuracy"]]
+    assert [row["step"] for row in ends] == ["26", "52", "78"]
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["steps"] == 78
+    assert summary["resumed_at_steps"] == []
+    assert summary["validation_accuracy"] == float(ends[-1]["validation_accuracy"])
+    best = max(ends, key=lambda row: float(row["validation_accuracy"]))
+    assert summary["best"]["step"] == int(best["step"])
+    assert summary["best"]["validation_accuracy"] == float(best["validation_accuracy"])
+    assert set(summary["weight_angles"]) == {"conv", "dense", "logits"}
+    assert 0 < summary["seconds_per_step"] < summary["seconds"]
+    for name, degrees in summary["weight_angles"].items():
+        assert float(rows[-1][f"weight_angle/{name}"]) == degrees
+    (start,) = json.loads((whole / "run.json").read_text())["starts"]
+    assert start["versions"]["tensorflow"] == tf.__version__
+    assert folder.read_flags(whole) == training.Experiment(**OPTIONS, workdir=str(whole))
+    assert len(list((whole / "checkpoints").iterdir())) == 2
+
+
+def test_the_schedule_is_the_one_recorded(whole):
+    rows = list(csv.DictReader((whole / "metrics.csv").read_text().splitlines()))
+    for row in rows[1:]:
+        share = (int(row["step"]) - 1) / 78
+        expected = 0.02 * (1 + math.cos(math.pi * share)) / 2
+        assert float(row["learning_rate"]) == pytest.approx(expected, rel=1e-5)
+
+
+@settings(max_examples=6)
+@given(first=st.integers(1, 77), second=st.integers(1, 78))
+def test_a_training_that_was_cut_ends_as_if_it_was_not(whole, tmp_path_factory, first, second):
+    path = tmp_path_factory.mktemp("cut")
+    for cut_at in (first, second):
+        with pytest.raises(Cut):
+            train(path, cut_at)
+    train(path)
+    assert not kills.differences(kills.outcome(whole), kills.outcome(path))
+
+
+def test_killed_processes_end_as_if_they_were_not():
+    assert kills.main(["--kills=3", "--seed=1"]) == 0
+
+
+def test_two_replicas_resume_to_the_bit(tmp_path):
+    options = {"strategy": "mirrored", "epochs": 1}
+    train(tmp_path / "whole", **options)
+    with pytest.raises(Cut):
+        train(tmp_path / "cut", 12, **options)
+    train(tmp_path / "cut", **options)
+    whole, cut = (kills.outcome(tmp_path / name) for name in ("whole", "cut"))
+    assert not kills.differences(whole, cut)
+    assert sum(name.endswith(".1") for name in whole) == sum(name.endswith(".0") for name in whole)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:900] + b"?" + content[901:],
+        lambda content: b"",
+    ],
+    ids=["cut short", "one byte", "empty"],
+)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, tmp_path, damage):
+    with pytest.raises(Cut):
+        train(tmp_path, 60)
+    newest = max((tmp_path / "checkpoints").iterdir())
+    newest.write_bytes(damage(newest.read_bytes()))
+    told = []
+    train(tmp_path, tell=told.append)
+    assert "damaged; falling back to the one before" in told[0]
+    assert "Going on from step 49 of 78" in told[1]
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+def test_without_any_good_checkpoint_a_run_begins_again(whole, tmp_path):
+    with pytest.raises(Cut):
+        train(tmp_path, 30)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.write_bytes(b"nothing")
+    train(tmp_path)
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_end_the_command(whole, tmp_path, number):
+    flags = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    command = [sys.executable, "-m", "trainers.classify", *flags, f"--workdir={tmp_path}"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not list(tmp_path.glob("checkpoints/step-*")):
+        pass
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Saved at step" in output
+    assert "Traceback" not in errors
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Going on from step" in again.stdout
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+def test_a_second_process_is_refused(tmp_path):
+    with folder.locked(tmp_path):
+        command = [sys.executable, "-m", "trainers.classify", f"--workdir={tmp_path}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"in use by another process (process {os.getpid()} on " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_other_options_are_refused_and_harmless_ones_are_not(whole):
+    before = (whole / "summary.json").read_bytes()
+    with pytest.raises(ValueError, match=r"other options: --learning_rate=0.02, now 0.1"):
+        train(whole, learning_rate=0.1)
+    finished = train(whole, checkpoint_every=9, keep_checkpoints=5, rule="brsf()")
+    assert finished == json.loads(before)
+
+
+def test_a_folder_of_someone_elses_is_left_alone(tmp_path):
+    (tmp_path / "metrics.csv").write_text("mine")
+    with pytest.raises(ValueError, match="so it is not a run's folder"):
+        train(tmp_path)
+    assert (tmp_path / "metrics.csv").read_text() == "mine"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_the_step(tmp_path):
+    with pytest.raises(training.Diverged, match=r"at step \d+;") as error:
+        train(tmp_path, learning_rate=1e30, schedule="constant", checkpoint_every=1)
+    step = int(str(error.value).split("at step ")[1].split(";")[0])
+    saved = Checkpoints(tmp_path / "checkpoints", keep=2).latest()
+    assert saved is None or saved[0] < step
+    for array in saved[1].values() if saved else ():
+        assert np.isfinite(array).all()
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_full_disk_harms_nothing(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, {"w": np.ones(3)}, {})
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(2, {"w": np.zeros(3)}, {})
+    assert len(list(tmp_path.iterdir())) == 1
+    step, arrays, _ = checkpoints.latest()
+    assert step == 1
+    assert arrays["w"].tolist() == [1, 1, 1]
+
+
+def test_without_validation_there_is_no_best(tmp_path):
+    summary = train(tmp_path, validation_fraction=0.0, epochs=1)
+    assert summary["best"] is None
+    assert "validation_accuracy" not in summary
+    assert not list((tmp_path / "best").iterdir())
+
+
+def test_a_finished_run_can_be_measured_again(whole):
+    experiment = folder.read_flags(whole)
+    summary = json.loads((whole / "summary.json").read_text())
+    last = use.evaluate(experiment)
+    assert last == {
+        "step": 78,
+        **{name: summary[name] for name in last if name.startswith(("test", "validation"))},
+    }
+    best = use.evaluate(experiment, "best")
+    assert best == {name: summary["best"][name] for name in best}
+
+
+def test_a_finished_run_predicts_and_exports(whole, tmp_path):
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    for index in range(40):
+        image = np.uint8(images[index].reshape(8, 8, 1) * 255 / 16)
+        keras.utils.save_img(tmp_path / f"{index:03d}.png", image, scale=False)
+    experiment = folder.read_flags(whole)
+    assert use.predict(experiment, tmp_path, tmp_path / "table.csv") == 40
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    right = np.mean([int(row["class"]) == labels[i] for i, row in enumerate(rows)])
+    assert right > 0.7
+    assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
+    use.export(experiment, tmp_path / "export")
+    model = keras.models.load_model(tmp_path / "export" / "model.keras")
+    assert model.get_layer("conv").rule.alias == "brsf"
+    served = tf.saved_model.load(tmp_path / "export" / "saved_model")
+    x = np.float32(images[:3].reshape(3, 8, 8, 1) / 16)
+    np.testing.assert_allclose(served.serve(x), model(x, training=False), atol=1e-6)
+
+
+SCHEDULES = [
+    (Schedule(0.1, "constant", 100), lambda t: 0.1),
+    (Schedule(0.1, "constant", 100, warmup_steps=10), lambda t: 0.1 * min(1, (t + 1) / 10)),
+    (
+        Schedule(0.1, "step", 100, milestones=(50, 75)),
+        lambda t: 0.1 if t < 50 else 0.01 if t < 75 else 0.001,
+    ),
+    (
+        Schedule(0.2, "cosine", 100, warmup_steps=20),
+        lambda t: 0.2 * (t + 1) / 20 if t < 20 else 0.1 * (1 + math.cos(math.pi * (t - 20) / 80)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("schedule", "oracle"), SCHEDULES, ids=str)
+def test_schedules(schedule, oracle):
+    again = Schedule.from_config(schedule.get_config())
+    for step in (0, 1, 9, 10, 19, 20, 49, 50, 74, 75, 99):
+        assert float(schedule(step)) == pytest.approx(oracle(step), rel=1e-5, abs=1e-9)
+        assert float(again(tf.constant(step))) == float(schedule(step))

@@ -1,0 +1,31 @@
+"""Statistics: the mean and standard deviation of a split's pixels, channel by channel."""
+
+import numpy as np
+
+
+def channel_statistics(split):
+    """Return the mean and the standard deviation over all pixels of all images.
+
+    Args:
+        split: A `Split`; each of its images is read once.
+
+    Returns:
+        (mean, std), each a list with a number for every channel. A channel that never varies has
+        standard deviation 1.
+
+    Example:
+        >>> from tfbio import data
+        >>> images = np.array([[[[0.0]]], [[[1.0]]]], "float32")
+        >>> channel_statistics(data.Arrays(images, [0, 1]))
+        ([0.5], [0.5])
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for images, _ in split.batches(256):
+        pixels = images.numpy().astype(np.float64).reshape(-1, split.image_shape[-1])
+        count += len(pixels)
+        total = total + pixels.sum(axis=0)
+        squares = squares + np.square(pixels).sum(axis=0)
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0.0)
+    std = np.where(variance > 1e-12, np.sqrt(variance), 1.0)
+    return mean.tolist(), std.tolist()

@@ -1,0 +1,30 @@
+"""Standardization: a network that first takes its images to mean 0 and standard deviation 1."""
+
+import keras
+
+
+def standardized(model, mean, std):
+    """Return the network with ``(x − mean)/std``, channel by channel, before it.
+
+    Args:
+        model: A `keras.Model` from images; its layers are used, not copied.
+        mean: A number for every channel.
+        std: A number for every channel.
+
+    Returns:
+        A `keras.Model` of the same name. A sequential model stays one, with the same layers after
+        the new one; any other becomes one layer of the model that is returned.
+
+    Example:
+        >>> import numpy as np
+        >>> inner = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
+        >>> float(standardized(inner, [1.0], [0.5])(np.full((1, 2, 2, 1), 2.0))[0, 0])
+        2.0
+    """
+    variance = [value**2 for value in std]
+    layer = keras.layers.Normalization(mean=list(mean), variance=variance, name="standardize")
+    shape = model.input_shape[1:]
+    if isinstance(model, keras.Sequential):
+        return keras.Sequential([keras.Input(shape), layer, *model.layers], name=model.name)
+    images = keras.Input(shape, name="images")
+    return keras.Model(images, model(layer(images)), name=f"standardized_{model.name}")

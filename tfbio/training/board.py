@@ -1,0 +1,88 @@
+"""The board: what TensorBoard shows beside the curves, and which curves share a chart."""
+
+import dataclasses
+
+from tfbio import metrics
+from tfbio.training.preparation import slug
+
+
+def feedback_curves(model):
+    """Return what there is to say of every kernel's feedback, by TensorBoard's tags.
+
+    Args:
+        model: A model with feedback layers.
+
+    Returns:
+        A dict of `weight_angle/<layer>` in degrees and `sign_agreement/<layer>`.
+
+    Example:
+        >>> import keras, tfbio
+        >>> layer = tfbio.layers.FeedbackDense(2, rule="backprop", name="out")
+        >>> feedback_curves(keras.Sequential([keras.Input((2,)), layer]))
+        {'weight_angle/out': 0.0, 'sign_agreement/out': 1.0}
+    """
+    angles, signs = metrics.weight_angles(model), metrics.sign_agreement(model)
+    return {
+        **{f"weight_angle/{name}": value for name, value in angles.items()},
+        **{f"sign_agreement/{name}": value for name, value in signs.items()},
+    }
+
+
+def descriptions(experiment):
+    """Return the summaries that describe a run: charts, options as text, hyper-parameters.
+
+    Args:
+        experiment: An `Experiment`.
+
+    Returns:
+        A list of serialized `Summary` protocol buffers, for
+        `tf.summary.experimental.write_raw_pb`.
+
+    Example:
+        >>> from tfbio.training import Experiment
+        >>> len(descriptions(Experiment()))
+        3
+    """
+    from tensorboard.plugins.hparams import api as hparams
+    from tensorboard.plugins.text import summary as text
+
+    options = dataclasses.asdict(experiment)
+    rows = "\n".join(f"| {name} | `{value}` |" for name, value in options.items() if value != "")
+    table = f"| option | value |\n|---|---|\n{rows}"
+    varied = {**options, "rule": slug(experiment.rule)}
+    for name in ("workdir", "data_dir", "published"):
+        del varied[name]
+    return [
+        _layout().SerializeToString(),
+        text.pb("options", table).SerializeToString(),
+        hparams.hparams_pb(varied, trial_id=experiment.workdir).SerializeToString(),
+    ]
+
+
+def _layout():
+    """Return the layout of the Custom Scalars page: all layers on one chart."""
+    from tensorboard.plugins.custom_scalar import layout_pb2, summary
+
+    def chart(title, *tags):
+        lines = layout_pb2.MultilineChartContent(tag=tags)
+        return layout_pb2.Chart(title=title, multiline=lines)
+
+    learning = [
+        chart("Accuracy", "^accuracy$", "^validation_accuracy$"),
+        chart("Loss", "^loss$", "^validation_loss$"),
+        chart("Learning rate", "^learning_rate$"),
+        chart("Images per second", "^images_per_second$"),
+    ]
+    feedback = [
+        chart("Angle between W and B, degrees, every layer", "^weight_angle/"),
+        chart("Share of equal signs of W and B, every layer", "^sign_agreement/"),
+    ]
+    category = layout_pb2.Category
+    return summary.pb(
+        layout_pb2.Layout(
+            category=[
+                category(title="Learning", chart=learning),
+                category(title="Feedback", chart=feedback),
+            ]
+        )
+    )

@@ -1,0 +1,187 @@
+"""Checkpoints: a training's whole state in one file, written at once or not at all."""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import re
+
+import numpy as np
+
+_NAME = re.compile(r"step-(\d{9,})-([0-9a-f]{16})\.npz")
+
+
+def snapshot(variables, strategy):
+    """Return the values of variables, those of every replica where replicas differ.
+
+    Args:
+        variables: A list of `keras.Variable`.
+        strategy: The `tf.distribute.Strategy` that they live under.
+
+    Returns:
+        A dict from place in the list, and replica, to array.
+
+    Example:
+        >>> import keras, tensorflow as tf
+        >>> snapshot([keras.Variable(1.5)], tf.distribute.get_strategy())
+        {'00000.0': array(1.5, dtype=float32)}
+    """
+    return {key: each.numpy() for key, each in _components(variables, strategy)}
+
+
+def restore(variables, strategy, arrays):
+    """Give variables the values of a `snapshot`.
+
+    Args:
+        variables: The same list, of a model made in the same way.
+        strategy: The strategy.
+        arrays: What `snapshot` returned.
+
+    Raises:
+        ValueError: If the arrays are not those of these variables.
+
+    Example:
+        >>> import keras, tensorflow as tf
+        >>> variable = keras.Variable(0.0)
+        >>> restore([variable], tf.distribute.get_strategy(), {"00000.0": np.float32(1.5)})
+        >>> float(variable)
+        1.5
+    """
+    components = dict(_components(variables, strategy))
+    stated = {key: (tuple(v.shape), v.dtype.as_numpy_dtype) for key, v in components.items()}
+    given = {key: (array.shape, array.dtype.type) for key, array in arrays.items()}
+    if stated != given:
+        odd = sorted(key for key in stated | given if stated.get(key) != given.get(key))
+        raise ValueError(
+            f"The checkpoint does not fit the model and optimizer: {len(odd)} of their "
+            f"{len(stated)} variables differ in shape or type, the first at place {odd[0]}."
+        )
+    for key, component in components.items():
+        component.assign(arrays[key])
+
+
+def _components(variables, strategy):
+    """Yield (key, tf.Variable): each replica's, as mirrored ones may be assigned one by one."""
+    for index, variable in enumerate(variables):
+        for replica, each in enumerate(strategy.experimental_local_results(variable.value)):
+            yield f"{index:05d}.{replica}", each
+
+
+class Checkpoints:
+    """The newest checkpoints of one folder.
+
+    A checkpoint is one `.npz` file of arrays and of the training's progress, with the step and a
+    digest of the content in its name. It is written beside, flushed to the disk and renamed, so
+    that a name always stands for a whole file; whatever happens to the file later, the digest
+    tells.
+
+    Args:
+        folder: Where they are; made if need be.
+        keep: How many to keep.
+
+    Example:
+        >>> import tempfile
+        >>> checkpoints = Checkpoints(tempfile.mkdtemp(), keep=1)
+        >>> for step in (10, 20):
+        ...     _ = checkpoints.save(step, {"w": np.ones(2)}, {"best": None})
+        >>> step, arrays, progress = checkpoints.latest()
+        >>> step, arrays["w"], progress
+        (20, array([1., 1.]), {'best': None})
+    """
+
+    def __init__(self, folder, keep):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.keep = keep
+
+    def save(self, step, arrays, progress):
+        """Write one checkpoint, then remove the oldest beyond `keep`.
+
+        Args:
+            step: The number of steps done.
+            arrays: A dict from name to array.
+            progress: What else there is to know, for JSON.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            OSError: If it cannot be written; the older ones are then all still there.
+        """
+        buffer = io.BytesIO()
+        text = json.dumps(progress).encode()
+        np.savez(buffer, progress=np.frombuffer(text, np.uint8), **arrays)
+        content = buffer.getbuffer()
+        path = self.folder / f"step-{step:09d}-{_digest(content)}.npz"
+        write(path, content)
+        # The one just written counts as newest, even after a fall-back to an older step.
+        others = [old for old in self._paths() if old != path]
+        for old in others[self.keep - 1 :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def latest(self, tell=print):
+        """Return the newest checkpoint that is whole.
+
+        Args:
+            tell: Called with a line of text for every damaged file that is passed over.
+
+        Returns:
+            (step, arrays, progress), or None if there is none.
+        """
+        for path in self._paths():
+            content = path.read_bytes()
+            step, digest = _NAME.fullmatch(path.name).groups()
+            if _digest(content) == digest:
+                with np.load(io.BytesIO(content)) as archive:
+                    arrays = dict(archive)
+                return int(step), arrays, json.loads(arrays.pop("progress").tobytes())
+            tell(f"Checkpoint {path} is damaged; falling back to the one before.")
+            # Out of the way, or it would pass for the newest again and again.
+            path.rename(path.with_suffix(".damaged"))
+        return None
+
+    def _paths(self):
+        """Return the checkpoints' paths, newest first."""
+        named = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(named, key=lambda path: int(_NAME.fullmatch(path.name)[1]), reverse=True)
+
+
+def write(path, content):
+    """Write a file so that it is there whole, or as it was before.
+
+    Args:
+        path: The file.
+        content: Its bytes.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "a.txt")
+        >>> write(path, b"whole")
+        >>> path.read_text()
+        'whole'
+    """
+    path = pathlib.Path(path)
+    beside = path.with_name(path.name + ".writing")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too
+    finally:
+        os.close(folder)
+
+
+def _digest(content):
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

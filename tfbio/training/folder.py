@@ -1,0 +1,303 @@
+"""The run's folder: one process at a time, with what was run, by which code, on what."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfbio.training.checkpoints import write
+from tfbio.training.experiment import Experiment, differences
+from tfbio.version import __version__
+
+
+@contextlib.contextmanager
+def locked(workdir):
+    """Hold a run's folder for this process; made if need be.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+
+    Args:
+        workdir: The folder.
+
+    Raises:
+        OSError: If the folder cannot be written.
+        ValueError: If another process has it.
+
+    Example:
+        >>> import tempfile
+        >>> with locked(tempfile.mkdtemp()) as folder:
+        ...     folder.is_dir()
+        True
+    """
+    folder = pathlib.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ValueError(
+                f"--workdir={workdir} is in use by another process ({file.read().strip()}). Wait "
+                "for it, or give another folder."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield folder
+
+
+def flagfile(experiment):
+    """Return an experiment as the text of a flagfile.
+
+    Args:
+        experiment: An `Experiment`.
+
+    Returns:
+        A line for every option.
+
+    Example:
+        >>> print(flagfile(Experiment())[:40])
+        --dataset=digits
+        --data_dir=
+        --nodownload
+    """
+    lines = []
+    for field in dataclasses.fields(experiment):
+        value = getattr(experiment, field.name)
+        if isinstance(value, bool):
+            lines.append(f"--{field.name}" if value else f"--no{field.name}")
+        else:
+            lines.append(f"--{field.name}={value}")
+    return "\n".join(lines) + "\n"
+
+
+def read_flags(workdir):
+    """Return the experiment that a run's folder holds.
+
+    Args:
+        workdir: The folder.
+
+    Returns:
+        The `Experiment`, or None if the folder holds no run.
+
+    Raises:
+        ValueError: If its flags.cfg cannot be understood.
+
+    Example:
+        >>> read_flags("no/such/folder") is None
+        True
+    """
+    path = pathlib.Path(workdir, "flags.cfg")
+    if not path.exists():
+        return None
+    fields = {field.name: field for field in dataclasses.fields(Experiment)}
+    options = {}
+    for line in path.read_text().splitlines():
+        name, equals, text = line.removeprefix("--").partition("=")
+        if equals and name in fields and line.startswith("--"):
+            options[name] = fields[name].type(text)
+        elif name.removeprefix("no") in fields:
+            options[name.removeprefix("no")] = not name.startswith("no")
+        else:
+            raise ValueError(f"{path} is not a run's flags: it has the line {line!r}.")
+    return Experiment(**options)
+
+
+def check(folder, experiment):
+    """See that a folder is this experiment's, or free to become it.
+
+    Args:
+        folder: The folder.
+        experiment: The `Experiment`.
+
+    Raises:
+        ValueError: If the folder is another run's, or holds files of the same names.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> claim(folder, Experiment(), {"class_names": ["zero", "one"]})
+        >>> check(folder, Experiment(epochs=3))
+        Traceback (most recent call last):
+        ...
+        ValueError: --workdir=... holds a run with other options: --epochs=30, now 3. Give...
+    """
+    folder = pathlib.Path(folder)
+    before = read_flags(folder)
+    if before is None:
+        strange = [name for name in ("metrics.csv", "summary.json") if (folder / name).exists()]
+        if strange:
+            raise ValueError(
+                f"--workdir={folder} has {strange[0]} but no flags.cfg, so it is not a run's "
+                "folder. Give a new or empty one."
+            )
+        return
+    odd = differences(before, experiment)
+    if odd:
+        listed = "; ".join(f"--{name}={a}, now {b}" for name, (a, b) in odd.items())
+        raise ValueError(
+            f"--workdir={folder} holds a run with other options: {listed}. Give another folder, "
+            f"or the same options (--flagfile={folder / 'flags.cfg'})."
+        )
+
+
+def claim(folder, experiment, facts):
+    """Write an experiment's options, and the facts on its data, to a folder that has none yet.
+
+    Args:
+        folder: The folder, held by `locked` and found good by `check`.
+        experiment: The `Experiment`, for flags.cfg.
+        facts: A dict for data.json.
+
+    Raises:
+        OSError: If they cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> claim(folder, Experiment(epochs=3), {"class_names": ["zero", "one"]})
+        >>> read_flags(folder).epochs
+        3
+    """
+    path = pathlib.Path(folder, "flags.cfg")
+    if not path.exists():
+        save_json(path.with_name("data.json"), facts)
+        write(path, flagfile(experiment).encode())
+
+
+def note_start(folder, step):
+    """Add this start to a run's run.json.
+
+    Args:
+        folder: The run's folder.
+        step: The step it goes on from; None where it begins, which forgets all earlier starts.
+
+    Returns:
+        The list of the run's starts, each with its "step", time, command, versions, git commit
+        and machine.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> _ = note_start(folder, None)
+        >>> [start["step"] for start in note_start(folder, 42)]
+        [0, 42]
+    """
+    path = pathlib.Path(folder, "run.json")
+    starts = [] if step is None else (read_json(path) or {"starts": []})["starts"]
+    starts.append({"step": step or 0, **circumstances()})
+    save_json(path, {"starts": starts})
+    return starts
+
+
+def read_json(path):
+    """Return what a JSON file holds, or None if there is no such file.
+
+    Raises:
+        ValueError: If it is no JSON.
+
+    Example:
+        >>> read_json("no/such/file") is None
+        True
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+
+
+def circumstances():
+    """Return versions, the project's git commit and the machine, for JSON.
+
+    Example:
+        >>> sorted(circumstances())
+        ['command', 'git', 'machine', 'time', 'versions']
+    """
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "versions": {
+            "tfbio": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "git": _git(),
+        "machine": {
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "cpus": os.cpu_count(),
+            "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
+        },
+    }
+
+
+def save_json(path, document):
+    """Write JSON to a file, whole or not at all, with null for what is no finite number.
+
+    Args:
+        path: The file.
+        document: What to write.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "a.json")
+        >>> save_json(path, {"angle": float("nan")})
+        >>> json.loads(path.read_text())
+        {'angle': None}
+    """
+    text = json.dumps(_without_nan(document), indent=1, allow_nan=False)
+    write(path, (text + "\n").encode())
+
+
+def _without_nan(value):
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _git():
+    """Return the commit of the code that runs, and whether it was changed since; None outside."""
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _command(root, "git", "rev-parse", "HEAD")
+        changed = bool(_command(root, "git", "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "changed": changed}
+
+
+def _command(root, *words):
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def _processor():
+    path = pathlib.Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

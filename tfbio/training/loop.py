@@ -1,0 +1,101 @@
+"""The loop: compiled steps of training and evaluation, the same under every strategy."""
+
+import keras
+import tensorflow as tf
+
+
+class Loop:
+    """Compiled functions that train and evaluate what `prepare` made.
+
+    A training step is the model's own `train_step`, as in `fit`, so that a model that overrides it
+    is trained as it wants to be.
+
+    Args:
+        prepared: A `Prepared`.
+
+    Example:
+        >>> from tfbio.training import Experiment, prepare
+        >>> prepared = prepare(Experiment(rule="bp"))
+        >>> loop = Loop(prepared)
+        >>> loop.train(iter(prepared.epoch(0, start=0)), steps=2)
+        (2, True)
+        >>> sorted(loop.evaluate(prepared.validation))
+        ['accuracy', 'loss']
+    """
+
+    def __init__(self, prepared):
+        self._prepared = prepared
+        self._train = _training(prepared)
+        self._evaluate = _evaluation(prepared)
+
+    def train(self, iterator, steps):
+        """Take steps, stopping after one whose loss is no finite number.
+
+        Args:
+            iterator: Of an epoch's batches.
+            steps: How many.
+
+        Returns:
+            (steps taken, whether the loss is finite).
+        """
+        taken, finite = self._train(iterator, tf.constant(steps, tf.int64))
+        return int(taken), bool(finite)
+
+    def evaluate(self, split, heed=lambda: None):
+        """Return the mean loss and the top-1 accuracy over a split.
+
+        Args:
+            split: A `tfbio.data.Split`.
+            heed: Called before each batch; what it raises ends the evaluation.
+
+        Returns:
+            A dict of "loss" and "accuracy".
+        """
+        loss = correct = count = 0.0  # Python's floats have the precision for the sums
+        for batch in self._prepared.all_of(split):
+            heed()
+            sums = self._evaluate(batch)
+            loss, correct, count = (
+                total + float(part)
+                for total, part in zip((loss, correct, count), sums, strict=True)
+            )
+        return {"loss": loss / count, "accuracy": correct / count}
+
+
+def _training(prepared):
+    strategy, model = prepared.strategy, prepared.model
+    step = tf.function(model.train_step, jit_compile=prepared.experiment.jit)
+
+    @tf.function(reduce_retracing=True)
+    def train(iterator, steps):
+        taken = tf.constant(0, tf.int64)
+        finite = tf.constant(True)
+        while finite and taken < steps:
+            logs = strategy.run(step, args=(next(iterator),))
+            # The running mean of an epoch: once it is not finite, it stays so.
+            loss = strategy.reduce("sum", logs["loss"], axis=None)
+            finite = tf.math.is_finite(loss)
+            taken += 1
+        return taken, finite
+
+    return train
+
+
+def _evaluation(prepared):
+    strategy, model = prepared.strategy, prepared.model
+
+    def sums(images, labels, weights):
+        logits = tf.cast(model(images, training=False), tf.float32)
+        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        correct = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)
+        sums = [tf.reduce_sum(weights * each) for each in (losses, correct, tf.ones_like(losses))]
+        return tuple(sums)
+
+    step = tf.function(sums, jit_compile=prepared.experiment.jit)
+
+    @tf.function(reduce_retracing=True)
+    def evaluate(batch):
+        parts = strategy.run(step, args=batch)
+        return tuple(strategy.reduce("sum", part, axis=None) for part in parts)
+
+    return evaluate

@@ -1,0 +1,253 @@
+"""Preparation: from an experiment's options to a compiled model under its rule, and its data."""
+
+import contextlib
+import dataclasses
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tfbio import data, models, optimizers, rules
+from tfbio.convert import convert
+from tfbio.training.experiment import Experiment, named
+from tfbio.training.schedules import Schedule
+
+
+class Facts(NamedTuple):
+    """What a network must know of its data.
+
+    Attributes:
+        image_shape: (height, width, channels).
+        class_names: The classes' names in the order of the labels.
+        mean: The mean of every channel over the training images, where they are standardized.
+        std: Their standard deviations, or None like the means.
+    """
+
+    image_shape: tuple
+    class_names: tuple
+    mean: list | None = None
+    std: list | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A compiled model and its data: all that can fail for a wrong option has been done.
+
+    Attributes:
+        experiment: The `Experiment`.
+        strategy: The `tf.distribute.Strategy` that the model lives under.
+        model: The compiled `keras.Model`, under its rule.
+        dataset: The `tfbio.data.Dataset`, with the test split, which selects nothing.
+        train: The `tfbio.data.Split` to train on.
+        validation: The one held out, or None.
+        schedule: The learning rate by step.
+        facts: The `Facts` on the data.
+    """
+
+    experiment: Experiment
+    strategy: tf.distribute.Strategy
+    model: keras.Model
+    dataset: data.Dataset
+    train: data.Split
+    validation: data.Split | None
+    schedule: Schedule
+    facts: Facts
+
+    @property
+    def steps_per_epoch(self):
+        """The optimizer steps in one epoch."""
+        return self.train.steps(self.experiment.batch_size, self.strategy.num_replicas_in_sync)
+
+    def epoch(self, index, start):
+        """Return one epoch's batches, a pure function of the seed, the epoch and the start.
+
+        Args:
+            index: The epoch, from 0.
+            start: How many of its steps to leave out.
+        """
+        batches = self.train.batches(
+            self.experiment.batch_size,
+            order=(self.experiment.seed, index),
+            start=start,
+            augmentation=self.experiment.augmentation,
+            multiple=self.strategy.num_replicas_in_sync,
+        )
+        return self.strategy.experimental_distribute_dataset(batches)
+
+    def all_of(self, split):
+        """Return a split's batches in order, the last one filled up by examples of weight 0."""
+        batches = split.batches(self.experiment.batch_size, pad=True)
+        return self.strategy.experimental_distribute_dataset(batches)
+
+
+def prepare(experiment):
+    """Load the data, build and convert the model, and compile it.
+
+    Sets Keras's, numpy's and Python's global seeds.
+
+    Args:
+        experiment: An `Experiment`.
+
+    Returns:
+        A `Prepared`.
+
+    Raises:
+        ValueError: If options do not fit together or data are damaged; the message says which.
+        OSError: If data cannot be read.
+
+    Example:
+        >>> from tfbio.training import Experiment
+        >>> prepare(Experiment(batch_size=100)).steps_per_epoch
+        13
+    """
+    strategy = _strategy(experiment)
+    dataset = data.load(
+        experiment.dataset, experiment.data_dir, experiment.download, experiment.image_size
+    )
+    train, validation = _hold_out(experiment, dataset.train)
+    steps = train.steps(experiment.batch_size, strategy.num_replicas_in_sync)
+    schedule = _schedule(experiment, steps)
+    facts = Facts(dataset.image_shape, dataset.class_names)
+    if experiment.standardize:
+        facts = Facts(*facts[:2], *data.channel_statistics(train))
+    model = build(experiment, facts, strategy, schedule)
+    return Prepared(experiment, strategy, model, dataset, train, validation, schedule, facts)
+
+
+def build(experiment, facts, strategy, learning_rate):
+    """Build an experiment's network, put it under its rule, and compile it.
+
+    Args:
+        experiment: An `Experiment`.
+        facts: The `Facts` on its data.
+        strategy: The strategy that it is to live under.
+        learning_rate: A number or schedule.
+
+    Returns:
+        A compiled model, whose optimizer and metrics are built.
+
+    Raises:
+        ValueError: If model, weights, rule, overrides and images do not fit together.
+
+    Example:
+        >>> strategy = tf.distribute.get_strategy()
+        >>> facts = Facts((32, 32, 1), ("cat", "dog"))
+        >>> build(Experiment(model="lenet"), facts, strategy, 0.1).name
+        'lenet'
+    """
+    keras.utils.set_random_seed(experiment.seed)
+    with _dtype_policy(experiment.precision), strategy.scope():
+        with named("model"):
+            model = models.build(
+                experiment.model, len(facts.class_names), facts.image_shape, experiment.weights
+            )
+            if facts.mean is not None:
+                model = models.standardized(model, facts.mean, facts.std)
+        with named("rule"):
+            convert(
+                model,
+                experiment.rule,
+                last_layer=experiment.last_layer_rule or None,
+                overrides=experiment.override_rules() or None,
+            )
+        model.compile(
+            _optimizer(experiment, learning_rate, model),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            # The loop compiles; "auto" would mean one thing on a CPU and another on a GPU.
+            jit_compile=False,
+        )
+        # The optimizer's and the metrics' variables, which a checkpoint must find.
+        model.optimizer.build(model.trainable_variables)
+        size = strategy.num_replicas_in_sync
+        images, labels = tf.zeros((size, *facts.image_shape)), tf.zeros((size,), tf.int64)
+        model._symbolic_build(data_batch=(images, labels))
+    return model
+
+
+def _strategy(experiment):
+    if experiment.strategy == "one_device":
+        return tf.distribute.get_strategy()
+    kinds = [kind for kind in ("GPU", "CPU") if tf.config.list_logical_devices(kind)]
+    devices = tf.config.list_logical_devices(kinds[0])
+    strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+    if experiment.batch_size % strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"--batch_size is over all devices and must divide by their number, {len(devices)}. "
+            f"Received: {experiment.batch_size}."
+        )
+    return strategy
+
+
+def _hold_out(experiment, split):
+    """Return (training split, validation split or None)."""
+    fraction = experiment.validation_fraction
+    if not fraction:
+        return split, None
+    return split.hold_out(fraction, experiment.seed)
+
+
+def _schedule(experiment, steps_per_epoch):
+    return Schedule(
+        experiment.learning_rate,
+        experiment.schedule,
+        total_steps=experiment.epochs * steps_per_epoch,
+        warmup_steps=experiment.warmup_epochs * steps_per_epoch,
+        milestones=[epoch * steps_per_epoch for epoch in experiment.milestone_epochs()],
+        factor=experiment.decay_factor,
+    )
+
+
+def _optimizer(experiment, learning_rate, model):
+    e = experiment
+    hidden, last = ("hidden", "all"), ("last", "all")
+    settings = {
+        "batch_manhattan": e.batch_manhattan in hidden,
+        "no_sign_change": e.no_sign_change in hidden,
+    }
+    of_last = {
+        "batch_manhattan": e.batch_manhattan in last,
+        "no_sign_change": e.no_sign_change in last,
+    }
+    scale = (e.last_layer_learning_rate or e.learning_rate) / e.learning_rate
+    last_layer = None
+    if of_last != settings or scale != 1.0:
+        last_layer = optimizers.LastLayer.of(model, learning_rate_scale=scale, **of_last)
+    with named("optimizer"):
+        return optimizers.get(
+            e.optimizer,
+            learning_rate,
+            momentum=e.momentum if e.optimizer in ("sgd", "nesterov") else 0.0,
+            weight_decay=e.weight_decay,
+            last_layer=last_layer,
+            **settings,
+        )
+
+
+@contextlib.contextmanager
+def _dtype_policy(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def slug(text):
+    """Return a rule's text as a folder name: ``sign_symmetry(agreement=0.9)`` by its own repr.
+
+    Args:
+        text: What `tfbio.rules.get` takes.
+
+    Returns:
+        The rule's name, and its options that are not the default.
+
+    Example:
+        >>> slug("usf(agreement=0.9)")
+        'sign_symmetry-agreement=0.9'
+    """
+    rule = rules.get(text)
+    defaults = rule.options()
+    changed = {name: v for name, v in rule.get_config().items() if v != defaults[name]}
+    return "-".join([rule.alias, *(f"{name}={value}" for name, value in changed.items())])

@@ -1,0 +1,55 @@
+"""Signals: a request to end, heeded where the training can save itself."""
+
+import signal
+import threading
+
+
+class Interrupted(Exception):  # noqa: N818
+    """A signal ended the training, whose state is saved.
+
+    Attributes:
+        signal: The signal's number.
+    """
+
+    def __init__(self, number):
+        super().__init__(f"Ended by {signal.Signals(number).name}.")
+        self.signal = number
+
+
+class Signals:
+    """A context in which SIGTERM and SIGINT are kept until `heed` is called.
+
+    A second one of the kind does what it would have done without us. Outside of the main thread,
+    where Python hears no signals, the context does nothing.
+
+    Example:
+        >>> with Signals() as signals:
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     signals.heed()
+        Traceback (most recent call last):
+        ...
+        tfbio.training.signals.Interrupted: Ended by SIGTERM.
+    """
+
+    def __init__(self):
+        self._received = None
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._keep)
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _keep(self, number, frame):
+        self._received = number
+        signal.signal(number, self._before[number])
+
+    def heed(self):
+        """Raise `Interrupted` if a signal has come."""
+        if self._received is not None:
+            raise Interrupted(self._received)

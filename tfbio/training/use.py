@@ -1,0 +1,124 @@
+"""Use: what a run's folder is good for once it is trained: measure, predict, export."""
+
+import csv
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from tfbio import data
+from tfbio.training import folder, preparation
+from tfbio.training.checkpoints import Checkpoints, restore
+from tfbio.training.loop import Loop
+from tfbio.training.train import state_variables
+
+CHECKPOINTS = ("last", "best")
+
+
+def evaluate(experiment, checkpoint="last", tell=print):
+    """Measure a run's weights on its validation and test splits, as its training does.
+
+    Args:
+        experiment: The `Experiment`; its workdir holds the run.
+        checkpoint: "last", or "best" by validation.
+        tell: Called with lines of text.
+
+    Returns:
+        A dict of "step", "test_accuracy", "test_loss" and, where there is a validation split,
+        "validation_accuracy" and "validation_loss".
+
+    Raises:
+        ValueError: If the folder holds no such run or checkpoint, or options do not fit.
+        OSError: If data cannot be read.
+    """
+    step, arrays = _load(experiment, checkpoint, tell)
+    prepared = preparation.prepare(experiment)
+    restore(state_variables(prepared.model), prepared.strategy, arrays)
+    loop = Loop(prepared)
+    found = {"step": step}
+    for name, split in (("validation", prepared.validation), ("test", prepared.dataset.test)):
+        if split is not None:
+            found |= {f"{name}_{key}": value for key, value in loop.evaluate(split).items()}
+    return found
+
+
+def predict(experiment, images, output, checkpoint="last", tell=print):
+    """Classify every image of a folder, and write a table.
+
+    Args:
+        experiment: The `Experiment`; its workdir holds the run. Its dataset is not read.
+        images: A folder of images, searched with the folders below it.
+        output: The CSV file to write: image, class, probability.
+        checkpoint: "last", or "best" by validation.
+        tell: Called with lines of text.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        ValueError: If the folder holds no such run or checkpoint, or no images, or a damaged one.
+        OSError: If files cannot be read or written.
+    """
+    model, facts = _restored(experiment, checkpoint, tell)
+    height, _, channels = facts.image_shape
+    paths, batches = data.images(images, height, channels)
+    rows = []
+    for batch in batches:
+        for probabilities in tf.nn.softmax(tf.cast(model(batch, training=False), tf.float32)):
+            chosen = int(np.argmax(probabilities))
+            path = paths[len(rows)]
+            rows.append((path, facts.class_names[chosen], float(probabilities[chosen])))
+    with pathlib.Path(output).open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("image", "class", "probability"))
+        table.writerows((path, name, f"{probability:.6f}") for path, name, probability in rows)
+    return len(rows)
+
+
+def export(experiment, output, checkpoint="last", tell=print):
+    """Write a run's model for use elsewhere.
+
+    Args:
+        experiment: The `Experiment`; its workdir holds the run. Its dataset is not read.
+        output: The folder to write: `model.keras`, which Keras loads after `import tfbio`, rule
+            and feedback included; `saved_model`, from images of 0 to 1 to logits; and
+            `data.json`, with the classes' names and what was done to the images.
+        checkpoint: "last", or "best" by validation.
+        tell: Called with lines of text.
+
+    Raises:
+        ValueError: If the folder holds no such run or checkpoint, or the model cannot be saved.
+        OSError: If files cannot be read or written.
+    """
+    model, facts = _restored(experiment, checkpoint, tell)
+    path = pathlib.Path(output)
+    path.mkdir(parents=True, exist_ok=True)
+    model.export(str(path / "saved_model"), verbose=False)
+    folder.save_json(path / "data.json", facts._asdict())
+    model.save(path / "model.keras")
+
+
+def _load(experiment, checkpoint, tell):
+    """Return (step, arrays) of a run's checkpoint."""
+    path = pathlib.Path(experiment.workdir)
+    inside = path / {"last": "checkpoints", "best": "best"}[checkpoint]
+    found = Checkpoints(inside, keep=1).latest(tell) if inside.is_dir() else None
+    if found is None:
+        raise ValueError(
+            f"--workdir={path} has no {checkpoint} checkpoint. Give the folder of a run that was "
+            "trained" + (" with validation." if checkpoint == "best" else ".")
+        )
+    folder.check(path, experiment)
+    return found[:2]
+
+
+def _restored(experiment, checkpoint, tell):
+    """Return (model, `Facts` on its data)."""
+    _, arrays = _load(experiment, checkpoint, tell)
+    facts = preparation.Facts(**folder.read_json(pathlib.Path(experiment.workdir, "data.json")))
+    strategy = tf.distribute.get_strategy()
+    model = preparation.build(experiment, facts, strategy, experiment.learning_rate)
+    # Of several replicas, the first: here there is one.
+    first = {key: array for key, array in arrays.items() if key.endswith(".0")}
+    restore(state_variables(model), strategy, first)
+    return model, facts

@@ -1,0 +1,129 @@
+"""Compare learning rules over seeds: train what is missing, print the table, draw the figure.
+
+python -m trainers.compare --rule=backprop,sign_symmetry --seed=0,1,2 --workdir=runs/mine
+
+Runs that are finished are not repeated, runs that were cut go on.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import keras
+from absl import flags
+
+from tfbio import training
+from trainers import cli
+
+LISTS = ("rule", "seed")
+"""The options of which a command line may name several."""
+
+
+def main():
+    """Run the command line."""
+    cli.define(training.Experiment, flags.FLAGS, lists=LISTS)
+    cli.run(run)
+
+
+def run(values):
+    """Compare what the flags say; wrong options are told in one line.
+
+    Args:
+        values: The parsed `absl.flags.FlagValues`.
+    """
+    with cli.errors_in_one_line():
+        chosen = experiments(values)
+    compare(chosen, values.workdir, cli.console())
+
+
+def experiments(values):
+    """Return the experiments in the order to run: all rules of a seed, then the next seed.
+
+    Each one's workdir is a folder of its own in the one given.
+
+    Args:
+        values: The parsed `absl.flags.FlagValues`.
+
+    Returns:
+        A list of `Experiment`.
+
+    Raises:
+        ValueError: If an option is wrong, or a rule or seed is named twice.
+    """
+    options = cli.options(training.Experiment, values)
+    seeds = []
+    for text in cli.split(options["seed"]):
+        if not (text.isascii() and text.isdecimal()):
+            raise ValueError(f"--seed must be integers of 0 or more. Received: {text!r}.")
+        seeds.append(int(text))
+    found = []
+    for seed in seeds:
+        for rule in cli.split(options["rule"]):
+            one = training.Experiment(**{**options, "rule": rule, "seed": seed})
+            folder = pathlib.Path(one.workdir, training.slug(rule), f"seed{seed}")
+            found.append(dataclasses.replace(one, workdir=str(folder)))
+    if len({experiment.workdir for experiment in found}) < len(found):
+        raise ValueError(
+            "--rule and --seed must not name one twice. "
+            f"Received: --rule={options['rule']} --seed={options['seed']}."
+        )
+    return found
+
+
+def compare(chosen, workdir, console):
+    """Train what is missing, and report.
+
+    Args:
+        chosen: The experiments.
+        workdir: The folder for results.json and comparison.png.
+        console: A `rich.console.Console`.
+    """
+    workdir = pathlib.Path(workdir)
+    failures = 0
+    with cli.errors_in_one_line():
+        # Rather now than after an hour of training.
+        for path in (workdir / "results.json", workdir / "comparison.png"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a"):
+                pass
+        runs = []
+        with cli.progress(console) as (tell, bar):
+            for experiment in chosen:
+                name = f"{training.slug(experiment.rule)}, seed {experiment.seed}"
+                try:
+                    training.train_and_evaluate(experiment, lambda text: None, bar(name))
+                except training.Diverged as error:
+                    failures += 1
+                    tell(f"{name}: {error}")
+                    continue
+                finally:
+                    keras.backend.clear_session()
+                runs.append(training.report.load(experiment.workdir))
+                tell(f"{name}: test accuracy {runs[-1].summary['test_accuracy']:.2%}")
+        if runs:
+            results = training.report.by_rule(runs)
+            console.print(training.report.table(results))
+            training.report.save(results, workdir / "results.json")
+            training.report.figure(results, workdir / "comparison.png")
+            _tell_what_there_is(workdir, console)
+    if failures:
+        sys.exit(1)
+
+
+def _tell_what_there_is(workdir, console):
+    trainer = f"{cli.python()} -m trainers.classify"
+    console.print(
+        f"Results:     {workdir / 'results.json'}\n"
+        f"Figure:      {workdir / 'comparison.png'}\n"
+        f"TensorBoard: {cli.python()} -m tensorboard.main --logdir {workdir}\n"
+        f"Try next:    {trainer} --rule='sign_symmetry(agreement=0.8)'\n"
+        f"             {trainer} --rule=backprop,frsf,brsf --seed=0,1,2\n"
+        f"             {trainer} --flagfile=configs/fashion_mnist_lenet.cfg\n"
+        f"             {trainer} --help",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
