@@ -47,11 +47,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         if self.kind == "step":
             # Each rate is computed once in Python, so that it is the decimal number it says.
             count = len(self.milestones) + 1
-            rates = tf.constant([self.learning_rate * self.factor**m for m in range(count)])
-            passed = tf.reduce_sum(
-                tf.cast(step >= tf.constant(self.milestones, tf.int64), tf.int32)
-            )
-            rate = tf.gather(tf.constant(rates, tf.float32), passed)
+            rates = [self.learning_rate * self.factor**m for m in range(count)]
+            passed = step >= tf.constant(self.milestones, tf.int64)
+            index = tf.reduce_sum(tf.cast(passed, tf.int32))
+            rate = tf.gather(tf.constant(rates, tf.float32), index)
         elif self.kind == "cosine":
             length = max(1, self.total_steps - self.warmup_steps)
             share = tf.cast(step - self.warmup_steps, tf.float32) / length

@@ -10,6 +10,7 @@ from tfbio import data
 from tfbio.training import folder, preparation
 from tfbio.training.checkpoints import Checkpoints, restore
 from tfbio.training.loop import Loop
+from tfbio.training.schedules import Schedule
 from tfbio.training.train import state_variables
 
 CHECKPOINTS = ("last", "best")
@@ -117,7 +118,9 @@ def _restored(experiment, checkpoint, tell):
     _, arrays = _load(experiment, checkpoint, tell)
     facts = preparation.Facts(**folder.read_json(pathlib.Path(experiment.workdir, "data.json")))
     strategy = tf.distribute.get_strategy()
-    model = preparation.build(experiment, facts, strategy, experiment.learning_rate)
+    # A number would be a variable of the optimizer, which the checkpoint does not have.
+    schedule = Schedule(experiment.learning_rate, "constant", total_steps=1)
+    model = preparation.build(experiment, facts, strategy, schedule)
     # Of several replicas, the first: here there is one.
     first = {key: array for key, array in arrays.items() if key.endswith(".0")}
     restore(state_variables(model), strategy, first)
