@@ -3,6 +3,8 @@
 from tfbio.data.arrays import Arrays
 from tfbio.data.augmentation import augmentations
 from tfbio.data.datasets import Dataset, load, names
+from tfbio.data.encoded import Encoded, clear_errors
+from tfbio.data.folder import images
 from tfbio.data.pipeline import batches, resize, split
 from tfbio.data.split import Split
 from tfbio.data.statistics import channel_statistics
@@ -10,10 +12,13 @@ from tfbio.data.statistics import channel_statistics
 __all__ = [
     "Arrays",
     "Dataset",
+    "Encoded",
     "Split",
     "augmentations",
     "batches",
     "channel_statistics",
+    "clear_errors",
+    "images",
     "load",
     "names",
     "resize",

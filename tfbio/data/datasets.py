@@ -1,6 +1,5 @@
 """Datasets: images and labels by name, each already split into training and test."""
 
-import difflib
 import logging
 import numbers
 import os
@@ -9,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfbio.data import formats, mnist
+from tfbio.data import cifar, folder, mnist, stl10, svhn, tfds
 from tfbio.data.arrays import Arrays
 from tfbio.data.split import Split
 
@@ -37,25 +36,31 @@ class Dataset(NamedTuple):
         return self.train.image_shape
 
 
-class _Known(NamedTuple):
-    """A dataset whose own files can be read: its formats, where Keras puts them, its classes."""
-
-    formats: tuple[formats.Format, ...]
-    class_names: tuple[str, ...]
-    keras: str = ""
-
-
 _TEN = tuple(map(str, range(10)))
-_KNOWN = {
-    "fashion_mnist": _Known(
-        (mnist.idx_format("FashionMNIST"),),
-        (
-            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        ),
-        keras="fashion-mnist",
+_CLASSES = {
+    "fashion_mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
-    "mnist": _Known((mnist.idx_format("MNIST"), mnist.NPZ), _TEN),
+    "mnist": _TEN,
+    "cifar10": (
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    ),
+    "cifar100": tuple(map(str, range(100))),
+    "svhn_cropped": _TEN,
+    "stl10": (
+        *("airplane", "bird", "car", "cat", "deer"),
+        *("dog", "horse", "monkey", "ship", "truck"),
+    ),
+}
+_FORMATS = {
+    "fashion_mnist": (mnist.idx_format("FashionMNIST"),),
+    "mnist": (mnist.idx_format("MNIST"), mnist.NPZ),
+    "cifar10": cifar.CIFAR10,
+    "cifar100": cifar.CIFAR100,
+    "svhn_cropped": svhn.SVHN,
+    "stl10": stl10.STL10,
 }
 
 
@@ -63,21 +68,24 @@ def names():
     """Return the names that `load` knows.
 
     Example:
-        >>> names()
-        ('digits', 'fashion_mnist', 'mnist')
+        >>> names()[:4]
+        ('digits', 'fashion_mnist', 'mnist', 'cifar10')
     """
-    return ("digits", *_KNOWN)
+    return ("digits", *_FORMATS, "folder")
 
 
 def load(name, data_dir="", download=False, image_size=0):
-    """Load a dataset that is on this machine.
+    """Load a dataset that is on this machine, or if asked, download it.
 
     Args:
         name: "digits", scikit-learn's 1,797 images of 8×8 pixels, of which 360 are the test split,
-            stratified; or one of the other `names()`.
-        data_dir: The folder of the dataset's files. Authoritative where given; otherwise the
-            well-known places are looked through.
-        download: Whether to download what is not there.
+            stratified; "folder", images by class as `tfbio.data.folder.load` says; another of
+            `names()`, as its authors, Keras or torchvision leave it on disk, or prepared by
+            TensorFlow Datasets (TFDS); or any other image classification dataset of TFDS.
+        data_dir: The folder of the dataset's files, or of TFDS's datasets. Authoritative where
+            given; otherwise the well-known places are looked through, then TFDS's own folder.
+        download: Whether to have TFDS download and prepare, in `data_dir` or its own folder, what
+            is not there.
         image_size: Pixels a side to resize to, or 0 to leave the images as they are.
 
     Returns:
@@ -86,7 +94,7 @@ def load(name, data_dir="", download=False, image_size=0):
     Raises:
         ValueError: If an option is out of range, `data_dir` is given where nothing is read, a file
             is damaged or the files do not fit together.
-        OSError: If the files are not where they should be, or cannot be read.
+        OSError: If the files are not where they should be, or cannot be read or downloaded.
 
     Example:
         >>> digits = load("digits", image_size=16)
@@ -96,7 +104,9 @@ def load(name, data_dir="", download=False, image_size=0):
     References:
         Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits"; Xiao, Rasul and
         Vollgraf 2017, "Fashion-MNIST"; LeCun et al. 1998, "Gradient-based learning applied to
-        document recognition".
+        document recognition"; Krizhevsky 2009, "Learning multiple layers of features from tiny
+        images"; Netzer et al. 2011, "Reading digits in natural images with unsupervised feature
+        learning"; Coates, Lee and Ng 2011, "An analysis of single-layer networks".
     """
     if not isinstance(image_size, numbers.Integral) or image_size < 0:
         raise ValueError(
@@ -105,20 +115,28 @@ def load(name, data_dir="", download=False, image_size=0):
         )
     if name == "digits":
         return _digits(data_dir, image_size)
-    if name not in _KNOWN:
-        close = difflib.get_close_matches(str(name), names(), n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"--dataset must be one of {', '.join(names())}. Received: {name!r}.{hint}"
-        )
-    known = _KNOWN[name]
+    if name == "folder":
+        return _dataset(*folder.load(data_dir, image_size))
+    if name not in _FORMATS:
+        tfds.suggest(name, names())
+    missing = data_dir and not pathlib.Path(data_dir).is_dir()
+    # Only a folder that is not there yet can be made for a download.
+    if missing and (pathlib.Path(data_dir).exists() or not download):
+        raise FileNotFoundError(f"--data_dir: no such folder as {str(data_dir)!r}.")
     for place in (data_dir,) if data_dir else _places(name):
-        for layout in known.formats:
-            if folder := layout.find(place):
-                _LOG.info("%s is read from %s", name, folder)
-                train, test = (Arrays(*part, image_size) for part in layout.read(folder))
-                return Dataset(train, test, len(known.class_names), known.class_names)
-    raise FileNotFoundError(_nowhere(name, data_dir))
+        for layout in _FORMATS.get(name, ()):
+            if found := layout.find(place):
+                _LOG.info("%s is read from %s", name, found)
+                parts = (Arrays(*part, image_size) for part in layout.read(found))
+                return _dataset(*parts, _CLASSES[name])
+    parts = tfds.load(name, data_dir, download, image_size, remedy=_remedy(name))
+    if parts is None:
+        raise FileNotFoundError(_nowhere(name, data_dir))
+    return _dataset(*parts)
+
+
+def _dataset(train, test, class_names):
+    return Dataset(train, test, len(class_names), class_names)
 
 
 def _digits(data_dir, image_size):
@@ -135,9 +153,7 @@ def _digits(data_dir, image_size):
     train_x, test_x, train_y, test_y = train_test_split(
         images, digits.target, test_size=360, stratify=digits.target, random_state=0
     )
-    return Dataset(
-        Arrays(train_x, train_y, image_size), Arrays(test_x, test_y, image_size), 10, _TEN
-    )
+    return _dataset(Arrays(train_x, train_y, image_size), Arrays(test_x, test_y, image_size), _TEN)
 
 
 def _places(name):
@@ -148,19 +164,26 @@ def _places(name):
         pathlib.Path("data", name),
         pathlib.Path("data", dashed),
         pathlib.Path("/usr/share/datasets", dashed),  # Debian's package dataset-fashion-mnist
-        keras / _KNOWN[name].keras,
+        keras / dashed,
+        keras,
+    )
+
+
+def _remedy(name):
+    files = " or ".join(layout.files[0] for layout in _FORMATS.get(name, ()))
+    return f"Give --data_dir a folder with {files + ' and so on, or ' if files else ''}{name} " + (
+        "as TensorFlow Datasets prepares it."
     )
 
 
 def _nowhere(name, data_dir):
-    """Return what to say where no format's files are found."""
-    wanted = " or ".join(layout.files[0] for layout in _KNOWN[name].formats)
-    if not data_dir:
-        looked = ", ".join(map(str, _places(name)))
-        return f"--dataset={name} was not found in {looked}. Give --data_dir a folder with {wanted}"
-    folder = pathlib.Path(data_dir)
-    if not folder.is_dir():
-        return f"--data_dir: no such folder as {data_dir!r}."
-    held = sorted(path.name for path in folder.iterdir())
-    listed = ", ".join(held[:5]) + (", …" if len(held) > 5 else "") or "nothing"
-    return f"--data_dir={data_dir} must hold {wanted} and so on. It holds {listed}."
+    """Return what to say where neither a format's files nor a prepared dataset is found."""
+    if data_dir:
+        held = sorted(path.name for path in pathlib.Path(data_dir).iterdir())
+        listed = ", ".join(held[:5]) + (", …" if len(held) > 5 else "") or "nothing"
+        found = f"is not in --data_dir={data_dir}, which holds {listed}."
+    else:
+        places = _places(name) if name in _FORMATS else ()
+        looked = ", ".join(map(str, (*places, "the folder of TensorFlow Datasets")))
+        found = f"was not found in {looked}."
+    return f"--dataset={name} {found} {_remedy(name)} Or download it with --download."

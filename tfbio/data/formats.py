@@ -67,7 +67,7 @@ def one_of(folder, *names):
     raise FileNotFoundError(f"--data_dir: {folder} has no {' or '.join(names)}.")
 
 
-def check(path, images, labels, shape, num_classes):
+def check(path, images, labels, shape, num_classes, first=0):
     """Refuse images and labels that do not fit together, or a dataset.
 
     Args:
@@ -75,10 +75,11 @@ def check(path, images, labels, shape, num_classes):
         images: An array.
         labels: An array.
         shape: What an image's shape must be.
-        num_classes: What the labels must be less than.
+        num_classes: The number of classes.
+        first: What the first class is called in the file.
 
     Returns:
-        images, and labels as int64.
+        images, in C order, and labels as int64, 0 to `num_classes` − 1.
 
     Raises:
         ValueError: If anything does not fit.
@@ -98,9 +99,10 @@ def check(path, images, labels, shape, num_classes):
             f"{path} must hold images of {' × '.join(map(str, shape))}, one or more, and as many "
             f"labels. Received: shapes {images.shape} and {labels.shape}."
         )
-    if labels.min() < 0 or labels.max() >= num_classes:
+    last = first + num_classes - 1
+    if labels.min() < first or labels.max() > last:
         raise ValueError(
-            f"{path} has labels outside the {num_classes} classes, 0 to {num_classes - 1}. "
+            f"{path} has labels outside the {num_classes} classes, {first} to {last}. "
             f"Received: {labels.min()} to {labels.max()}."
         )
-    return images, labels.astype(np.int64)
+    return np.ascontiguousarray(images), labels.astype(np.int64) - first

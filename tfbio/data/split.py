@@ -14,7 +14,7 @@ from tfbio.data import augmentation as augment
 # How a map is run: fast, and in order all the same.
 PARALLEL = MappingProxyType({"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True})
 # The last word of Philox's counter keeps the streams for different purposes apart.
-_ORDER, _AUGMENTATION, _HOLD_OUT = range(3)
+_ORDER, _AUGMENTATION, _HOLD_OUT, _TEST = range(4)
 
 
 def _bits(size, seed, epoch, purpose):
@@ -24,6 +24,32 @@ def _bits(size, seed, epoch, purpose):
     `numpy.random.Generator`: an epoch that is resumed elsewhere must meet the same order.
     """
     return np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, purpose]).random_raw(size)
+
+
+def _permutation(size, seed, epoch, purpose):
+    return np.argsort(_bits(size, seed, epoch, purpose), kind="stable")
+
+
+def fixed_test(labels, fraction):
+    """Return which examples are the test split of a dataset that has none: of each class alike.
+
+    Args:
+        labels: Integers (N,).
+        fraction: The share of each class, rounded.
+
+    Returns:
+        A boolean array (N,), always the same for the same arguments.
+
+    Example:
+        >>> fixed_test(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25)
+        array([ True, False, False, False, False,  True, False, False])
+    """
+    chosen = np.zeros(len(labels), bool)
+    for label in np.unique(labels).tolist():
+        (members,) = np.nonzero(labels == label)
+        order = _permutation(len(members), 0, label, _TEST)
+        chosen[members[order[: round(fraction * len(members))]]] = True
+    return chosen
 
 
 class Split(abc.ABC):
@@ -82,7 +108,7 @@ class Split(abc.ABC):
             raise ValueError(
                 f"--validation_fraction must be 0 or more and less than 1. Received: {fraction!r}."
             )
-        order = np.argsort(_bits(self.size, *_checked((seed, 0)), _HOLD_OUT), kind="stable")
+        order = _permutation(self.size, *_checked((seed, 0)), _HOLD_OUT)
         count = round(fraction * self.size)
         parts = copy.copy(self), copy.copy(self)
         for part, indices in zip(parts, (order[count:], order[:count]), strict=True):
@@ -174,7 +200,7 @@ class Split(abc.ABC):
         rows = self._chosen
         if order is not None:
             order = _checked(order)
-            rows = rows[np.argsort(_bits(self.size, *order, _ORDER), kind="stable")]
+            rows = rows[_permutation(self.size, *order, _ORDER)]
         part = slice(start * batch_size, limit)
         # Where every batch is full, the model sees static shapes.
         full = limit % batch_size == 0

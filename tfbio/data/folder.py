@@ -1,0 +1,135 @@
+"""A folder: any images by class, or for prediction, any images."""
+
+import itertools
+import logging
+import os
+import pathlib
+
+import numpy as np
+
+from tfbio.data.encoded import Encoded, common_size
+from tfbio.data.split import fixed_test
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+_TESTS = ("test", "val", "validation")
+_LOG = logging.getLogger("tfbio")
+
+
+def load(data_dir, image_size):
+    """Read a folder of images by class, in three channels.
+
+    Args:
+        data_dir: Holds train/<class>/ and test/<class>/, for which val/ or validation/ may stand;
+            or <class>/, of which a fifth of each class, fixed, becomes the test split.
+        image_size: Pixels a side to resize to, or 0 where all images are of one size.
+
+    Returns:
+        (training `Encoded`, test `Encoded`, class names: the sorted names of the classes' folders).
+
+    Raises:
+        ValueError: If classes or images are missing, or differ in size without `image_size`.
+        OSError: If the folder is missing or cannot be read.
+
+    Example:
+        >>> load("/nowhere", 32)
+        Traceback (most recent call last):
+        FileNotFoundError: --data_dir: no such folder as '/nowhere'.
+    """
+    root = _folder(data_dir)
+    if (root / "train").is_dir():
+        test = next((root / name for name in _TESTS if (root / name).is_dir()), None)
+        if test is None:
+            raise ValueError(f"--data_dir={root} has train but none of {', '.join(_TESTS)}.")
+        classes, paths, labels = _by_class(root / "train")
+        others, test_paths, test_labels = _by_class(test)
+        if unknown := sorted(set(others) - set(classes)):
+            raise ValueError(
+                f"--data_dir: {test} has classes that {root / 'train'} lacks: {', '.join(unknown)}."
+            )
+        if test.name != "test":
+            _LOG.warning("%s stands for the test split, which %s lacks", test, root)
+        # Its own numbers count its own folders.
+        test_labels = np.array([classes.index(name) for name in others])[test_labels]
+    else:
+        classes, every, labels = _by_class(root)
+        held = fixed_test(labels, 0.2)
+        if not held.any():
+            raise ValueError(f"--data_dir={root} has no class of 3 images or more, to test on one.")
+        _LOG.warning("%s has no train folder: a fifth of each class is the test split", root)
+        every = np.array(every, object)
+        paths, test_paths = list(every[~held]), list(every[held])
+        labels, test_labels = labels[~held], labels[held]
+    shape = (image_size, image_size) if image_size else common_size(paths + test_paths)
+    shape = (*shape, 3)
+    return Encoded(paths, labels, shape), Encoded(test_paths, test_labels, shape), tuple(classes)
+
+
+def images(folder, image_size, channels, batch_size=64):
+    """Return the images of a folder and of all folders within, to predict their classes.
+
+    Args:
+        folder: A path.
+        image_size: Pixels a side to resize to, or 0 where all images are of one size.
+        channels: 1 or 3.
+        batch_size: Images per batch; the last may be smaller.
+
+    Returns:
+        (sorted paths, a `tf.data.Dataset` of float32 images of 0 to 1, in the paths' order). A
+        damaged image is an error of the dataset's, which `clear_errors` makes a ValueError.
+
+    Raises:
+        ValueError: If there are no images, or they differ in size without `image_size`.
+        OSError: If the folder is missing or cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> import tensorflow as tf
+        >>> place = tempfile.mkdtemp()
+        >>> for name in ("b.png", "a.png"):
+        ...     png = tf.io.encode_png(tf.zeros((9, 9, 3), tf.uint8))
+        ...     tf.io.write_file(f"{place}/{name}", png)
+        >>> paths, batches = images(place, image_size=8, channels=1)
+        >>> [path[-5:] for path in paths], next(iter(batches)).shape
+        (['a.png', 'b.png'], TensorShape([2, 8, 8, 1]))
+    """
+    root = _folder(folder)
+    paths = _within(root)
+    if not paths:
+        raise ValueError(f"{root} holds no images: none of {', '.join(EXTENSIONS)}.")
+    shape = (image_size, image_size) if image_size else common_size(paths)
+    split = Encoded(paths, np.zeros(len(paths)), (*shape, channels))
+    return paths, split.batches(batch_size).map(lambda images, _: images)
+
+
+def _folder(path):
+    if not pathlib.Path(path).is_dir():
+        raise FileNotFoundError(f"--data_dir: no such folder as {str(path)!r}.")
+    return pathlib.Path(path)
+
+
+def _within(folder):
+    """Return the paths of all images in a folder, hidden ones left out."""
+    paths = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [
+            os.path.join(place, name)
+            for name in names
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
+    return sorted(paths)
+
+
+def _by_class(root):
+    """Return the sorted names of the folders in `root`, their images, and the images' labels."""
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."]
+    if not folders:
+        raise ValueError(f"--data_dir: {root} must hold a folder for each class, and has none.")
+    lists = [_within(folder) for folder in folders]
+    for folder, paths in zip(folders, lists, strict=True):
+        if not paths:
+            raise ValueError(
+                f"--data_dir: the class {folder} holds no images: none of {', '.join(EXTENSIONS)}."
+            )
+    labels = np.repeat(np.arange(len(lists)), list(map(len, lists)))
+    return [folder.name for folder in folders], list(itertools.chain(*lists)), labels

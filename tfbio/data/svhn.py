@@ -1,0 +1,45 @@
+"""SVHN's layout: the cropped digits in two files of MATLAB's."""
+
+from tfbio.data import formats
+
+_SHAPE = (32, 32, 3)
+
+
+def read(folder):
+    """Read train_32x32.mat and test_32x32.mat, where the digit 0 is labeled 10.
+
+    Args:
+        folder: Holds the files.
+
+    Returns:
+        ((images, labels), (images, labels)) for training and test.
+
+    Raises:
+        ValueError: If a file is damaged, or holds labels outside the classes.
+        OSError: If one is missing or cannot be read.
+
+    Example:
+        >>> read("/nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: --data_dir: /nowhere has no train_32x32.mat.
+    """
+    return tuple(_part(formats.one_of(folder, f"{part}_32x32.mat")) for part in ("train", "test"))
+
+
+def _part(path):
+    from scipy.io import loadmat
+
+    try:
+        with path.open("rb") as file:
+            content = loadmat(file, variable_names=("X", "y"))
+        images, labels = content["X"].transpose(3, 0, 1, 2), content["y"].ravel()
+    # Bytes that are no such file can end in an exception of any kind.
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not one of SVHN's files of cropped digits, or damaged: {error}."
+        ) from error
+    images, labels = formats.check(path, images, labels, _SHAPE, 10, first=1)
+    return images, (labels + 1) % 10
+
+
+SVHN = (formats.Format(("train_32x32.mat", "test_32x32.mat"), read),)

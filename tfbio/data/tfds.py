@@ -1,0 +1,186 @@
+"""TFDS: the image classification datasets of TensorFlow Datasets' catalog, by name."""
+
+import difflib
+import logging
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from tfbio.data import network
+from tfbio.data.arrays import Arrays
+from tfbio.data.encoded import Encoded
+
+_LARGEST = 2 * 2**30  # bytes of a dataset that is held in memory
+_LOG = logging.getLogger("tfbio")
+
+
+def suggest(name, first):
+    """Refuse a name that neither the catalog nor we have.
+
+    Args:
+        name: A dataset's name; "/" and a configuration may follow.
+        first: Names to suggest before the catalog's.
+
+    Raises:
+        ValueError: If it is unknown.
+
+    Example:
+        >>> suggest("caltech102", ("digits",))
+        Traceback (most recent call last):
+        ValueError: --dataset must be one of digits, or ... Datasets. Received: 'caltech102'. Did
+        you mean 'caltech101' or ...
+    """
+    catalog = _tfds().list_builders(with_community_datasets=False)
+    # Without a namespace: those of other hubs are looked up in the network.
+    valid = isinstance(name, str) and re.fullmatch(r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?", name)
+    if not valid or re.split("[/:]", name)[0] not in catalog:
+        close = difflib.get_close_matches(str(name), [*first, *catalog], n=3)
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise ValueError(
+            f"--dataset must be one of {', '.join(first)}, or a name in the catalog of TensorFlow "
+            f"Datasets. Received: {name!r}.{hint}"
+        )
+
+
+def load(name, data_dir, download, image_size, remedy):
+    """Read a prepared dataset, or prepare it where a download is wanted.
+
+    Args:
+        name: A name in the catalog.
+        data_dir: The folder of prepared datasets, or "" for TFDS's own.
+        download: Whether to download what is not prepared.
+        image_size: Pixels a side to resize to, or 0 where all images are of one size.
+        remedy: What else could be done, for messages.
+
+    Returns:
+        (training `Split`, test `Split`, class names), or None if the dataset is not prepared.
+
+    Raises:
+        ValueError: If the dataset is of another kind than images with one label, too large, or
+            damaged on disk, or images differ in size without `image_size`.
+        OSError: If the download fails.
+
+    Example:
+        >>> import tempfile
+        >>> load("mnist", tempfile.mkdtemp(), download=False, image_size=0, remedy="") is None
+        True
+    """
+    tfds = _tfds()
+    try:
+        builder = tfds.builder(name, data_dir=data_dir or None)
+        kind, classes = _kind(tfds, name, builder.info.features)
+        prepared = bool(builder.info.splits)
+    except ValueError as error:
+        if str(error).startswith("--"):
+            raise
+        raise _damaged(name, data_dir, error) from error
+    # A builder's own code and the files of its metadata can fail in any way.
+    except Exception as error:
+        raise _damaged(name, data_dir, error) from error
+    if not prepared and not download:
+        return None
+    if not prepared:
+        _download(builder, name, remedy)
+    size = int(builder.info.dataset_size)
+    if size > _LARGEST:
+        raise ValueError(
+            f"--dataset={name} takes {size / 2**30:.1f} GiB; from TensorFlow Datasets, up to "
+            f"{_LARGEST / 2**30:.0f} GiB are supported. --dataset=folder reads images by class "
+            "from a folder of any size, --data_dir."
+        )
+    train, test = _splits(name, builder.info.splits)
+    try:
+        parts = [_part(tfds, builder, split, kind, image_size) for split in (train, test)]
+    except (tf.errors.OpError, OSError) as error:
+        raise _damaged(name, data_dir, error) from error
+    for part, split in zip(parts, (train, test), strict=True):
+        if not 0 <= part.labels.min() <= part.labels.max() < len(classes):
+            raise ValueError(
+                f"--dataset={name} has labels outside the {len(classes)} classes in its split "
+                f"{split!r}. Received: {part.labels.min()} to {part.labels.max()}."
+            )
+    return (*parts, classes)
+
+
+def _tfds():
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise OSError(
+            "--dataset: TensorFlow Datasets, which has the other datasets, cannot be imported: "
+            f"{error}. Run `pip install tensorflow-datasets importlib_resources`."
+        ) from error
+    return tfds
+
+
+def _damaged(name, data_dir, error):
+    place = data_dir or "the default folder of TensorFlow Datasets"
+    return ValueError(f"--dataset={name} cannot be read from {place}: {_first_line(error)}")
+
+
+def _first_line(error):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
+
+
+def _kind(tfds, name, features):
+    """Return the image feature and the class names, or refuse."""
+    have = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
+    image, label = have.get("image"), have.get("label")
+    if (
+        not isinstance(image, tfds.features.Image)
+        or not isinstance(label, tfds.features.ClassLabel)
+        or image.np_dtype != np.uint8
+        or image.shape[2] not in (1, 3)
+    ):
+        raise ValueError(
+            f"--dataset={name} is not for image classification: it must have an image of bytes in "
+            f"1 or 3 channels and a class label. Received: features {', '.join(sorted(have))}."
+        )
+    return image, tuple(label.names)
+
+
+def _download(builder, name, remedy):
+    network.check(remedy)
+    try:
+        builder.download_and_prepare()
+    # Requests, checksums, archives, scripts of the catalog: all of them can fail in their own way.
+    except Exception as error:
+        raise OSError(f"--download of {name} failed: {_first_line(error)} {remedy}") from error
+
+
+def _splits(name, splits):
+    test = next((split for split in ("test", "validation") if split in splits), None)
+    if "train" not in splits or test is None:
+        raise ValueError(
+            f"--dataset={name} must have the splits train and test, or validation. "
+            f"Received: {', '.join(splits)}."
+        )
+    if test != "test":
+        _LOG.warning("the split %s of %s stands for the test split, which it lacks", test, name)
+    return "train", test
+
+
+def _part(tfds, builder, split, image, image_size):
+    name = builder.info.full_name
+    if None in image.shape[:2] and not image_size:
+        raise ValueError(f"--image_size must be given for {name}, whose images differ in size.")
+    decoders = tfds.decode.PartialDecoding(
+        {"image": True, "label": True}, {"image": tfds.decode.SkipDecoding()}
+    )
+    contents, labels = [], []
+    for batch in builder.as_dataset(split=split, decoders=decoders).batch(1024):
+        contents += batch["image"].numpy().tolist()
+        labels += batch["label"].numpy().tolist()
+    if len(labels) != builder.info.splits[split].num_examples:
+        raise OSError(
+            f"its split {split!r} must hold {builder.info.splits[split].num_examples} examples. "
+            f"Received: {len(labels)}."
+        )
+    height, width, channels = image.shape
+    names = [f"{name}, {split}, example {index}" for index in range(len(labels))]
+    if None in image.shape[:2] or len(labels) * height * width * channels > _LARGEST:
+        size = (image_size, image_size) if image_size else (height, width)
+        return Encoded(contents, labels, (*size, channels), names)
+    return Arrays(Encoded(contents, labels, image.shape, names).decoded(), labels, image_size)
