@@ -17,13 +17,13 @@ def register(name, aliases=()):
 
     Args:
         name: The rule's name, lower case, a Python identifier.
-        aliases: Further names for it.
+        aliases: Further names for it, a list or tuple.
 
     Returns:
         The decorator.
 
     Raises:
-        TypeError: If what is decorated is not a subclass of `FeedbackRule`.
+        TypeError: If what is decorated is not a subclass of `FeedbackRule`, or `aliases` a string.
         ValueError: If a name is taken by another rule, or no identifier.
 
     Example:
@@ -34,6 +34,12 @@ def register(name, aliases=()):
         >>> get("quarter")
         quarter()
     """
+
+    if isinstance(aliases, str):
+        raise TypeError(
+            f"`aliases` must be a list or tuple of names, such as ({aliases!r},). "
+            f"Received: {aliases!r} of type str."
+        )
 
     def decorate(cls):
         if not (isinstance(cls, type) and issubclass(cls, FeedbackRule)):
