@@ -104,6 +104,20 @@ class Trainable(tfbio.rules.FeedbackRule):
         return tf.convert_to_tensor(self.matrix)
 
 
+@tfbio.rules.register("test_misshapen")
+class Misshapen(tfbio.rules.FeedbackRule):
+    """A mistake: B is W transposed, of another dtype, or nothing at all."""
+
+    def __init__(self, mistake="shape"):
+        super().__init__()
+        self.mistake = mistake
+
+    def feedback(self, kernel):
+        if self.mistake == "shape":
+            return tf.transpose(kernel)
+        return tf.cast(kernel, "float64") if self.mistake == "dtype" else None
+
+
 RULES = tuple(name for name in tfbio.rules.names() if not name.startswith("test_"))
 """The library's own rules; users' and these tests' are registered beside them."""
 

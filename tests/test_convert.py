@@ -212,6 +212,48 @@ def refuses(error, *words, model=None, rule="sign_symmetry", **arguments):
     assert [type(layer) for layer in getattr(model, "layers", ())] == classes
 
 
+@tfbio.rules.register("test_choosy")
+class Choosy(tfbio.rules.FeedbackRule):
+    """Refuses every kernel of three columns, after the first layers were served."""
+
+    def make_state(self, kernel, fans):
+        super().make_state(kernel, fans)
+        if kernel.shape[-1] == 3:
+            raise RuntimeError("not this one")
+
+    def feedback(self, kernel):
+        return -kernel
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_a_rule_that_raises_leaves_the_model_as_it_was(converted):
+    model, x = plain(), random((2, 8, 8, 2), "float32")
+    if converted:
+        tfbio.convert(model, "feedback_alignment")
+    expected, state = gradients(model, x), [v.path for v in model.weights]
+    refuses(RuntimeError, "not this one", model=model, rule="test_choosy")
+    refuses(ValueError, "'conv'", model=model, rule="test_misshapen(mistake='none')")
+    assert [v.path for v in model.weights] == state
+    for g, e in zip(gradients(model, x), expected, strict=True):
+        np.testing.assert_array_equal(g, e)
+    tfbio.convert(model, "test_choosy", overrides={"out": "frsf"})
+
+
+def test_a_b_of_another_shape_or_dtype_is_refused_when_it_is_attached():
+    wide = [keras.Input((4,)), keras.layers.Dense(3, name="wide")]
+    for mistake, received in (
+        ("shape", "shape (3, 4) and dtype float32"),
+        ("dtype", "shape (4, 3) and dtype float64"),
+        ("none", "NoneType"),
+    ):
+        rule = f"test_misshapen(mistake={mistake!r})"
+        words = ("'test_misshapen'", "'wide'", "expected: shape (4, 3) and dtype float32", received)
+        refuses(ValueError, *words, model=keras.Sequential(wide), rule=rule)
+        layer = tfbio.layers.FeedbackDense(3, name="wide", rule=rule)
+        with pytest.raises(ValueError, match="'wide'"):
+            layer.build((None, 4))
+
+
 class Mine(keras.layers.Dense):
     """A subclass may compute anything: it has no twin."""
 

@@ -402,6 +402,8 @@ def test_registering_refuses_what_is_no_rule_and_names_that_are_taken():
         tfbio.rules.register("test_other", aliases=("frsf",))(
             type("Other", (tfbio.rules.FeedbackRule,), {"feedback": lambda self, kernel: kernel})
         )
+    with pytest.raises(TypeError, match=r"`aliases` must be a list or tuple.*'abc' of type str"):
+        tfbio.rules.register("test_string", aliases="abc")
     with pytest.raises(ValueError, match="identifier"):
         tfbio.rules.register("no name")(
             type("Other", (tfbio.rules.FeedbackRule,), {"feedback": lambda self, kernel: kernel})

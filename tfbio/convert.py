@@ -40,7 +40,8 @@ def convert(model, rule, *, last_layer=None, overrides=None, unsupported="error"
         ValueError: If the model is not built, or compiled; if a rule is unknown; if a layer has no
             twin, or LoRA or quantization under a rule other than backprop; if an override matches
             no kernel layer; if the model has none, or its last layers are asked for and cannot be
-            found. Nothing has been changed then.
+            found; if a rule returns a B that is not its kernel's equal in shape and dtype. Nothing
+            has been changed then, nor after whatever a rule of the user's raises.
 
     Example:
         >>> import keras, tfbio
@@ -113,10 +114,8 @@ class Conversion:
                 chosen[name] = self._override(name) or self.last_layer
         for name, layer in self.kernel_layers.items():
             _check_plain(name, layer, chosen[name])
-        for index, (name, layer) in enumerate(self.kernel_layers.items()):
-            if not isinstance(layer, FeedbackMixin):
-                layer.__class__ = TWINS[type(layer)]
-            layer.put_under(chosen[name].spawn(index))
+        for name, (layer, own, copies) in self._prepared(chosen).items():
+            layer.put_under(own, copies)
         for part in (self.model, *self._all.values()):
             if isinstance(part, keras.Model):
                 # Compiled before, they would go on without the feedback.
@@ -137,6 +136,23 @@ class Conversion:
                 f"{error} Or leave out `last_layer`, and name them in `overrides`."
             ) from error
         return [name for name in found if name in self.kernel_layers]
+
+    def _prepared(self, chosen):
+        """Turn all kernel layers into their twins, each with its rules made but not yet its own.
+
+        A rule of the user's may raise while it looks at its kernel: the model is then as it was.
+        """
+        prepared, classes = {}, {name: type(layer) for name, layer in self.kernel_layers.items()}
+        try:
+            for index, (name, layer) in enumerate(self.kernel_layers.items()):
+                layer.__class__ = TWINS.get(type(layer), type(layer))
+                own = chosen[name].spawn(index)
+                prepared[name] = (layer, own, layer.prepare(own))
+        except BaseException:  # an interruption too
+            for name, cls in classes.items():
+                self.kernel_layers[name].__class__ = cls
+            raise
+        return prepared
 
     def _override(self, name):
         for pattern, rule in self.overrides.items():

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfbio import rules
 from tfbio.feedback import asymmetric
+from tfbio.rules import checks
 
 TWINS = {}
 """From each Keras layer class to its feedback twin; filled by `feedback_twin`."""
@@ -151,22 +152,22 @@ class FeedbackMixin:
         """Whether the layer backpropagates: the error passes through W itself."""
         return all(site.rule.symmetric for site in self.sites())
 
-    def put_under(self, rule):
+    def put_under(self, rule, prepared=None):
         """Give the layer copies of `rule`, one per kernel; built with it, or now if it is built.
 
         Args:
             rule: Anything that `tfbio.rules.get` takes.
+            prepared: What `prepare(rule)` returned, None to call it here.
 
         Raises:
-            ValueError: As the constructor does.
+            ValueError: As the constructor does, and if a rule returns a B that is not W's equal in
+                shape and dtype.
         """
         rule = rules.get(rule)
+        copies = self.prepare(rule) if prepared is None else prepared
         self._rule_config = rules.serialize(rule)
-        if len(self.sites()) == 1:
-            self.sites()[0].adopt(rules.get(self._rule_config))
-        else:
-            for index, site in enumerate(self.sites()):
-                site.adopt(rule.spawn(index))
+        for site, copy in zip(self.sites(), copies, strict=True):
+            site.adopt(copy)
         if not isinstance(self.quantize, functools.partial):
             # Keras binds `quantize` to each instance, so that a method here would go unseen; its
             # messages ask for the method's name.
@@ -176,19 +177,47 @@ class FeedbackMixin:
             if getattr(self, option, None):
                 self._refuse(f"{option}={getattr(self, option)!r}")
         if self.built:
-            with keras.name_scope(self.name):
-                self._attach_rules()
+            self._make_switch()
 
-    def build(self, input_shape):
-        """Make the kernel and bias as Keras does, then the feedback."""
-        super().build(input_shape)
-        self._attach_rules()
+    def prepare(self, rule):
+        """Return copies of `rule`, one per kernel, without changing the layer.
 
-    def _attach_rules(self):
-        for site in self.sites():
-            # A layer loaded as quantized, which only backprop admits, may have no kernel.
-            if site.kernel is not None:
-                site.rule.attach(site.kernel, self.fans(site.kernel_name))
+        Args:
+            rule: A `FeedbackRule`.
+
+        Returns:
+            A list of rules, with their state made if the layer is built.
+
+        Raises:
+            ValueError: If the rule returns a B that is not W's equal in shape and dtype; whatever
+                else the rule itself raises.
+        """
+        several = len(self.kernel_names) > 1
+        config = rules.serialize(rule)
+        copies = [
+            rule.spawn(index) if several else rules.get(config)
+            for index in range(len(self.kernel_names))
+        ]
+        if self.built:
+            self._attach(copies)
+        return copies
+
+    def _post_build(self):
+        # Keras's hook. Not `build`, which Keras binds to each layer as it is made: a layer that
+        # became a feedback layer after that, and is built later, would not see this class's.
+        super()._post_build()
+        self._attach([site.rule for site in self.sites()])
+        self._make_switch()
+
+    def _attach(self, copies):
+        with self._open_name_scope():
+            for site, rule in zip(self.sites(), copies, strict=True):
+                # A layer loaded as quantized, which only backprop admits, may have no kernel.
+                if site.kernel is not None:
+                    rule.attach(site.kernel, self.fans(site.kernel_name))
+                    checks.feedback(rule, site.kernel, self.name)
+
+    def _make_switch(self):
         # In a variable, because a compiled function keeps whatever Python said when it was traced.
         # Not a keras.Variable: it is a way of looking at the model, no part of its saved state.
         with tf.init_scope():

@@ -1,6 +1,10 @@
-"""Checks of options that several rules share; each returns the value or raises."""
+"""Checks that rules share: of options, and of the B that a rule returns; each raises or agrees."""
 
 import numbers
+
+import keras
+
+_AGREED = set()
 
 
 def seed(value):
@@ -27,3 +31,40 @@ def probability(name, value):
     if is_number and 0 <= value <= 1:
         return float(value)
     raise ValueError(f"`{name}` must be a number of 0 to 1. Received: {value!r}.")
+
+
+def feedback(rule, kernel, layer_name):
+    """Raise ValueError unless a rule's B has its kernel's shape and dtype.
+
+    B is traced, not computed; each rule class once for the same options, shape and dtype.
+
+    Args:
+        rule: A `FeedbackRule` that is attached to `kernel`.
+        kernel: The kernel, a variable or tensor.
+        layer_name: The name of the layer that the rule serves, for the message.
+
+    Raises:
+        ValueError: If shape or dtype differ; it names the rule, the layer, and both.
+
+    Example:
+        >>> import tfbio
+        >>> layer = tfbio.layers.FeedbackDense(2, rule="sign_symmetry", name="out")
+        >>> layer.build((None, 3))
+        >>> feedback(layer.rule, layer.kernel, layer.name)
+    """
+    shape, dtype = tuple(kernel.shape), keras.backend.standardize_dtype(kernel.dtype)
+    options = {name: value for name, value in rule.get_config().items() if name != "seed"}
+    case = (type(rule), repr(options), shape, dtype)
+    if rule.symmetric or case in _AGREED:
+        return
+    returned = rule.compute_output_spec(keras.KerasTensor(shape, dtype), training=False)
+    received = [getattr(returned, name, None) for name in ("shape", "dtype")]
+    if received[0] is None or tuple(received[0]) != shape or str(received[1]) != dtype:
+        described = type(returned).__name__
+        if received[0] is not None:
+            described = f"shape {tuple(received[0])} and dtype {received[1]}"
+        raise ValueError(
+            f"Rule {rule.alias!r} must return a B of its kernel's shape and dtype. For layer "
+            f"{layer_name!r} expected: shape {shape} and dtype {dtype}. Received: {described}."
+        )
+    _AGREED.add(case)
