@@ -76,3 +76,11 @@ def test_an_architecture_computes_the_same_and_only_its_last_layer_sees_the_erro
         if np.any(g)
     }
     assert reached == {list(walk.sites(model))[-1]}
+
+
+def test_a_network_of_nested_models_is_cloned_under_its_rules(instant_weights):
+    model = keras.applications.ConvNeXtTiny(weights=None, input_shape=(32, 32, 3), classes=5)
+    tfbio.convert(model, "sign_symmetry(scale='unit')", last_layer="backprop")
+    clone = keras.models.clone_model(model)
+    rules = {name: repr(site.rule) for name, site in walk.sites(model).items()}
+    assert {name: repr(site.rule) for name, site in walk.sites(clone).items()} == rules

@@ -491,26 +491,6 @@ def test_last_layers_that_cannot_be_found_are_an_error():
     tfbio.convert(model, "fa")
 
 
-def test_a_model_that_cannot_keep_its_rules_refuses_to_be_saved(tmp_path):
-    for build in (attention, subclassed):
-        model = tfbio.convert(build(), "sign_symmetry")
-        for use in (
-            lambda model=model: model.save(tmp_path / "model.keras"),
-            lambda model=model: keras.models.clone_model(model),
-            lambda model=model: copy.deepcopy(model),
-        ):
-            with pytest.raises(ValueError, match=r"makes its own sub-layers.*save_weights"):
-                use()
-        x = random(KINDS[build][0], "float32")
-        model.save_weights(tmp_path / "model.weights.h5")
-        rebuilt = tfbio.convert(build(), "sign_symmetry")
-        rebuilt.load_weights(tmp_path / "model.weights.h5")
-        for ours, theirs in zip(gradients(rebuilt, x), gradients(model, x), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-        # On backprop there is nothing to lose.
-        tfbio.convert(model, "backprop").save(tmp_path / "model.keras")
-
-
 def test_errors_name_the_argument_that_was_wrong():
     refuses(ValueError, "`last_layer`: Unknown rule 'none'", last_layer="none")
     refuses(TypeError, "`overrides['out']`: `rule` must be", overrides={"out": 3})

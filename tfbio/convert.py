@@ -114,13 +114,13 @@ class Conversion:
                 chosen[name] = self._override(name) or self.last_layer
         for name, layer in self.kernel_layers.items():
             _check_plain(name, layer, chosen[name])
-        for name, (layer, own, copies) in self._prepared(chosen).items():
+        for layer, own, copies in self._prepared(chosen):
             layer.put_under(own, copies)
         for part in (self.model, *self._all.values()):
             if isinstance(part, keras.Model):
                 # Compiled before, they would go on without the feedback.
                 part.train_function = part.test_function = part.predict_function = None
-        saving.guard(self.model)
+        saving.contain(self.model)
         return self.model
 
     def last_layers(self):
@@ -142,12 +142,12 @@ class Conversion:
 
         A rule of the user's may raise while it looks at its kernel: the model is then as it was.
         """
-        prepared, classes = {}, {name: type(layer) for name, layer in self.kernel_layers.items()}
+        prepared, classes = [], {name: type(layer) for name, layer in self.kernel_layers.items()}
         try:
             for index, (name, layer) in enumerate(self.kernel_layers.items()):
                 layer.__class__ = TWINS.get(type(layer), type(layer))
                 own = chosen[name].spawn(index)
-                prepared[name] = (layer, own, layer.prepare(own))
+                prepared.append((layer, own, layer.prepare(own)))
         except BaseException:  # an interruption too
             for name, cls in classes.items():
                 self.kernel_layers[name].__class__ = cls

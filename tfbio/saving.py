@@ -1,21 +1,26 @@
-"""Saving: what a whole-model file cannot restore is refused, not lost.
+"""Saving: a layer that makes its own sub-layers keeps their rules in its config, by position.
 
-Keras makes a model again from its layers' configs. A layer that makes its own sub-layers (an
-attention layer, a block of the user's, a subclassed model) has none of their rules in its config,
-and would come back on plain backpropagation without a word.
+Keras makes a model again from its layers' configs. The config of an attention layer, of a user's
+block or of a subclassed model says nothing of the sub-layers that its code makes, which would come
+back on plain backpropagation without a word. `contain` gives such a layer a config that does.
 """
 
 import functools
+import types
 
-from tfbio import walk
-from tfbio.layers import FeedbackMixin
+import keras
+
+from tfbio import rules, walk
+from tfbio.layers import TWINS, FeedbackMixin
+
+_KEY = "tfbio_rules"
 
 
-def guard(model):
-    """Let every container below a model that would lose its sub-layers' rules refuse its config.
+def contain(model):
+    """Turn every layer below a model that holds feedback layers into a `RuledContainer`.
 
-    `model.save`, `clone_model`, `copy.deepcopy` and pickling then raise; weights are saved, and
-    loaded into a model that was built and converted again, as ever.
+    Keras's own functional and sequential models are left as they are: they write out each of
+    their layers, rule and all.
 
     Args:
         model: A converted Keras model.
@@ -24,67 +29,205 @@ def guard(model):
         >>> import keras, tfbio
         >>> x = keras.Input((4, 3))
         >>> model = keras.Model(x, keras.layers.MultiHeadAttention(1, 2, name="attention")(x, x))
-        >>> keras.models.clone_model(tfbio.convert(model, "sign_symmetry"))
-        Traceback (most recent call last):
-        ...
-        ValueError: Layer 'attention' of class MultiHeadAttention makes its own sub-layers...
+        >>> clone = keras.models.clone_model(tfbio.convert(model, "sign_symmetry"))
+        >>> {site.rule.alias for site in tfbio.walk.sites(clone).values()}
+        {'sign_symmetry'}
     """
-    containers = [
-        layer
-        for layer in (model, *walk.layers(model).values())
-        if not isinstance(layer, FeedbackMixin)
-    ]
-    for container in containers:
-        if isinstance(vars(container).get("get_config"), _Refusal):
-            del container.get_config
-    # First all are looked at, then any refuses: a config holds those of the layers below.
-    forgetful = [container for container in containers if _forgets(container)]
-    for container in forgetful:
-        container.get_config = _Refusal(_refuse, container)
+    for layer in (model, *walk.layers(model).values()):
+        below = walk.layers(layer).values()
+        if any(isinstance(each, FeedbackMixin) for each in below):
+            _make_container(layer)
 
 
-class _Refusal(functools.partial):
-    """Marks what `guard` has put in a container, so that it can take it away again."""
+class RuledContainer:
+    """What a layer becomes that makes feedback layers by itself: the same, with their rules kept.
 
+    `contain` derives a class from this one and the layer's, with the layer's name and behavior.
+    Its config is the layer's own, and for each feedback layer below, by its position among its
+    parent's sub-layers, the rule. What is made again from it has its sub-layers turned into
+    feedback layers as soon as they are there: when it is made, or when it is built.
 
-def _refuse(container):
-    raise ValueError(
-        f"Layer {container.name!r} of class {type(container).__name__} makes its own sub-layers, "
-        "whose learning rules its config does not hold: a copy or a reloaded file would be on "
-        "plain backpropagation. Save with model.save_weights('….weights.h5'); to restore, build "
-        "the model, put it under the same rule with tfbio.convert, and load the weights."
-    )
+    Raises:
+        ValueError: When a sub-layer that had a rule is missing or of another class; and from
+            `get_config`, if the layer's own config holds that of a sub-layer without its class.
+    """
 
+    _ruled_class = None  # the layer's own
+    _awaited_rules = {}  # of sub-layers that are not there yet
 
-def _forgets(container):
-    carriers = [child for child in container._layers if _carries_rule(child)]
-    if not carriers:
-        return False
-    held = set(_described(_config(container)))
-    return any((type(child).__name__, child.name) not in held for child in carriers)
+    def get_config(self):
+        """Return the layer's own config, its class, and the rules of the layers below."""
+        config = super().get_config()
+        if any(_bare(value) for value in config.values()):
+            raise ValueError(
+                f"Layer {self.name!r} of class {type(self).__name__} writes the config of a "
+                "sub-layer without its class, so that it would come back without its learning "
+                "rule. Let it use keras.saving.serialize_keras_object; or save with "
+                "model.save_weights('….weights.h5') and, to restore, build the model, put it "
+                "under the same rule with tfbio.convert, and load the weights."
+            )
+        cls = self._ruled_class
+        identity = {
+            "module": cls.__module__,
+            "class_name": cls.__name__,
+            "registered_name": keras.saving.get_registered_name(cls),
+        }
+        return {**config, _KEY: {"class": identity, "layers": _described(self)}}
 
-
-def _carries_rule(layer):
-    below = [layer, *walk.layers(layer).values()]
-    return any(isinstance(each, FeedbackMixin) and not each.symmetric for each in below)
-
-
-def _config(container):
-    try:
-        return container.get_config()
-    except NotImplementedError:  # Keras's word for a subclass that has none
-        return {}
-
-
-def _described(config):
-    """Yield (class name, name) of the layers that a nested config describes."""
-    if isinstance(config, dict):
-        inner = config.get("config")
-        if isinstance(inner, dict) and "name" in inner:
-            yield config.get("class_name"), inner["name"]
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Return the layer of `config`, its sub-layers under their rules; see the class."""
+        more = {} if custom_objects is None else {"custom_objects": custom_objects}
+        config = dict(config)
+        saved = config.pop(_KEY, None)
+        if cls._ruled_class is not None:
+            layer = cls._ruled_class.from_config(config, **more)
         else:
-            for value in config.values():
-                yield from _described(value)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            yield from _described(value)
+            layer = keras.saving.deserialize_keras_object(
+                {**saved["class"], "config": config}, **more
+            )
+        if saved is not None:
+            _make_container(layer)
+            layer._put_back(saved["layers"])
+        return layer
+
+    def __reduce__(self):
+        # Keras's own function to load with is that of a class which no module holds.
+        return keras.Model._unpickle_model, super().__reduce__()[1]
+
+    def _post_build(self):
+        # Keras's hook; `build` itself is bound to each layer as it is made.
+        super()._post_build()
+        self._put_back(self._awaited_rules)
+        self._check_all_are_back()
+
+    def build_from_config(self, config):
+        """Build the layer as Keras does when it loads one, and put the rules back."""
+        super().build_from_config(config)
+        # A model without `build` is called instead, on symbolic inputs.
+        self._put_back(self._awaited_rules)
+
+    def __call__(self, *args, **kwargs):
+        """Call the layer, and refuse what came about in a way that left rules behind."""
+        outputs = super().__call__(*args, **kwargs)
+        self._check_all_are_back()
+        return outputs
+
+    def _put_back(self, described):
+        # Past Keras's tracking, which would keep it among the layer's state.
+        vars(self)["_awaited_rules"] = _put_back(self, described)
+
+    def _check_all_are_back(self):
+        if self._awaited_rules:
+            raise ValueError(
+                f"Layer {self.name!r} of class {type(self).__name__} was made again from its "
+                "config, but not all of its sub-layers with a learning rule. Expected, by "
+                f"position: {self._awaited_rules!r}. Received: {_children(self)!r}."
+            )
+
+
+@functools.cache
+def _container_class(cls):
+    namespace = {"__module__": __name__, "__doc__": cls.__doc__, "_ruled_class": cls}
+    # Keras looks at the method to see whether the class relies on automatic configs.
+    namespace["get_config"] = functools.wraps(cls.get_config)(
+        lambda self: RuledContainer.get_config(self)
+    )
+    # Called as the layer's class is, because paths in weights files hold class names.
+    made = types.new_class(
+        cls.__name__, (RuledContainer, cls), exec_body=lambda n: n.update(namespace)
+    )
+    register = keras.saving.register_keras_serializable("tfbio", "RuledContainer")
+    # All are saved under one name, which stands for the base: it finds the layer's class.
+    register(made)
+    register(RuledContainer)
+    return made
+
+
+def _make_container(layer):
+    own = isinstance(layer, RuledContainer | FeedbackMixin)
+    if not own and not _writes_out_its_layers(layer):
+        layer.__class__ = _container_class(type(layer))
+
+
+def _writes_out_its_layers(layer):
+    # Exactly functional and sequential models; the classes derived from them are not Keras's.
+    return isinstance(layer, keras.Model) and type(layer).__module__.startswith("keras.")
+
+
+def _plain_class(layer):
+    own = (RuledContainer, FeedbackMixin)
+    return next(cls for cls in type(layer).__mro__ if not issubclass(cls, own))
+
+
+def _children(layer):
+    # A sequential model has an input layer once it is built.
+    return [child for child in layer._layers if not isinstance(child, keras.layers.InputLayer)]
+
+
+def _described(layer):
+    """Return, by position, class, rule and sub-layers of what has, or holds, a rule."""
+    described = dict(getattr(layer, "_awaited_rules", {}))
+    for index, child in enumerate(_children(layer)):
+        entry = {}
+        if isinstance(child, FeedbackMixin):
+            entry["rule"] = dict(child._rule_config)
+        if below := _described(child):
+            entry["layers"] = below
+        if entry:
+            described[str(index)] = {"class_name": _plain_class(child).__name__, **entry}
+    return described
+
+
+def _put_back(layer, described):
+    """Put what is there of a layer's sub-layers under their rules; return what is not there."""
+    missing = {}
+    children = dict(zip(map(str, range(len(layer._layers))), _children(layer), strict=False))
+    for index, entry in described.items():
+        if index not in children:
+            missing[index] = entry
+            continue
+        child = children[index]
+        if _plain_class(child).__name__ != entry["class_name"]:
+            raise ValueError(
+                f"Layer {layer.name!r} of class {type(layer).__name__} was made again from its "
+                f"config with another sub-layer at position {index}. Expected: one of class "
+                f"{entry['class_name']}. Received: {child!r}."
+            )
+        if "rule" in entry:
+            _put_under(child, entry["rule"])
+        if "layers" in entry:
+            _make_container(child)
+            later = _put_back(child, entry["layers"])
+            if isinstance(child, RuledContainer):
+                vars(child)["_awaited_rules"] = later
+            elif later:
+                missing[index] = {**entry, "layers": later}
+    return missing
+
+
+def _put_under(layer, rule):
+    if isinstance(layer, FeedbackMixin) and layer._rule_config == rule:
+        return
+    if not isinstance(layer, FeedbackMixin):
+        if type(layer) not in TWINS:
+            raise ValueError(
+                f"Layer {layer.name!r} of class {type(layer).__name__} was saved under rule "
+                f"{rule!r}, and has no feedback twin here. Import the module that declares it "
+                "with tfbio.layers.feedback_twin."
+            )
+        layer.__class__ = TWINS[type(layer)]
+    layer.put_under(rule)
+
+
+def _bare(config):
+    """Return whether a nested config holds that of a layer with a rule without its class."""
+    if isinstance(config, list | tuple):
+        return any(map(_bare, config))
+    if not isinstance(config, dict):
+        return False
+    if "class_name" in config and isinstance(config.get("config"), dict):
+        return any(_bare(value) for key, value in config["config"].items() if key != _KEY)
+    rule = config.get("rule")
+    ruled = isinstance(rule, dict) and rule.get("class_name") in rules.names()
+    return ruled or _KEY in config or any(map(_bare, config.values()))

@@ -34,7 +34,6 @@ def register(name, aliases=()):
         >>> get("quarter")
         quarter()
     """
-
     if isinstance(aliases, str):
         raise TypeError(
             f"`aliases` must be a list or tuple of names, such as ({aliases!r},). "
