@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
 import sys
 
 import tensorflow as tf
 from absl import app, flags
+from absl import logging as absl_logging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -197,6 +199,13 @@ def run(main):
     Args:
         main: A function of the parsed flags.
     """
+    # What the library has to say goes where the results go, as it is; TensorFlow's notes do not.
+    said = logging.getLogger("tfbio")
+    said.addHandler(logging.StreamHandler(sys.stdout))
+    said.setLevel(logging.INFO)
+    said.propagate = False
+    tf.get_logger().setLevel(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.WARNING)
     app.run(
         lambda arguments: main(flags.FLAGS),
         flags_parser=lambda arguments: parse(flags.FLAGS, arguments),

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tfbio import data
+
 
 class Loop:
     """Compiled functions that train and evaluate what `prepare` made.
@@ -37,8 +39,12 @@ class Loop:
 
         Returns:
             (steps taken, whether the loss is finite).
+
+        Raises:
+            ValueError: If an image is damaged.
         """
-        taken, finite = self._train(iterator, tf.constant(steps, tf.int64))
+        with data.clear_errors():
+            taken, finite = self._train(iterator, tf.constant(steps, tf.int64))
         return int(taken), bool(finite)
 
     def evaluate(self, split, heed=lambda: None):
@@ -50,15 +56,17 @@ class Loop:
 
         Returns:
             A dict of "loss" and "accuracy".
+
+        Raises:
+            ValueError: If an image is damaged.
         """
-        loss = correct = count = 0.0  # Python's floats have the precision for the sums
-        for batch in self._prepared.all_of(split):
-            heed()
-            sums = self._evaluate(batch)
-            loss, correct, count = (
-                total + float(part)
-                for total, part in zip((loss, correct, count), sums, strict=True)
-            )
+        sums = [0.0, 0.0, 0.0]  # Python's floats have the precision
+        with data.clear_errors():
+            for batch in self._prepared.all_of(split):
+                heed()
+                parts = self._evaluate(batch)
+                sums = [total + float(part) for total, part in zip(sums, parts, strict=True)]
+        loss, correct, count = sums
         return {"loss": loss / count, "accuracy": correct / count}
 
 

@@ -64,11 +64,13 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
     height, _, channels = facts.image_shape
     paths, batches = data.images(images, height, channels)
     rows = []
-    for batch in batches:
-        for probabilities in tf.nn.softmax(tf.cast(model(batch, training=False), tf.float32)):
-            chosen = int(np.argmax(probabilities))
-            path = paths[len(rows)]
-            rows.append((path, facts.class_names[chosen], float(probabilities[chosen])))
+    with data.clear_errors():
+        for batch in batches:
+            logits = tf.cast(model(batch, training=False), tf.float32)
+            for probabilities in tf.nn.softmax(logits).numpy():
+                chosen = int(np.argmax(probabilities))
+                path = paths[len(rows)]
+                rows.append((path, facts.class_names[chosen], float(probabilities[chosen])))
     with pathlib.Path(output).open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("image", "class", "probability"))
