@@ -1,6 +1,5 @@
 """The command line: real runs, configs, and bad input told in one line."""
 
-import csv
 import dataclasses
 import json
 import pathlib
@@ -8,22 +7,23 @@ import re
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 from absl import flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.test_data import write_fashion
 from tfbio import training
-from trainers import classify, cli
+from trainers import classify, cli, compare
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(ROOT.glob("configs/**/*.cfg"))
 
 
-def run(*arguments, cwd=ROOT):
+def run(*arguments, module="trainers.classify", cwd=ROOT):
     return subprocess.run(
-        [sys.executable, "-m", "trainers.classify", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -32,57 +32,168 @@ def run(*arguments, cwd=ROOT):
     )
 
 
-def in_process(*arguments):
-    """Do what the command does, without a process for each."""
+def parsed(*arguments):
+    """Return the flags of a command line."""
     values = flags.FlagValues()
-    cli.define(training.Experiment, values, lists=classify.LISTS)
+    classify.define(values)
     cli.parse(values, ["classify", *map(str, arguments)])
-    classify.compare(values)
     return values
 
 
-def test_a_comparison_writes_table_figure_results_and_curves(tmp_path):
+def in_process(*arguments):
+    """Do what the command does, without a process for each."""
+    values = parsed(*arguments)
+    classify.classify(values)
+    return values
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """Return the folder of a comparison, and what its command printed."""
+    path = tmp_path_factory.mktemp("comparison")
     done = run("--rule=backprop,usf(agreement=0.9)", "--seed=0,1", "--epochs=2",
-               f"--workdir={tmp_path}")  # fmt: skip
+               "--published=bp=3.5", f"--workdir={path}")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return path, done.stdout
+
+
+def test_a_comparison_writes_table_figure_and_results(comparison):
+    path, printed = comparison
     for text in ("Learning rules compared", "backprop", "sign_symmetry-agreement=0.9", "±",
-                 "Try next", "seed 1: test accuracy"):  # fmt: skip
-        assert text in done.stdout
-    document = json.loads((tmp_path / "results.json").read_text())
+                 "Try next", "seed 1: test accuracy", "published", "3.50"):  # fmt: skip
+        assert text in printed
+    document = json.loads((path / "results.json").read_text())
     assert len(document["runs"]) == 4
-    assert set(document["versions"]) == {"tfbio", "tensorflow", "keras"}
     for one in document["runs"]:
-        assert 0.1 < one["test_accuracy"] <= 1
-        assert one["seconds_per_step"] > 0
-        workdir = pathlib.Path(one["options"]["workdir"])
-        rows = list(csv.DictReader((workdir / "metrics.csv").read_text().splitlines()))
-        assert [float(row["val_accuracy"]) for row in rows] == pytest.approx(one["curve"])
-        assert list(workdir.glob("angles/events.*"))
-        assert list(workdir.glob("train/events.*"))
-    assert (tmp_path / "comparison.png").stat().st_size > 10_000
+        assert 0.1 < one["summary"]["test_accuracy"] <= 1
+        assert one["summary"]["seconds_per_step"] > 0
+        assert [record["step"] for record in one["records"]] == [0, 21, 42]
+        assert one["starts"][0]["versions"]["keras"] == keras.__version__
+    assert (path / "comparison.png").stat().st_size > 10_000
 
 
-def test_the_same_command_gives_the_same_accuracy(tmp_path):
-    results = []
-    for attempt in ("a", "b"):
-        in_process("--rule=brsf", "--epochs=1", f"--workdir={tmp_path / attempt}")
-        document = json.loads((tmp_path / attempt / "results.json").read_text())
-        results.append((document["runs"][0]["test_accuracy"], document["runs"][0]["curve"]))
-    assert results[0] == results[1]
+def test_a_comparison_trains_only_what_is_missing(comparison, capsys):
+    path, _ = comparison
+    runs = {name: path / "backprop" / name for name in ("seed0", "seed1")}
+    before = {name: (run / "summary.json").read_bytes() for name, run in runs.items()}
+    checkpoint = (runs["seed1"] / "checkpoints").iterdir().__next__().name
+    (runs["seed1"] / "summary.json").unlink()
+    in_process("--rule=backprop,usf(agreement=0.9)", "--seed=0,1", "--epochs=2",
+               "--published=bp=3.5", f"--workdir={path}")  # fmt: skip
+    assert (runs["seed0"] / "summary.json").read_bytes() == before["seed0"]
+    again = json.loads((runs["seed1"] / "summary.json").read_text())
+    assert again["resumed_at_steps"] == [42]
+    assert again["test_accuracy"] == json.loads(before["seed1"])["test_accuracy"]
+    assert (runs["seed1"] / "checkpoints").iterdir().__next__().name == checkpoint
+
+
+def test_the_comparer_takes_one_run_too(tmp_path):
+    done = run("--rule=fa", "--epochs=1", f"--workdir={tmp_path}", module="trainers.compare")
+    assert done.returncode == 0, done.stderr
+    assert "feedback_alignment" in done.stdout
+    assert (tmp_path / "feedback_alignment" / "seed0" / "summary.json").exists()
+
+
+def test_a_run_that_diverges_is_named_and_the_others_go_on(tmp_path, capsys):
+    arguments = ("--rule=backprop,fa(scale=1e30)", "--epochs=1", f"--workdir={tmp_path}")
+    with pytest.raises(SystemExit) as ended:
+        in_process(*arguments)
+    printed = capsys.readouterr().out
+    assert ended.value.code == 1
+    assert "The loss is no finite number at step" in printed
+    assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 1
+
+
+def test_modes_work_on_a_finished_run(tmp_path, capsys):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    in_process("--rule=frsf", "--epochs=1", workdir)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    in_process("--mode=evaluate", workdir)
+    assert f"test_accuracy {summary['test_accuracy']}" in capsys.readouterr().out
+    keras.utils.save_img(tmp_path / "image.png", np.zeros((8, 8, 1)))
+    in_process("--mode=predict", f"--images={tmp_path}", workdir)
+    table = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
+    assert table[0] == "image,class,probability"
+    assert len(table) == 2
+    in_process("--mode=export", "--checkpoint=best", workdir)
+    assert (tmp_path / "run" / "export" / "model.keras").exists()
+
+
+def test_a_runs_flags_are_a_config(tmp_path):
+    in_process("--rule=usf(agreement=0.9)", "--epochs=1", f"--workdir={tmp_path / 'one'}")
+    values = parsed(f"--flagfile={tmp_path / 'one' / 'flags.cfg'}", f"--workdir={tmp_path / 'two'}")
+    (experiment,) = compare.experiments(values)
+    assert experiment.rule == "usf(agreement=0.9)"
+    classify.classify(values)
+    for name in ("metrics.csv", "data.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def header(config):
+    """Return a config's comments at its beginning."""
+    return re.match(r"(#.*\n)+", config.read_text()).group()
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_opens_with_a_header_and_trains_on_tiny_data(config, tmp_path):
-    text = config.read_text()
-    assert text.startswith("#")
-    command = re.search(r"^# Command: (.*)$", text, re.MULTILINE).group(1)
-    assert command == f"python -m trainers.classify --flagfile={config.relative_to(ROOT)}"
-    arguments = [f"--flagfile={config}", "--epochs=1", "--milestones=", "--seed=0",
-                 f"--workdir={tmp_path / 'run'}"]  # fmt: skip
-    if "--dataset=fashion_mnist" in text:
-        arguments.append(f"--data_dir={write_fashion(tmp_path, train=20)}")
-    values = in_process(*arguments)
-    assert (pathlib.Path(values.workdir) / "results.json").exists()
+def test_every_config_opens_with_a_header_and_parses(config):
+    text = header(config)
+    assert f"# Command: python -m trainers.classify --flagfile={config.relative_to(ROOT)}" in text
+    assert re.search("^# Published", text, re.MULTILINE) or config.parent == ROOT / "configs"
+    for experiment in compare.experiments(parsed(f"--flagfile={config}")):
+        published = experiment.published_errors()
+        for error in published.values():
+            assert f"{error:.2f} %" in text
+
+
+def one_of_each():
+    """Return a config for every pair of a network and a rule that the configs have."""
+    found = {}
+    for config in CONFIGS:
+        for experiment in compare.experiments(parsed(f"--flagfile={config}")):
+            # The rules' own options do not make another program.
+            found.setdefault((experiment.model, experiment.rule.split("(")[0]), config)
+    return found
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Return a folder of a few colored images of ten classes."""
+    root = tmp_path_factory.mktemp("images")
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 3), ("test", 1)):
+        for label in range(10):
+            place = root / part / str(label)
+            place.mkdir(parents=True)
+            for index in range(count):
+                image = draw.integers(0, 256, (32, 32, 3))
+                keras.utils.save_img(place / f"{index}.png", image, scale=False)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("pair", "config"), one_of_each().items(), ids=lambda value: str(getattr(value, "stem", ""))
+)
+def test_each_network_takes_a_step_under_each_rule_as_configured(pair, config, images, tmp_path):
+    values = parsed(
+        f"--flagfile={config}",
+        "--dataset=folder",
+        f"--data_dir={images}",
+        "--image_size=32",
+        "--epochs=1",
+        "--schedule=constant",
+        "--milestones=",
+        f"--workdir={tmp_path}",
+    )
+    (experiment, *_) = [e for e in compare.experiments(values) if e.rule.split("(")[0] == pair[1]]
+    prepared = training.prepare(experiment)
+    before = [w.numpy() for w in prepared.model.trainable_variables]
+    taken, finite = training.loop.Loop(prepared).train(iter(prepared.epoch(0, 0)), 1)
+    assert (taken, finite) == (1, True)
+    changed = [
+        (w.numpy() != old).any()
+        for w, old in zip(prepared.model.trainable_variables, before, strict=True)
+    ]
+    assert np.mean(changed) > 0.9
 
 
 BAD = [
@@ -95,22 +206,52 @@ BAD = [
     (["--rule=fa,fa"], "must not name one twice", 1),
     (["--rule="], "--rule", 1),
     (["--last_layer_rule=none"], "--last_layer_rule: Unknown rule 'none'", 1),
-    (["--dataset=imagenet"], "--dataset must be one of digits, fashion_mnist", 1),
-    (["--model=vgg"], "--model must be one of", 1),
+    (["--dataset=fashon_mnist"], "Did you mean 'fashion_mnist'", 1),
+    (["--model=lennet"], "--model: Unknown model 'lennet'. Did you mean 'lenet'", 1),
+    (["--model=keras:ResNet51"], "--model: Unknown model", 1),
+    (["--model=none.py:network"], "--model: ", 1),
+    (["--rule_module=none.py"], "--rule_module: ", 1),
+    (["--weights=none.weights.h5"], "--model: ", 1),
+    (["--overrides=conv1"], "--overrides must be names with values", 1),
+    (["--overrides=conv1=nothing"], "--overrides: Unknown rule 'nothing'", 1),
+    (["--overrides=none*=bp"], "none*", 1),
+    (["--optimizer=sgdd"], "--optimizer must be one of sgd, nesterov, adam, adamw", 1),
+    (["--optimizer=adam", "--momentum=0.5"], "--momentum belongs to sgd and nesterov", 1),
+    (["--optimizer=nesterov", "--momentum=0"], "--optimizer=nesterov needs a --momentum", 1),
+    (["--weight_decay=-1"], "--weight_decay must be 0 or more", 1),
+    (["--weight_decay=inf"], "--weight_decay must be 0 or more", 1),
+    (["--schedule=step"], "--schedule=step and --milestones go together", 1),
+    (["--milestones=5"], "--schedule=step and --milestones go together", 1),
+    (["--warmup_epochs=30"], "--warmup_epochs must end before", 1),
+    (["--augmentation=mixup"], "--augmentation must be one of none, flip, crop_flip", 1),
+    (["--batch_manhattan=yes"], "--batch_manhattan must be one of none, hidden, last, all", 1),
+    (["--precision=float8"], "--precision must be one of float32", 1),
+    (["--strategy=mirrored", "--jit"], "--jit does not go with --strategy=mirrored", 1),
+    (["--strategy=mirrored", "--batch_size=33"], "must divide by their number, 2", 1),
+    (["--published=bp"], "--published must be names with values", 1),
+    (["--published=bp=101"], "--published must be errors of 0 to 100 %", 1),
+    (["--mode=test"], "--mode must be one of train, evaluate, predict, export", 1),
+    (["--mode=evaluate"], "--workdir must be a run's folder, with its flags.cfg", 1),
+    (["--mode=predict"], "--images and --mode=predict go together", 1),
+    (["--output=x"], "--output does not go with --mode=train", 1),
+    (["--checkpoint=best"], "--checkpoint does not go with --mode=train", 1),
+    (["--log_every=-1"], "--log_every must be 0 or more", 1),
+    (["--checkpoint_every=0"], "--checkpoint_every must be 1 or more", 1),
+    (["--keep_checkpoints=0"], "--keep_checkpoints must be 1 or more", 1),
     (["--model=lenet"], "32 or more pixels a side. Received: (8, 8, 1)", 1),
     (["--dataset=fashion_mnist", "--data_dir=/none"], "no such folder as '/none'", 1),
-    (["--data_dir=/none"], "reads no data_dir", 1),
+    (["--data_dir=/none"], "reads no --data_dir", 1),
     (["--epochs=0"], "--epochs must be 1 or more, and at most 1000000. Received: 0", 1),
     (["--batch_size=-1"], "--batch_size must be 1 or more, and at most 1000000. Received: -1", 1),
     (["--learning_rate=0"], "--learning_rate must be a number greater than 0", 1),
     (["--learning_rate=nan"], "--learning_rate must be a number greater than 0", 1),
-    (["--momentum=1"], "--momentum must be 0 or more and less than 1", 1),
+    (["--momentum=1"], "--momentum must be 0 or more and less than 1. Received: 1.0", 1),
     (["--validation_fraction=1.5"], "--validation_fraction must be 0 or more", 1),
     (["--seed=-1"], "--seed must be", 1),
     (["--seed=1,x"], "--seed must be", 1),
-    (["--milestones=5,x"], "--milestones must be integers", 1),
-    (["--milestones=8,5"], "--milestones must be epochs in ascending order", 1),
-    (["--milestones=40"], "less than --epochs=30", 1),
+    (["--schedule=step", "--milestones=5,x"], "--milestones must be integers", 1),
+    (["--schedule=step", "--milestones=8,5"], "--milestones must be epochs in ascending order", 1),
+    (["--schedule=step", "--milestones=40"], "less than --epochs=30", 1),
     (["--validation_fraction=0.9999"], "leaves 0 of 1437 images", 1),
     (["--validation_fraction=0.0001"], "0 to validate on", 1),
     (["--image_size=2147483647"], "--image_size must be 0 or more, and at most 4096", 1),
@@ -139,15 +280,29 @@ def test_bad_input_is_told_in_one_line(arguments, message, status, capsys, tmp_p
     text=st.text(max_size=12) | st.integers().map(str) | st.floats().map(str),
 )
 def test_any_value_of_any_flag_is_taken_or_refused_without_a_traceback(name, text):
-    values = flags.FlagValues()
-    cli.define(training.Experiment, values, lists=classify.LISTS)
     try:
-        cli.parse(values, ["classify", f"--{name}={text}"])
-        experiments = classify._experiments(values)
+        experiments = compare.experiments(parsed(f"--{name}={text}"))
     except (SystemExit, ValueError) as error:
         assert name in str(error) or isinstance(error, SystemExit)  # noqa: PT017
     else:
         assert experiments
+
+
+@settings(max_examples=60)
+@given(
+    st.binary(max_size=60)
+    | st.lists(st.sampled_from(["--epochs=3", "--rule=fa", "# note", "--", "-", "--x", "--jit=a",
+                                "--flagfile=none.cfg", "--milestones", "\0", "=", "--epochs"]))
+    .map(lambda lines: "\n".join(lines).encode())
+)  # fmt: skip
+def test_any_flagfile_is_taken_or_refused_without_a_traceback(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("flags") / "any.cfg"
+    path.write_bytes(content)
+    try:
+        experiments = compare.experiments(parsed(f"--flagfile={path}"))
+    except (SystemExit, ValueError):
+        return
+    assert experiments
 
 
 @given(st.lists(st.sampled_from(["fa", "frsf(scale='unit',seed=1)", "usf(agreement=0.5)"])))

@@ -82,10 +82,9 @@ def compare(chosen, workdir, console):
     failures = 0
     with cli.errors_in_one_line():
         # Rather now than after an hour of training.
-        for path in (workdir / "results.json", workdir / "comparison.png"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a"):
-                pass
+        for experiment in chosen:
+            with training.folder.locked(experiment.workdir) as path:
+                training.folder.check(path, experiment)
         runs = []
         with cli.progress(console) as (tell, bar):
             for experiment in chosen:
