@@ -3,11 +3,14 @@
 import contextlib
 import gzip
 import pathlib
+import pickle
+import re
 import struct
 import tracemalloc
 
 import numpy as np
 import pytest
+import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -137,7 +140,7 @@ def test_the_layout_of_torchvision_and_plain_files_are_read(tmp_path):
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
     assert data.load("mnist", str(tmp_path)).train.size == 6
-    with pytest.raises(FileNotFoundError, match=r"must hold train-images.*It holds MNIST"):
+    with pytest.raises(FileNotFoundError, match=r"which holds MNIST\. Give --data_dir a folder"):
         data.load("fashion_mnist", str(tmp_path))
 
 
@@ -223,6 +226,196 @@ def test_an_image_size_out_of_range_is_refused(size):
         data.load("digits", image_size=size)
 
 
-def test_an_unknown_name_is_met_with_the_nearest():
-    with pytest.raises(ValueError, match=r"Received: 'digit'\. Did you mean 'digits'\?"):
-        data.load("digit")
+def digits_as(count, size, channels):
+    """Return real digits as bytes, with values in every channel that differ, and labels 0 to 9."""
+    split = data.load("digits", image_size=size).train
+    images, labels = (part[:count] for part in split)
+    tint = np.linspace(1, 0.5, channels)
+    return np.rint(images * 255 * tint).astype("u1"), labels.astype("u1")
+
+
+def planes(images):
+    return images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+
+
+def write_cifar10_binary(folder, images, labels):
+    records = np.concatenate([labels[:, None], planes(images)], 1)
+    for number, part in enumerate(np.split(records, 6)):
+        name = f"data_batch_{number + 1}" if number < 5 else "test_batch"
+        (folder / f"{name}.bin").write_bytes(part.tobytes())
+
+
+def write_cifar10_python(folder, images, labels):
+    for number, chosen in enumerate(np.split(np.arange(len(labels)), 6)):
+        name = f"data_batch_{number + 1}" if number < 5 else "test_batch"
+        content = {b"data": planes(images)[chosen], b"labels": labels[chosen].tolist()}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+
+
+def write_cifar100_binary(folder, images, labels):
+    records = np.concatenate([labels[:, None] // 5, labels[:, None], planes(images)], 1)
+    (folder / "train.bin").write_bytes(records[:-10].tobytes())
+    (folder / "test.bin").write_bytes(records[-10:].tobytes())
+
+
+def write_cifar100_python(folder, images, labels):
+    for name, part in (("train", slice(-10)), ("test", slice(-10, None))):
+        content = {b"data": planes(images)[part], b"fine_labels": labels[part].tolist()}
+        (folder / name).write_bytes(pickle.dumps(content))
+
+
+def write_svhn(folder, images, labels):
+    for name, part in (("train", slice(-10)), ("test", slice(-10, None))):
+        content = {
+            "X": images[part].transpose(1, 2, 3, 0),
+            "y": np.where(labels[part] == 0, 10, labels[part])[:, None],
+        }
+        scipy.io.savemat(folder / f"{name}_32x32.mat", content, do_compression=True)
+
+
+def write_stl10(folder, images, labels):
+    for name, part in (("train", slice(-10)), ("test", slice(-10, None))):
+        columns = images[part].transpose(0, 3, 2, 1)
+        (folder / f"{name}_X.bin").write_bytes(columns.tobytes())
+        (folder / f"{name}_y.bin").write_bytes((labels[part] + 1).tobytes())
+
+
+FORMATS = [
+    ("cifar10", write_cifar10_binary, "cifar-10-batches-bin"),
+    ("cifar10", write_cifar10_python, "cifar-10-batches-py"),
+    ("cifar10", write_cifar10_python, "cifar-10-batches-py-target/cifar-10-batches-py"),
+    ("cifar100", write_cifar100_binary, "cifar-100-binary"),
+    ("cifar100", write_cifar100_python, "cifar-100-python"),
+    ("svhn_cropped", write_svhn, ""),
+    ("stl10", write_stl10, "stl10_binary"),
+]
+
+
+@pytest.mark.parametrize(("name", "write", "inner"), FORMATS)
+def test_real_images_are_read_back_from_every_format(tmp_path, name, write, inner):
+    images, labels = digits_as(60, 96 if name == "stl10" else 32, 3)
+    (tmp_path / inner).mkdir(parents=True, exist_ok=True)
+    write(tmp_path / inner, images, labels)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for place in {tmp_path, tmp_path / inner}:
+        dataset = data.load(name, str(place))
+        read = [np.concatenate(parts) for parts in zip(dataset.train, dataset.test, strict=True)]
+        np.testing.assert_array_equal(read[0], images / np.float32(255))
+        np.testing.assert_array_equal(read[1], labels)
+        assert dataset.test.size == 10
+    # Each file in turn is cut short, made empty, filled with nonsense, or taken away.
+    for path, content in before.items():
+        for damaged in (content[:-1], content[: len(content) // 2 + 1], b"", b"nonsense" * 99):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
+                data.load(name, str(tmp_path))
+            assert "\n" not in str(caught.value)
+            assert path.read_bytes() == damaged
+        path.unlink()
+        with pytest.raises(FileNotFoundError, match=rf"has no {path.name}\."):
+            data.load(name, str(tmp_path))
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("name", "write", "inner"), FORMATS)
+def test_labels_outside_the_classes_are_refused_in_every_format(tmp_path, name, write, inner):
+    images, labels = digits_as(60, 96 if name == "stl10" else 32, 3)
+    labels[57] = 100
+    write(tmp_path, images, labels)
+    classes = 100 if name == "cifar100" else 10
+    with pytest.raises(ValueError, match=rf"has labels outside the {classes} classes.* to 10[01]"):
+        data.load(name, str(tmp_path))
+
+
+class Malice:
+    def __reduce__(self):
+        return (print, ("code was run",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (Malice(), r"asks for (builtins|__builtin__)\.print, which is not admitted"),
+        (np.zeros((2, 3072), "u1"), "must be a pickled dict with data and labels"),
+        ({b"data": np.zeros((2, 3072), "u1")}, "must be a pickled dict with data and labels"),
+        ({b"data": [0], b"labels": [0]}, "Received: list"),
+        ({b"data": np.zeros((2, 9), "u1"), b"labels": [0, 1]}, r"Received: \(2, 9\)"),
+        ({b"data": np.zeros((2, 3072), "u1"), b"labels": [0]}, r"as many labels.*\(1,\)"),
+        ({b"data": np.zeros((2, 3072)), b"labels": [0, 1]}, "float64"),
+        ({b"data": np.zeros((2, 3072), "u1"), b"labels": ["cat", None]}, "labels. Received"),
+    ],
+)
+def test_pickles_make_arrays_and_nothing_else(tmp_path, capsys, content, message):
+    write_cifar10_python(tmp_path, *digits_as(60, 32, 3))
+    (tmp_path / "data_batch_3").write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(ValueError, match=message) as caught:
+        data.load("cifar10", str(tmp_path))
+    assert str(tmp_path / "data_batch_3") in str(caught.value)
+    assert "code was run" not in capsys.readouterr().out
+
+
+def test_an_array_of_any_size_cannot_be_asked_for(tmp_path):
+    class Huge:
+        def __reduce__(self):
+            return (np._core.multiarray._reconstruct, (np.ndarray, (2**40,), b"b"))
+
+    write_cifar10_python(tmp_path, *digits_as(60, 32, 3))
+    (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Huge()}, protocol=2))
+    with pytest.raises(ValueError, match=r"asks for something other than an array"):
+        data.load("cifar10", str(tmp_path))
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=60) | st.binary(max_size=40).map(lambda tail: b"\x80\x02}" + tail))
+def test_any_bytes_for_a_pickle_are_a_value_error(folder, content):
+    path = folder / "train"
+    path.write_bytes(content)
+    (folder / "test").write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        data.load("cifar100", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digit", r"Received: 'digit'\. Did you mean 'digits'"),
+        ("cifar_10", r"Did you mean 'cifar10'"),
+        ("caltech102", r"Did you mean 'caltech101'"),
+        ("no such thing", r"or a name in the catalog of TensorFlow Datasets\. Received: 'no such"),
+        ("huggingface:mnist", r"Received: 'huggingface:mnist'"),
+        ("../mnist", r"Received: '\.\./mnist'"),
+        (None, "Received: None"),
+    ],
+)
+def test_an_unknown_name_is_met_with_the_nearest(name, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        data.load(name)
+    assert str(caught.value).startswith("--dataset must be one of digits, fashion_mnist, mnist")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", [*(name for name, _, _ in FORMATS), "mnist", "oxford_flowers102"])
+def test_a_folder_that_is_missing_empty_or_of_another_format_is_named(tmp_path, monkeypatch, name):
+    for data_dir, found in (("none", None), ("empty", "nothing"), ("other", "a, b, c, d, e, …")):
+        if found:
+            (tmp_path / data_dir).mkdir()
+        if data_dir == "other":
+            for other in "abcdef":
+                (tmp_path / data_dir / other).write_text("text")
+        with pytest.raises(FileNotFoundError) as caught:
+            data.load(name, str(tmp_path / data_dir))
+        message = str(caught.value)
+        if found is None:
+            assert message == f"--data_dir: no such folder as '{tmp_path / data_dir}'."
+            continue
+        assert f"--dataset={name} is not in --data_dir={tmp_path / data_dir}, " in message
+        assert f"which holds {found}. Give --data_dir a folder with " in message
+        assert message.endswith("Or download it with --download.")
+    for variable in ("HOME", "KERAS_HOME", "TFDS_DATA_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=rf"--dataset={name} was not found in .*--download"):
+        data.load(name)
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(FileNotFoundError, match=r"no such folder as '.*file'"):
+        data.load(name, str(tmp_path / "file"), download=True)

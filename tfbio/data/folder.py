@@ -35,6 +35,8 @@ def load(data_dir, image_size):
         Traceback (most recent call last):
         FileNotFoundError: --data_dir: no such folder as '/nowhere'.
     """
+    if not data_dir:
+        raise ValueError("--dataset=folder needs --data_dir, the folder. Received: none.")
     root = _folder(data_dir)
     if (root / "train").is_dir():
         test = next((root / name for name in _TESTS if (root / name).is_dir()), None)
