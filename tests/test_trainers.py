@@ -87,6 +87,19 @@ def test_a_comparison_trains_only_what_is_missing(comparison, capsys):
     assert (runs["seed1"] / "checkpoints").iterdir().__next__().name == checkpoint
 
 
+def test_finished_runs_are_compared_without_training(comparison, tmp_path):
+    path, _ = comparison
+    arguments = (f"--runs={path / 'backprop'}", f"--workdir={tmp_path}")
+    done = run(*arguments, module="trainers.compare")
+    assert done.returncode == 0, done.stderr
+    assert "backprop" in done.stdout
+    assert "sign_symmetry" not in done.stdout
+    assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 2
+    none = run(f"--runs={tmp_path / 'none'}", module="trainers.compare")
+    assert none.returncode == 1
+    assert "no finished run in" in none.stderr
+
+
 def test_the_comparer_takes_one_run_too(tmp_path):
     done = run("--rule=fa", "--epochs=1", f"--workdir={tmp_path}", module="trainers.compare")
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,10 @@
 """Compare learning rules over seeds: train what is missing, print the table, draw the figure.
 
 python -m trainers.compare --rule=backprop,sign_symmetry --seed=0,1,2 --workdir=runs/mine
+python -m trainers.compare --runs=runs/mine,runs/yours --workdir=runs/all
 
-Runs that are finished are not repeated, runs that were cut go on.
+Runs that are finished are not repeated, runs that were cut go on. With --runs, nothing is trained:
+the finished runs in those folders are compared, by rule, whatever their other options.
 """
 
 import dataclasses
@@ -19,10 +21,29 @@ LISTS = ("rule", "seed")
 """The options of which a command line may name several."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What to compare."""
+
+    runs: str = cli.option(
+        "", "Folders, separated by commas: compare the finished runs within, and train nothing."
+    )
+
+
 def main():
     """Run the command line."""
-    cli.define(training.Experiment, flags.FLAGS, lists=LISTS)
+    define(flags.FLAGS)
     cli.run(run)
+
+
+def define(values):
+    """Define the command's flags.
+
+    Args:
+        values: The `absl.flags.FlagValues` to define them in.
+    """
+    cli.define(Command, values)
+    cli.define(training.Experiment, values, lists=LISTS)
 
 
 def run(values):
@@ -31,9 +52,34 @@ def run(values):
     Args:
         values: The parsed `absl.flags.FlagValues`.
     """
+    console = cli.console()
     with cli.errors_in_one_line():
+        if values.runs:
+            report(finished(cli.split(values.runs)), values.workdir, console)
+            return
         chosen = experiments(values)
-    compare(chosen, values.workdir, cli.console())
+    compare(chosen, values.workdir, console)
+
+
+def finished(folders):
+    """Return the finished runs in folders, at any depth.
+
+    Args:
+        folders: Paths.
+
+    Returns:
+        A list of `tfbio.training.report.Run`, by path.
+
+    Raises:
+        ValueError: If a folder has none.
+    """
+    found = []
+    for folder in folders:
+        paths = sorted(path.parent for path in pathlib.Path(folder).rglob("summary.json"))
+        if not paths:
+            raise ValueError(f"--runs: no finished run in {folder!r}: nowhere is a summary.json.")
+        found += [training.report.load(path) for path in paths]
+    return found
 
 
 def experiments(values):
@@ -78,7 +124,6 @@ def compare(chosen, workdir, console):
         workdir: The folder for results.json and comparison.png.
         console: A `rich.console.Console`.
     """
-    workdir = pathlib.Path(workdir)
     failures = 0
     with cli.errors_in_one_line():
         # Rather now than after an hour of training.
@@ -100,21 +145,38 @@ def compare(chosen, workdir, console):
                 runs.append(training.report.load(experiment.workdir))
                 tell(f"{name}: test accuracy {runs[-1].summary['test_accuracy']:.2%}")
         if runs:
-            results = training.report.by_rule(runs)
-            console.print(training.report.table(results))
-            training.report.save(results, workdir / "results.json")
-            training.report.figure(results, workdir / "comparison.png")
-            _tell_what_there_is(workdir, console)
+            report(runs, workdir, console)
+            _tell_what_next(console)
     if failures:
         sys.exit(1)
 
 
-def _tell_what_there_is(workdir, console):
-    trainer = f"{cli.python()} -m trainers.classify"
+def report(runs, workdir, console):
+    """Print the table, and write results.json and comparison.png.
+
+    Args:
+        runs: A list of `tfbio.training.report.Run`.
+        workdir: The folder to write to.
+        console: A `rich.console.Console`.
+    """
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    results = training.report.by_rule(runs)
+    console.print(training.report.table(results))
+    training.report.save(results, workdir / "results.json")
+    training.report.figure(results, workdir / "comparison.png")
     console.print(
         f"Results:     {workdir / 'results.json'}\n"
         f"Figure:      {workdir / 'comparison.png'}\n"
-        f"TensorBoard: {cli.python()} -m tensorboard.main --logdir {workdir}\n"
+        f"TensorBoard: {cli.python()} -m tensorboard.main --logdir {workdir}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _tell_what_next(console):
+    trainer = f"{cli.python()} -m trainers.classify"
+    console.print(
         f"Try next:    {trainer} --rule='sign_symmetry(agreement=0.8)'\n"
         f"             {trainer} --rule=backprop,frsf,brsf --seed=0,1,2\n"
         f"             {trainer} --flagfile=configs/fashion_mnist_lenet.cfg\n"
