@@ -49,9 +49,9 @@ def descriptions(experiment):
     options = dataclasses.asdict(experiment)
     rows = "\n".join(f"| {name} | `{value}` |" for name, value in options.items() if value != "")
     table = f"| option | value |\n|---|---|\n{rows}"
-    varied = {**options, "rule": slug(experiment.rule)}
-    for name in ("workdir", "data_dir", "published"):
-        del varied[name]
+    fields = dataclasses.fields(experiment)
+    varied = {f.name: options[f.name] for f in fields if f.metadata["changes_results"]}
+    varied["rule"] = slug(experiment.rule)
     return [
         _layout().SerializeToString(),
         text.pb("options", table).SerializeToString(),
