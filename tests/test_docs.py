@@ -54,7 +54,9 @@ def test_public_functions_of_the_library_have_an_example():
         "tfbio.training.report.table",
         "tfbio.training.report.save",
         "tfbio.training.report.figure",
-        "tfbio.training.train.prepare",
+        "tfbio.training.use.evaluate",
+        "tfbio.training.use.predict",
+        "tfbio.training.use.export",
     ]
 
 

@@ -24,8 +24,8 @@ def snapshot(variables, strategy):
 
     Example:
         >>> import keras, tensorflow as tf
-        >>> snapshot([keras.Variable(1.5)], tf.distribute.get_strategy())
-        {'00000.0': array(1.5, dtype=float32)}
+        >>> snapshot([keras.Variable([1.5])], tf.distribute.get_strategy())
+        {'00000.0': array([1.5], dtype=float32)}
     """
     return {key: each.numpy() for key, each in _components(variables, strategy)}
 
@@ -173,9 +173,9 @@ def write(path, content):
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except OSError:
+    except OSError as error:
         beside.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # it names no file
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name, too

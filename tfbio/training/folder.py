@@ -66,7 +66,7 @@ def flagfile(experiment):
         A line for every option.
 
     Example:
-        >>> print(flagfile(Experiment())[:40])
+        >>> print(flagfile(Experiment())[:41])
         --dataset=digits
         --data_dir=
         --nodownload

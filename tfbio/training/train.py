@@ -80,7 +80,7 @@ def state_variables(model):
     Example:
         >>> from tfbio.training import Experiment, prepare
         >>> len(state_variables(prepare(Experiment(rule="bp")).model))
-        26
+        25
     """
     every = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
     return list({id(variable): variable for variable in every}.values())
