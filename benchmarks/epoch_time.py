@@ -50,8 +50,12 @@ def _main(_):
             epochs=ROUNDS.value + 1,
             workdir=workdir,
         )
-        seconds = measure(variants(experiment), ROUNDS.value)
-        steps = training.prepare(experiment).steps_per_epoch
+        run = Training(
+            training.prepare(experiment), pathlib.Path(workdir), lambda text: None, Signals()
+        )
+        seconds = measure(variants(experiment, run), ROUNDS.value)
+        saving = measure({"checkpoint": lambda index: run.save()}, 20)["checkpoint"]
+        steps = run.prepared.steps_per_epoch
     print(common.machine())
     rows = []
     for name, taken in seconds.items():
@@ -65,11 +69,24 @@ def _main(_):
         rows,
         common.CSV.value,
     )
+    between = experiment.checkpoint_every * np.median(seconds["training"]) / steps
+    print(
+        f"A checkpoint takes {1000 * np.median(saving):.1f} ms: {np.median(saving) / between:.2%} "
+        f"of the {experiment.checkpoint_every} steps between two."
+    )
 
 
-def variants(experiment):
-    """Return a dict from name to a function of the round, from 0, that does one epoch's work."""
-    for_fit, for_loop, for_training = (training.prepare(experiment) for _ in range(3))
+def variants(experiment, run):
+    """Return what to time.
+
+    Args:
+        experiment: The `Experiment`.
+        run: Its `Training`.
+
+    Returns:
+        A dict from name to a function of the round, from 0, that does one epoch's work.
+    """
+    for_fit, for_loop = (training.prepare(experiment) for _ in range(2))
     steps = for_fit.steps_per_epoch
     for_fit.model.compile(
         for_fit.model.optimizer,
@@ -80,7 +97,6 @@ def variants(experiment):
     )
     loop, resident = Loop(for_loop), Loop(for_loop)
     batch = next(iter(for_loop.epoch(0, 0)))
-    run = Training(for_training, pathlib.Path(experiment.workdir), print, Signals())
 
     def fit(index):
         for_fit.model.fit(for_fit.epoch(index, 0), epochs=1, shuffle=False, verbose=0)

@@ -104,7 +104,18 @@ class _Progress:
 
 
 class Training:
-    """One run: where it stands, and how it goes on from there."""
+    """One run: where it stands, and how it goes on from there.
+
+    Args:
+        prepared: A `Prepared`.
+        path: The run's folder; what it holds is gone on from.
+        tell: Called with lines of text.
+        signals: A `Signals`.
+
+    Attributes:
+        prepared: The same.
+        step: The number of steps done.
+    """
 
     def __init__(self, prepared, path, tell, signals):
         self.prepared, self.path, self.tell, self.signals = prepared, path, tell, signals
@@ -138,7 +149,7 @@ class Training:
             while self.step < self.total:
                 self.train_epoch(progress)
         except Interrupted:
-            self._save(self.checkpoints)
+            self.save()
             self.tell(f"Saved at step {self.step:,}; the same command goes on from there.")
             raise
         finally:
@@ -160,7 +171,7 @@ class Training:
             elif self.experiment.log_every and self.step % self.experiment.log_every == 0:
                 self._record({})
             if self.step == self.total or self.step % self.experiment.checkpoint_every == 0:
-                self._save(self.checkpoints)
+                self.save()
             progress(self.step, self.total)
 
     def _steps_to_next_look(self):
@@ -188,7 +199,7 @@ class Training:
             best = self.progress.best
             if best is None or values["validation_accuracy"] > best["validation_accuracy"]:
                 self.progress.best = {"step": self.step, **values}
-                self._save(self.best_checkpoint)
+                self._save_to(self.best_checkpoint)
         self._record({**values, **board.feedback_curves(self.model)}, end_of_epoch=True)
         self.progress.recorded = True
 
@@ -212,7 +223,11 @@ class Training:
                 + f", {speed:,.0f} images/s"
             )
 
-    def _save(self, checkpoints):
+    def save(self):
+        """Write a checkpoint of the present step."""
+        self._save_to(self.checkpoints)
+
+    def _save_to(self, checkpoints):
         arrays = snapshot(self.variables, self.prepared.strategy)
         for array in arrays.values():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
