@@ -151,7 +151,7 @@ def errors_in_one_line():
 
 def console():
     """Return the console to print on; in a file or a pipe, lines are as long as they are."""
-    return Console(width=None if sys.stdout.isatty() else 100)
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 @contextlib.contextmanager

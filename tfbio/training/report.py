@@ -207,6 +207,7 @@ def figure(results, path):
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     fig, (curves, angles, times) = plt.subplots(
         1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=(5, 5, 3)
@@ -230,13 +231,17 @@ def figure(results, path):
         ylim=(-3, 100),
     )
     times.set(xlabel="milliseconds", title="Time per step")
+    times.set_yticks([])  # the colors say which
     times.invert_yaxis()
+    for axes in (curves, angles):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (curves, angles, times):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     curves.legend(loc="lower right", frameon=False)
-    seeds = max(len(runs) for runs in results.values())
-    fig.suptitle(f"{seeds} seed{'s' if seeds > 1 else ''}; bands are minimum to maximum")
+    most = max(len(runs) for runs in results.values())
+    if most > 1:
+        fig.suptitle(f"{most} runs a rule; lines and bars are means, bands minimum to maximum")
     fig.savefig(path, dpi=140)
     plt.close(fig)
 
