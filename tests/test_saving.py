@@ -1,8 +1,9 @@
-"""Layers that make their own sub-layers come back from files, clones and copies under their rules."""
+"""Layers that make their own sub-layers come back from files and copies under their rules."""
 
 import copy
 import functools
 import itertools
+import json
 import pickle
 
 import keras
@@ -39,6 +40,22 @@ class MadeInBuild(keras.layers.Layer):
 
 
 @registered
+class FilledInBuild(keras.layers.Layer):
+    """A sequential model that is empty until the input's shape is known."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.body = keras.Sequential()
+
+    def build(self, input_shape):
+        self.body.add(keras.layers.Dense(input_shape[-1]))
+        self.body.build(input_shape)
+
+    def call(self, x):
+        return self.body(x)
+
+
+@registered
 class Transformer(keras.layers.Layer):
     """Without `build`, as in Keras's own examples: what it holds is built when it is called."""
 
@@ -59,14 +76,15 @@ class Transformer(keras.layers.Layer):
 
 @registered
 class Holder(keras.layers.Layer):
-    """A block that holds a block."""
+    """A block that holds a block, with Keras's automatic config."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, factor=1.0, **kwargs):
         super().__init__(**kwargs)
+        self.factor = factor
         self.inner = MadeInBuild()
 
     def call(self, x):
-        return self.inner(x)
+        return self.factor * self.inner(x)
 
 
 @registered
@@ -133,7 +151,7 @@ class FunctionalWithInit(keras.Model):
     def __init__(self, units, **kwargs):
         self.units = units
         x = inputs = keras.Input((2, 6))
-        x = keras.layers.Dense(units)(x) + Holder()(x)
+        x = keras.layers.Dense(units)(x) + Holder(2.0)(x)
         super().__init__(inputs, keras.layers.Dense(2)(x), **kwargs)
 
     def get_config(self):
@@ -189,7 +207,7 @@ def shared():
 
 def nested():
     inner = keras.Sequential([keras.Input((2, 6)), Transformer(1), MadeInBuild()])
-    return functional(functional(Holder()), keras.layers.Dense(6), inner)
+    return functional(functional(Holder(2.0)), keras.layers.Dense(6), inner)
 
 
 def branched():
@@ -200,14 +218,14 @@ def branched():
 
 BUILDERS = {
     "attention": attention,
-    "made in build": lambda: functional(MadeInBuild(), MadeInBuild()),
+    "made in build": lambda: functional(MadeInBuild(), FilledInBuild()),
     "transformer": lambda: functional(Transformer(2, name="block")),
     "distributed": lambda: functional(keras.layers.TimeDistributed(MadeInBuild())),
     "recurrent": lambda: functional(keras.layers.Bidirectional(keras.layers.RNN(Cell()))),
     "shared": shared,
     "nested": nested,
     "automatic": lambda: called(Automatic()),
-    "configured": lambda: called(Configured(keras.Sequential([Holder(), MadeInBuild()]))),
+    "configured": lambda: called(Configured(keras.Sequential([Holder(2.0), MadeInBuild()]))),
     "made in call": lambda: called(MadeInCall()),
     "functional": lambda: FunctionalWithInit(6),
     "branched": branched,
@@ -351,6 +369,26 @@ def test_summary_and_fit_after_loading(tmp_path, capsys):
     assert printed.count("(MultiHeadAttenti") == 2
     assert printed.count("│ attention/query") == 2
     assert equal(loaded.get_weights(), model.get_weights())
+
+
+def test_a_config_holds_nothing_but_plain_values(tmp_path):
+    model, x, expected = original("attention")
+    kept = model.layers[1].get_config()["tfbio_rules"]
+    assert json.loads(json.dumps(kept)) == copy.deepcopy(kept)
+    model.save(tmp_path / "model.h5")  # Keras's older format copies configs
+    assert equal(results(keras.models.load_model(tmp_path / "model.h5"), x), expected)
+    again = keras.models.model_from_json(model.to_json())
+    again.set_weights(model.get_weights())
+    assert equal(results(again, x), expected)
+
+
+def test_state_keeps_full_precision_where_layers_are_built_within_a_call(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model, x = converted("transformer"), random((2, 2, 6), "float32")
+    loaded = keras_file(model, tmp_path)
+    assert {w._dtype for w in loaded.weights} <= {"float32", "int64", "int8"}
+    assert equal(loaded.get_weights(), model.get_weights())
+    assert equal(results(loaded, x), results(model, x))
 
 
 def test_a_class_that_is_not_registered_is_given_as_keras_has_it(tmp_path):

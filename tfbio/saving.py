@@ -53,7 +53,7 @@ class RuledContainer:
     """
 
     _ruled_class = None  # the layer's own
-    _awaited_rules = {}  # of sub-layers that are not there yet
+    _awaited_rules = types.MappingProxyType({})  # of sub-layers that are not there yet
 
     def get_config(self):
         """Return the layer's own config, its class, and the rules of the layers below."""
@@ -99,7 +99,6 @@ class RuledContainer:
         # Keras's hook; `build` itself is bound to each layer as it is made.
         super()._post_build()
         self._put_back(self._awaited_rules)
-        self._check_all_are_back()
 
     def build_from_config(self, config):
         """Build the layer as Keras does when it loads one, and put the rules back."""
@@ -108,22 +107,19 @@ class RuledContainer:
         self._put_back(self._awaited_rules)
 
     def __call__(self, *args, **kwargs):
-        """Call the layer, and refuse what came about in a way that left rules behind."""
+        """Call the layer, and refuse one that has left rules behind."""
         outputs = super().__call__(*args, **kwargs)
-        self._check_all_are_back()
-        return outputs
-
-    def _put_back(self, described):
-        # Past Keras's tracking, which would keep it among the layer's state.
-        vars(self)["_awaited_rules"] = _put_back(self, described)
-
-    def _check_all_are_back(self):
         if self._awaited_rules:
             raise ValueError(
                 f"Layer {self.name!r} of class {type(self).__name__} was made again from its "
                 "config, but not all of its sub-layers with a learning rule. Expected, by "
                 f"position: {self._awaited_rules!r}. Received: {_children(self)!r}."
             )
+        return outputs
+
+    def _put_back(self, described):
+        # Past Keras's tracking, which would keep it among the layer's state.
+        vars(self)["_awaited_rules"] = _put_back(self, described)
 
 
 @functools.cache

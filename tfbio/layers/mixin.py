@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import keras
 import tensorflow as tf
+from keras.src.backend import AutocastScope
 
 from tfbio import rules
 from tfbio.feedback import asymmetric
@@ -165,7 +166,8 @@ class FeedbackMixin:
         """
         rule = rules.get(rule)
         copies = self.prepare(rule) if prepared is None else prepared
-        self._rule_config = rules.serialize(rule)
+        # Past Keras's tracking, whose dict holds the layer: no config could be copied.
+        vars(self)["_rule_config"] = rules.serialize(rule)
         for site, copy in zip(self.sites(), copies, strict=True):
             site.adopt(copy)
         if not isinstance(self.quantize, functools.partial):
@@ -210,7 +212,8 @@ class FeedbackMixin:
         self._make_switch()
 
     def _attach(self, copies):
-        with self._open_name_scope():
+        # Built within the call of another layer, the kernel would show that one's compute dtype.
+        with AutocastScope(None), self._open_name_scope():
             for site, rule in zip(self.sites(), copies, strict=True):
                 # A layer loaded as quantized, which only backprop admits, may have no kernel.
                 if site.kernel is not None:
