@@ -26,6 +26,9 @@ settings.load_profile("tfbio")
 @pytest.fixture(autouse=True)
 def _fresh():
     keras.utils.set_random_seed(0)
+    # TensorFlow's own way: two strategies in one process would take each other's exchanges for
+    # their own, and fail where the models' shapes differ.
+    tf.distribute.MirroredStrategy._collective_key_base += 1000
     yield
     keras.config.set_dtype_policy("float32")
 

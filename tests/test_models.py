@@ -336,7 +336,7 @@ def test_a_faulty_network_of_ones_own_is_refused(function, message, cause, own):
         (("lenett", 10, (32, 32, 1)), "Unknown model 'lenett'. Did you mean 'lenet'?"),
         (("ResNet20", 10, (32, 32, 1)), "Did you mean 'resnet20'?"),
         (("keras:resnet50", 10, (32, 32, 1)), "Did you mean 'keras:ResNet50'?"),
-        (("mobilenetv2", 10, (32, 32, 1)), "Did you mean 'keras:MobileNetV2'?"),
+        (("MOBILENETV2", 10, (32, 32, 1)), "Did you mean 'keras:MobileNetV2'?"),
         (("keras:", 10, (32, 32, 1)), "Unknown model 'keras:'."),
         (("nothing.py:net", 10, (32, 32, 1)), "There is no file 'nothing.py'"),
         (("nothing.py", 10, (32, 32, 1)), "must be named path/to/file.py:function."),

@@ -390,6 +390,15 @@ def test_last_layers_are_found_before_and_after_conversion_and_compilation():
         tfbio.last_layers.find(keras.Sequential([keras.layers.Dense(1)]))
 
 
+def test_last_layers_are_found_within_a_strategys_scope():
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = tfbio.convert(some_model(), "brsf", last_layer="backprop")
+        assert list(tfbio.last_layers.find(model)) == ["logits"]
+    assert list(tfbio.last_layers.find(model)) == ["logits"]
+    assert model.get_layer("logits").symmetric
+    assert not model.get_layer("hidden").symmetric
+
+
 def test_the_wrong_variables_are_refused():
     model = some_model()
     last = optimizers.LastLayer.of(model)
