@@ -5,7 +5,6 @@ from tfbio.data.augmentation import augmentations
 from tfbio.data.datasets import Dataset, load, names
 from tfbio.data.encoded import Encoded, clear_errors
 from tfbio.data.folder import images
-from tfbio.data.pipeline import batches, resize, split
 from tfbio.data.split import Split
 from tfbio.data.statistics import channel_statistics
 
@@ -15,12 +14,9 @@ __all__ = [
     "Encoded",
     "Split",
     "augmentations",
-    "batches",
     "channel_statistics",
     "clear_errors",
     "images",
     "load",
     "names",
-    "resize",
-    "split",
 ]
