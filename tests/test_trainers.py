@@ -142,6 +142,27 @@ def test_a_runs_flags_are_a_config(tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+RULE = """
+import tfbio
+
+@tfbio.rules.register("third_sign")
+class ThirdSign(tfbio.rules.FeedbackRule):
+    def feedback(self, kernel):
+        import tensorflow as tf
+        return tf.sign(kernel) / 3
+"""
+
+
+def test_a_rule_of_ones_own_is_trained_resumed_and_measured(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(RULE)
+    arguments = ("--rule=third_sign", f"--rule_module={tmp_path / 'mine.py'}", "--epochs=1")
+    in_process(*arguments, f"--workdir={tmp_path / 'run'}")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["sign_agreement"]["conv1"] == 1.0
+    done = run("--mode=evaluate", f"--workdir={tmp_path / 'run'}")
+    assert f"test_loss {summary['test_loss']}" in done.stdout, done.stderr
+
+
 def header(config):
     """Return a config's comments at its beginning."""
     return re.match(r"(#.*\n)+", config.read_text()).group()
