@@ -109,6 +109,12 @@ def test_two_replicas_resume_to_the_bit(tmp_path):
     assert sum(name.endswith(".1") for name in whole) == sum(name.endswith(".0") for name in whole)
 
 
+def test_two_networks_on_replicas_follow_each_other_in_one_process(tmp_path):
+    for model, rule in (("digits_cnn", "fa"), (OPTIONS["model"], "brsf")):
+        options = {"strategy": "mirrored", "epochs": 1, "model": model, "rule": rule}
+        assert train(tmp_path / rule, **options)["steps"] == 26
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import keras
@@ -168,15 +169,21 @@ def build(experiment, facts, strategy, learning_rate):
 def _strategy(experiment):
     if experiment.strategy == "one_device":
         return tf.distribute.get_strategy()
-    kinds = [kind for kind in ("GPU", "CPU") if tf.config.list_logical_devices(kind)]
-    devices = tf.config.list_logical_devices(kinds[0])
-    strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
-    if experiment.batch_size % strategy.num_replicas_in_sync:
+    strategy = _mirrored()
+    count = strategy.num_replicas_in_sync
+    if experiment.batch_size % count:
         raise ValueError(
-            f"--batch_size is over all devices and must divide by their number, {len(devices)}. "
+            f"--batch_size is over all devices and must divide by their number, {count}. "
             f"Received: {experiment.batch_size}."
         )
     return strategy
+
+
+@functools.cache
+def _mirrored():
+    # One for the process: two would take each other's exchanges between replicas for their own.
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 def _hold_out(experiment, split):
