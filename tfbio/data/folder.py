@@ -7,8 +7,8 @@ import pathlib
 
 import numpy as np
 
+from tfbio.data.chance import fixed_test
 from tfbio.data.encoded import Encoded, common_size
-from tfbio.data.split import fixed_test
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 _TESTS = ("test", "val", "validation")

@@ -10,46 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio.data import augmentation as augment
+from tfbio.data import chance
 
 # How a map is run: fast, and in order all the same.
 PARALLEL = MappingProxyType({"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True})
-# The last word of Philox's counter keeps the streams for different purposes apart.
-_ORDER, _AUGMENTATION, _HOLD_OUT, _TEST = range(4)
-
-
-def _bits(size, seed, epoch, purpose):
-    """Return `size` random 64-bit integers, a pure function of the arguments.
-
-    NumPy promises that a bit generator's stream never changes, and promises no such thing of
-    `numpy.random.Generator`: an epoch that is resumed elsewhere must meet the same order.
-    """
-    return np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, purpose]).random_raw(size)
-
-
-def _permutation(size, seed, epoch, purpose):
-    return np.argsort(_bits(size, seed, epoch, purpose), kind="stable")
-
-
-def fixed_test(labels, fraction):
-    """Return which examples are the test split of a dataset that has none: of each class alike.
-
-    Args:
-        labels: Integers (N,).
-        fraction: The share of each class, rounded.
-
-    Returns:
-        A boolean array (N,), always the same for the same arguments.
-
-    Example:
-        >>> fixed_test(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0.25)
-        array([ True, False, False, False, False,  True, False, False])
-    """
-    chosen = np.zeros(len(labels), bool)
-    for label in np.unique(labels).tolist():
-        (members,) = np.nonzero(labels == label)
-        order = _permutation(len(members), 0, label, _TEST)
-        chosen[members[order[: round(fraction * len(members))]]] = True
-    return chosen
 
 
 class Split(abc.ABC):
@@ -108,7 +72,7 @@ class Split(abc.ABC):
             raise ValueError(
                 f"--validation_fraction must be 0 or more and less than 1. Received: {fraction!r}."
             )
-        order = _permutation(self.size, *_checked((seed, 0)), _HOLD_OUT)
+        order = chance.permutation(self.size, *_checked((seed, 0)), chance.HOLD_OUT)
         count = round(fraction * self.size)
         parts = copy.copy(self), copy.copy(self)
         for part, indices in zip(parts, (order[count:], order[:count]), strict=True):
@@ -200,7 +164,7 @@ class Split(abc.ABC):
         rows = self._chosen
         if order is not None:
             order = _checked(order)
-            rows = rows[_permutation(self.size, *order, _ORDER)]
+            rows = rows[chance.permutation(self.size, *order, chance.ORDER)]
         part = slice(start * batch_size, limit)
         # Where every batch is full, the model sees static shapes.
         full = limit % batch_size == 0
@@ -211,7 +175,7 @@ class Split(abc.ABC):
         with tf.device("CPU:0"):  # on a GPU, indices would travel back for every batch
             images = self._images(rows[part], batch_size, full)
             if augmentation != "none":
-                draws = _bits(self.size, *order, _AUGMENTATION)[part] >> np.uint64(1)
+                draws = chance.bits(self.size, *order, chance.AUGMENTATION)[part] >> np.uint64(1)
                 images = tf.data.Dataset.zip(images, batched(draws.astype(np.int64))).map(
                     lambda *batch: augment.apply(augmentation, *batch), **PARALLEL
                 )
