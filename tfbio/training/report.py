@@ -175,7 +175,7 @@ def time_ratio(runs, baseline):
 
 
 def save(results, path):
-    """Write the comparison to a JSON file: options, circumstances, summary and curves of each run.
+    """Write the comparison to a JSON file: options, circumstances and summary of each run.
 
     Args:
         results: What `by_rule` returned.
@@ -187,7 +187,6 @@ def save(results, path):
                 "flags": folder.flagfile(run.experiment).splitlines(),
                 "starts": run.starts,
                 "summary": run.summary,
-                "records": run.records,
             }
             for runs in results.values()
             for run in runs
