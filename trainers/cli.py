@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import os
 import pathlib
+import signal
 import sys
 
 import tensorflow as tf
@@ -145,6 +146,8 @@ def errors_in_one_line():
         yield
     except training.Interrupted as error:
         fail(error, status=128 + error.signal)
+    except KeyboardInterrupt:  # before there was anything to save
+        fail("Ended by SIGINT.", status=128 + signal.SIGINT)
     except (ValueError, OSError, ArithmeticError, tf.errors.OpError) as error:
         fail(error)
 

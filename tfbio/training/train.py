@@ -56,16 +56,17 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
         >>> summary["steps"], summary["resumed_at_steps"]
         (42, [])
     """
-    with folder.locked(experiment.workdir) as path, Signals() as signals:
+    with folder.locked(experiment.workdir) as path:
         folder.check(path, experiment)
         finished = folder.read_json(path / "summary.json")
         if finished is not None:
             return finished
         prepared = prepare(experiment)
         folder.claim(path, experiment, prepared.facts._asdict())
-        training = Training(prepared, path, tell, signals)
-        training.run(progress)
-        return training.summarize()
+        with Signals() as signals:  # until here there is nothing to save
+            training = Training(prepared, path, tell, signals)
+            training.run(progress)
+            return training.summarize()
 
 
 def state_variables(model):
