@@ -270,7 +270,9 @@ SCHEDULES = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "oracle"), SCHEDULES, ids=str)
+@pytest.mark.parametrize(
+    ("schedule", "oracle"), SCHEDULES, ids=["constant", "warm-up", "step", "cosine"]
+)
 def test_schedules(schedule, oracle):
     again = Schedule.from_config(schedule.get_config())
     for step in (0, 1, 9, 10, 19, 20, 49, 50, 74, 75, 99):
