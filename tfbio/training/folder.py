@@ -231,7 +231,7 @@ def circumstances():
     """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
+        "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": {
             "tfbio": __version__,
             "tensorflow": tf.__version__,
