@@ -292,7 +292,7 @@ BAD = [
     (["--validation_fraction=0.0001"], "0 to validate on", 1),
     (["--image_size=2147483647"], "--image_size must be 0 or more, and at most 4096", 1),
     (["--batch_size=99999999999999999999"], "--batch_size must be 1 or more, and at most", 1),
-    (["--workdir="], "--workdir must name a folder", 1),
+    (["--workdir="], "--workdir must not be empty", 1),
     (["--workdir=/proc/none"], "/proc/none", 1),
 ]
 

@@ -213,7 +213,7 @@ class FeedbackMixin:
 
     def _attach(self, copies):
         # Built within the call of another layer, the kernel would show that one's compute dtype.
-        with AutocastScope(None), self._open_name_scope():
+        with AutocastScope(self.variable_dtype), self._open_name_scope():
             for site, rule in zip(self.sites(), copies, strict=True):
                 # A layer loaded as quantized, which only backprop admits, may have no kernel.
                 if site.kernel is not None:
