@@ -120,7 +120,7 @@ def test_gray_color_and_animated_images_come_in_the_channels_wanted(tmp_path):
     alpha = np.concatenate([color, gray], -1)
     (tmp_path / "e.png").write_bytes(tf.io.encode_png(alpha).numpy())
     for channels, wanted in ((1, [255, 200, 122, 200, 122]), (3, None)):
-        paths, batches = data.images(str(tmp_path), 2, channels)
+        paths, batches = data.images(str(tmp_path), (2, 2), channels)
         assert [path[-5:] for path in paths] == ["a.gif", "b.bmp", "c.png", "d.png", "e.png"]
         (batch,) = batches
         assert batch.shape == (5, 2, 2, channels)
@@ -134,18 +134,18 @@ def test_gray_color_and_animated_images_come_in_the_channels_wanted(tmp_path):
 
 def test_images_to_predict_are_found_at_any_depth_and_sorted(tmp_path, digits):
     write(tmp_path / "deep" / "deeper", *digits)
-    paths, batches = data.images(tmp_path, 12, 1, batch_size=32)
+    paths, batches = data.images(tmp_path, (12, 12), 1, batch_size=32)
     assert len(paths) == 90
     assert paths == sorted(paths)
     assert [len(batch) for batch in batches] == [32, 32, 26]
     image = tf.io.decode_png(tf.io.read_file(paths[40]))
     np.testing.assert_array_equal(list(batches)[1][8], image / 255)
-    assert next(iter(data.images(tmp_path, 0, 3)[1])).shape == (64, 12, 12, 3)
+    assert next(iter(data.images(tmp_path, None, 3)[1])).shape == (64, 12, 12, 3)
     with pytest.raises(FileNotFoundError, match=r"no such folder as '.*none'"):
-        data.images(tmp_path / "none", 12, 1)
+        data.images(tmp_path / "none", (12, 12), 1)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty holds no images: none of \.png, \.jpg"):
-        data.images(tmp_path / "empty", 12, 1)
+        data.images(tmp_path / "empty", (12, 12), 1)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_images_that_differ_in_size_need_an_image_size(tmp_path, digits):
         data.load("folder", str(tmp_path))
     assert data.load("folder", str(tmp_path), image_size=9).image_shape == (9, 9, 3)
     with pytest.raises(ValueError, match=r"--image_size must be given"):
-        data.images(tmp_path, 0, 1)
+        data.images(tmp_path, None, 1)
 
 
 def test_folders_that_lack_something_are_refused(tmp_path, digits):

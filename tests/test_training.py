@@ -2,10 +2,12 @@
 
 import csv
 import errno
+import itertools
 import json
 import math
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +43,19 @@ def train(workdir, cut_at=None, tell=lambda text: None, **changes):
     options = {**OPTIONS, **changes}
     experiment = training.Experiment(**options, workdir=str(workdir))
     return training.train_and_evaluate(experiment, tell, progress)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Return a folder of images of two classes, higher than wide."""
+    root = tmp_path_factory.mktemp("images")
+    for part, label in itertools.product(("train", "test"), range(2)):
+        place = root / part / str(label)
+        place.mkdir(parents=True)
+        for index in range(10):
+            image = np.full((12, 8, 3), 100 * label + index)
+            keras.utils.save_img(place / f"{index}.png", image, scale=False)
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +121,74 @@ def test_two_replicas_resume_to_the_bit(tmp_path):
     train(tmp_path / "cut", **options)
     whole, cut = (kills.outcome(tmp_path / name) for name in ("whole", "cut"))
     assert not kills.differences(whole, cut)
-    assert sum(name.endswith(".1") for name in whole) == sum(name.endswith(".0") for name in whole)
+    replicas = [sum(name.endswith(f".{index}") for name in whole) for index in (0, 1)]
+    # Keras's own generator, in both files, is one for all replicas.
+    assert replicas[0] == replicas[1] + 2
 
 
 def test_two_networks_on_replicas_follow_each_other_in_one_process(tmp_path):
     for model, rule in (("digits_cnn", "fa"), (OPTIONS["model"], "brsf")):
         options = {"strategy": "mirrored", "epochs": 1, "model": model, "rule": rule}
         assert train(tmp_path / rule, **options)["steps"] == 26
+
+
+def test_a_cut_in_validation_is_written_down_once(whole, tmp_path, monkeypatch):
+    evaluations = []
+    real = training.loop.Loop.evaluate
+
+    def evaluate(self, split, heed):
+        evaluations.append(split)
+        if len(evaluations) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return real(self, split, heed)
+
+    monkeypatch.setattr(training.loop.Loop, "evaluate", evaluate)
+    with pytest.raises(training.Interrupted):
+        train(tmp_path, checkpoint_every=1000)
+    with pytest.raises(Cut):  # it has validated, and not saved since
+        train(tmp_path, 60, checkpoint_every=1000)
+    train(tmp_path, checkpoint_every=1000)
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+def test_a_run_goes_on_with_its_own_data_only(tmp_path, images):
+    options = {"dataset": "folder", "model": "digits_cnn", "rule": "bp", "batch_size": 5}
+    options |= {"validation_fraction": 0.0, "augmentation": "none"}
+    with pytest.raises(Cut):
+        train(tmp_path / "run", 7, **options, data_dir=str(images))
+    others = tmp_path / "others"
+    shutil.copytree(images, others)
+    (others / "train" / "0" / "0.png").unlink()
+    with pytest.raises(ValueError, match="differ in fingerprint"):
+        train(tmp_path / "run", **options, data_dir=str(others))
+
+
+RECORDS = ["flags.cfg", "run.json", "data.json", "metrics.csv", "summary.json"]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"step,epoch\nx,y\n", None])
+def test_a_damaged_record_is_told_in_one_line(whole, tmp_path, name, content):
+    path = tmp_path / "run"
+    shutil.copytree(whole, path)
+    if content is None:
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes(content)
+    if (name, content) == ("summary.json", None):
+        return  # it is not finished then
+    experiment = training.Experiment(**OPTIONS, workdir=str(path))
+    if name != "data.json":
+        with pytest.raises(ValueError, match=name):
+            training.report.load(path)
+    else:
+        with pytest.raises(ValueError, match=name):
+            use.export(experiment, tmp_path / "export")
+    if name != "summary.json":
+        (path / "summary.json").unlink()
+    no_flags = name == "flags.cfg" and content is None
+    with pytest.raises(ValueError, match="so it is not a run's folder" if no_flags else name):
+        train(path)
 
 
 @pytest.mark.parametrize(
@@ -254,6 +330,13 @@ def test_a_finished_run_predicts_and_exports(whole, tmp_path):
     probabilities = [float(row["probability"]) for row in rows]
     np.testing.assert_allclose(probabilities, expected.max(axis=1), atol=1e-4)
     assert [pathlib.Path(row["image"]).name for row in rows] == [f"{i:03d}.png" for i in range(40)]
+
+
+def test_images_that_are_not_square_are_predicted(tmp_path, images):
+    options = {"dataset": "folder", "data_dir": str(images), "model": "digits_cnn", "rule": "bp"}
+    train(tmp_path / "run", **options, batch_size=5)
+    experiment = folder.read_flags(tmp_path / "run")
+    assert use.predict(experiment, images / "test", tmp_path / "new" / "table.csv") == 20
 
 
 SCHEDULES = [

@@ -134,9 +134,29 @@ def experiment_of_run(values):
         )
     fields = {field.name: field.type for field in dataclasses.fields(training.Experiment)}
     given = {name: values[name].value for name in fields if values[name].present}
-    if "seed" in given and str(given["seed"]).isdecimal():
+    if "seed" in given:
+        if not str(given["seed"]).isdecimal():
+            raise ValueError(f"--seed must be one integer here. Received: {given['seed']!r}.")
         given["seed"] = int(given["seed"])
-    return dataclasses.replace(run, **{**given, "workdir": values.workdir})
+    return dataclasses.replace(run, **{**absolute(given), "workdir": values.workdir})
+
+
+def absolute(options):
+    """Return options with the user's own files by absolute path, for a run's flags.cfg.
+
+    A run can then be gone on with, and used, from any folder.
+
+    Args:
+        options: A dict from option to value.
+    """
+    found = dict(options)
+    for name in ("rule_module", "weights", "data_dir"):
+        if found.get(name) and found[name] != "imagenet":
+            found[name] = os.path.abspath(os.path.expanduser(found[name]))
+    file, colon, function = found.get("model", "").rpartition(":")
+    if colon and file.endswith(".py"):
+        found["model"] = f"{os.path.abspath(os.path.expanduser(file))}:{function}"
+    return found
 
 
 @contextlib.contextmanager

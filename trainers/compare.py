@@ -55,6 +55,10 @@ def run(values):
     console = cli.console()
     with cli.errors_in_one_line():
         if values.runs:
+            fields = {field.name for field in dataclasses.fields(training.Experiment)}
+            odd = [name for name in fields - {"workdir"} if values[name].present]
+            if odd:
+                raise ValueError(f"--{odd[0]} does not go with --runs, which trains nothing.")
             report(finished(cli.split(values.runs)), values.workdir, console)
             return
         chosen = experiments(values)
@@ -73,13 +77,14 @@ def finished(folders):
     Raises:
         ValueError: If a folder has none.
     """
-    found = []
+    found = {}
     for folder in folders:
         paths = sorted(path.parent for path in pathlib.Path(folder).rglob("summary.json"))
         if not paths:
             raise ValueError(f"--runs: no finished run in {folder!r}: nowhere is a summary.json.")
-        found += [training.report.load(path) for path in paths]
-    return found
+        # Each once, however many of the folders it is in.
+        found |= {path.resolve(): path for path in paths}
+    return [training.report.load(path) for path in found.values()]
 
 
 def experiments(values):
@@ -96,7 +101,7 @@ def experiments(values):
     Raises:
         ValueError: If an option is wrong, or a rule or seed is named twice.
     """
-    options = cli.options(training.Experiment, values)
+    options = cli.absolute(cli.options(training.Experiment, values))
     seeds = []
     for text in cli.split(options["seed"]):
         if not (text.isascii() and text.isdecimal()):
@@ -135,7 +140,12 @@ def compare(chosen, workdir, console):
             for experiment in chosen:
                 name = f"{training.slug(experiment.rule)}, seed {experiment.seed}"
                 try:
-                    training.train_and_evaluate(experiment, lambda text: None, bar(name))
+                    training.train_and_evaluate(
+                        experiment,
+                        lambda text, name=name: tell(f"{name}: {text}"),
+                        bar(name),
+                        tell_epochs=False,
+                    )
                 except training.Diverged as error:
                     failures += 1
                     tell(f"{name}: {error}")

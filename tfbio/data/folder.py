@@ -66,12 +66,12 @@ def load(data_dir, image_size):
     return Encoded(paths, labels, shape), Encoded(test_paths, test_labels, shape), tuple(classes)
 
 
-def images(folder, image_size, channels, batch_size=64):
+def images(folder, size, channels, batch_size=64):
     """Return the images of a folder and of all folders within, to predict their classes.
 
     Args:
         folder: A path.
-        image_size: Pixels a side to resize to, or 0 where all images are of one size.
+        size: (height, width) to resize to, or None where all images are of one size.
         channels: 1 or 3.
         batch_size: Images per batch; the last may be smaller.
 
@@ -80,7 +80,7 @@ def images(folder, image_size, channels, batch_size=64):
         damaged image is an error of the dataset's, which `clear_errors` makes a ValueError.
 
     Raises:
-        ValueError: If there are no images, or they differ in size without `image_size`.
+        ValueError: If there are no images, or they differ in size where `size` is None.
         OSError: If the folder is missing or cannot be read.
 
     Example:
@@ -90,7 +90,7 @@ def images(folder, image_size, channels, batch_size=64):
         >>> for name in ("b.png", "a.png"):
         ...     png = tf.io.encode_png(tf.zeros((9, 9, 3), tf.uint8))
         ...     tf.io.write_file(f"{place}/{name}", png)
-        >>> paths, batches = images(place, image_size=8, channels=1)
+        >>> paths, batches = images(place, size=(8, 8), channels=1)
         >>> [path[-5:] for path in paths], next(iter(batches)).shape
         (['a.png', 'b.png'], TensorShape([2, 8, 8, 1]))
     """
@@ -98,7 +98,7 @@ def images(folder, image_size, channels, batch_size=64):
     paths = _within(root)
     if not paths:
         raise ValueError(f"{root} holds no images: none of {', '.join(EXTENSIONS)}.")
-    shape = (image_size, image_size) if image_size else common_size(paths)
+    shape = size or common_size(paths)
     split = Encoded(paths, np.zeros(len(paths)), (*shape, channels))
     return paths, split.batches(batch_size).map(lambda images, _: images)
 

@@ -15,12 +15,20 @@ def standardized(model, mean, std):
         A `keras.Model` of the same name. A sequential model stays one, with the same layers after
         the new one; any other becomes one layer of the model that is returned.
 
+    Raises:
+        ValueError: If the model has a `train_step` of its own, which would be lost.
+
     Example:
         >>> import numpy as np
         >>> inner = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
         >>> float(standardized(inner, [1.0], [0.5])(np.full((1, 2, 2, 1), 2.0))[0, 0])
         2.0
     """
+    if type(model).train_step is not keras.Model.train_step:
+        raise ValueError(
+            f"A model with a train_step of its own, such as {type(model).__name__}, cannot be "
+            "standardized from outside: put a keras.layers.Normalization in it."
+        )
     variance = [value**2 for value in std]
     layer = keras.layers.Normalization(mean=list(mean), variance=variance, name="standardize")
     shape = model.input_shape[1:]

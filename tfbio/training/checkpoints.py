@@ -137,7 +137,7 @@ class Checkpoints:
                 with np.load(io.BytesIO(content)) as archive:
                     arrays = dict(archive)
                 return int(step), arrays, json.loads(arrays.pop("progress").tobytes())
-            tell(f"Checkpoint {path} is damaged; falling back to the one before.")
+            tell(f"Checkpoint {path} is damaged; falling back to the one before, if there is one.")
             # Out of the way, or it would pass for the newest again and again.
             path.rename(path.with_suffix(".damaged"))
         return None

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import pathlib
 
 from tfbio import data, models, modules, optimizers, rules
 
@@ -176,6 +177,8 @@ class Experiment:
                 modules.load(self.rule_module)
         with named("model"):
             models.find(self.model)
+        if self.weights not in ("", "imagenet") and not pathlib.Path(self.weights).is_file():
+            raise ValueError(f"--weights: there is no file {self.weights!r}.")
         with named("rule"):
             rules.get(self.rule)
         if self.last_layer_rule:
@@ -195,6 +198,11 @@ class Experiment:
             raise ValueError(
                 "--milestones must be epochs in ascending order, from 1 to less than "
                 f"--epochs={self.epochs}. Received: {self.milestones!r}."
+            )
+        if self.schedule != "step" and self.decay_factor != _default("decay_factor"):
+            raise ValueError(
+                f"--decay_factor belongs to --schedule=step, not to --schedule={self.schedule}. "
+                f"Received: {self.decay_factor}."
             )
         if self.warmup_epochs and self.warmup_epochs >= min((*epochs, self.epochs)):
             raise ValueError(

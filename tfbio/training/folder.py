@@ -40,8 +40,15 @@ def locked(workdir):
         True
     """
     folder = pathlib.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a+")
+    except OSError as error:
+        raise OSError(
+            f"--workdir={workdir} cannot be written: {error.strerror}, {error.filename}. Give a "
+            "folder of your own."
+        ) from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -91,7 +98,7 @@ def read_flags(workdir):
         The `Experiment`, or None if the folder holds no run.
 
     Raises:
-        ValueError: If its flags.cfg cannot be understood.
+        ValueError: If its flags.cfg is damaged.
 
     Example:
         >>> read_flags("no/such/folder") is None
@@ -102,14 +109,20 @@ def read_flags(workdir):
         return None
     fields = {field.name: field for field in dataclasses.fields(Experiment)}
     options = {}
-    for line in path.read_text().splitlines():
-        name, equals, text = line.removeprefix("--").partition("=")
-        if equals and name in fields and line.startswith("--"):
-            options[name] = fields[name].type(text)
-        elif name.removeprefix("no") in fields:
-            options[name.removeprefix("no")] = not name.startswith("no")
-        else:
-            raise ValueError(f"{path} is not a run's flags: it has the line {line!r}.")
+    try:
+        for line in path.read_text().splitlines():
+            name, equals, text = line.removeprefix("--").partition("=")
+            if equals:
+                options[name] = fields[name].type(text)
+            elif name in fields:
+                options[name] = True
+            else:
+                options[name.removeprefix("no")] = False
+        if set(options) != set(fields):
+            odd = sorted(set(options) ^ set(fields))
+            raise ValueError(f"--{odd[0]} is missing or unknown")
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, or of another version: {error}.") from error
     return Experiment(**options)
 
 
@@ -154,12 +167,16 @@ def check(folder, experiment):
 def claim(folder, experiment, facts):
     """Write an experiment's options, and the facts on its data, to a folder that has none yet.
 
+    Where the folder has some, the facts must be the same: a run goes on with the data it began
+    with.
+
     Args:
         folder: The folder, held by `locked` and found good by `check`.
         experiment: The `Experiment`, for flags.cfg.
         facts: A dict for data.json.
 
     Raises:
+        ValueError: If the folder's run had other data.
         OSError: If they cannot be written.
 
     Example:
@@ -173,6 +190,14 @@ def claim(folder, experiment, facts):
     if not path.exists():
         save_json(path.with_name("data.json"), facts)
         write(path, flagfile(experiment).encode())
+    before = read_json(path.with_name("data.json"), facts, needed=True)
+    odd = [name for name in facts if before[name] != json.loads(json.dumps(facts[name]))]
+    if odd:
+        raise ValueError(
+            f"--workdir={folder} holds a run on other data than --dataset={experiment.dataset} "
+            f"--data_dir={experiment.data_dir} has now: they differ in {', '.join(odd)}. Give the "
+            "data that it began with, or another folder."
+        )
 
 
 def note_start(folder, step):
@@ -197,17 +222,22 @@ def note_start(folder, step):
         [0, 42]
     """
     path = pathlib.Path(folder, "run.json")
-    starts = [] if step is None else (read_json(path) or {"starts": []})["starts"]
+    starts = [] if step is None else read_json(path, ["starts"], needed=True)["starts"]
     starts.append({"step": step or 0, **circumstances()})
     save_json(path, {"starts": starts})
     return starts
 
 
-def read_json(path):
-    """Return what a JSON file holds, or None if there is no such file.
+def read_json(path, names=(), needed=False):
+    """Return the dict that a JSON file holds, or None if there is no such file.
+
+    Args:
+        path: The file.
+        names: What the dict must have.
+        needed: Whether the file must be there.
 
     Raises:
-        ValueError: If it is no JSON.
+        ValueError: If it is missing but needed, no JSON, no dict, or lacks a name.
 
     Example:
         >>> read_json("no/such/file") is None
@@ -215,11 +245,17 @@ def read_json(path):
     """
     path = pathlib.Path(path)
     if not path.exists():
+        if needed:
+            raise ValueError(f"{path} is missing, so that the run is not whole.")
         return None
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}.") from error
+    missing = [name for name in names if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise ValueError(f"{path} is damaged: it has no {missing[0]!r}.")
+    return found
 
 
 def circumstances():

@@ -80,6 +80,11 @@ def _training(prepared):
         finite = tf.constant(True)
         while finite and taken < steps:
             logs = strategy.run(step, args=(next(iterator),))
+            if "loss" not in logs:
+                raise ValueError(
+                    "--model: its train_step must return a dict with 'loss', as Keras's does. "
+                    f"Received: {sorted(logs)}."
+                )
             # The running mean of an epoch: once it is not finite, it stays so.
             loss = strategy.reduce("sum", logs["loss"], axis=None)
             finite = tf.math.is_finite(loss)

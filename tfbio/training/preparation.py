@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfbio import data, models, optimizers, rules
@@ -22,12 +24,14 @@ class Facts(NamedTuple):
         class_names: The classes' names in the order of the labels.
         mean: The mean of every channel over the training images, where they are standardized.
         std: Their standard deviations, or None like the means.
+        fingerprint: A digest of the labels of all splits: other data have another.
     """
 
     image_shape: tuple
     class_names: tuple
     mean: list | None = None
     std: list | None = None
+    fingerprint: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +112,11 @@ def prepare(experiment):
     train, validation = _hold_out(experiment, dataset.train)
     steps = train.steps(experiment.batch_size, strategy.num_replicas_in_sync)
     schedule = _schedule(experiment, steps)
-    facts = Facts(dataset.image_shape, dataset.class_names)
-    if experiment.standardize:
-        facts = Facts(*facts[:2], *data.channel_statistics(train))
+    mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)
+    digest = hashlib.blake2b(digest_size=16)
+    for split in (dataset.train, dataset.test):
+        digest.update(np.int64([split.size, *split.labels]).tobytes())
+    facts = Facts(dataset.image_shape, dataset.class_names, mean, std, digest.hexdigest())
     model = build(experiment, facts, strategy, schedule)
     return Prepared(experiment, strategy, model, dataset, train, validation, schedule, facts)
 

@@ -15,8 +15,11 @@ class Records:
     Args:
         workdir: The run's folder.
         columns: The columns of metrics.csv after "step" and "epoch".
-        step: The step from which the training goes on: what was written down for later ones is
-            removed. None at a run's start.
+        step: The last step of what is kept: what was written down for later ones is removed, and
+            comes again. None at a run's start.
+
+    Raises:
+        ValueError: If there should be lines to keep, and are none.
 
     Example:
         >>> import tempfile
@@ -34,6 +37,11 @@ class Records:
         self._columns = ["step", "epoch", *columns]
         last = -1 if step is None else step
         rows = [row for row in _rows(self._path) if int(row["step"]) <= last]
+        if last > 0 and not rows:
+            raise ValueError(
+                f"{self._path} is missing or damaged: it has no line up to step {last}, from which "
+                "the run would go on. Give another --workdir."
+            )
         text = io.StringIO()
         table = csv.DictWriter(text, self._columns, lineterminator="\n")
         table.writeheader()
@@ -83,6 +91,9 @@ def read(workdir):
     Args:
         workdir: The run's folder.
 
+    Raises:
+        ValueError: If it is damaged.
+
     Returns:
         A list of dicts from column to number, integers for "step" and "epoch"; empty cells are
         left out. See `Records` for an example.
@@ -107,7 +118,11 @@ def _rows(path):
         return []
     text = path.read_text()
     whole = text[: text.rfind("\n") + 1]
-    return list(csv.DictReader(io.StringIO(whole)))
+    rows = list(csv.DictReader(io.StringIO(whole)))
+    for row in rows:
+        if not (row.get("step") or "").isdecimal() or None in row or None in row.values():
+            raise ValueError(f"{path} is damaged: it has the line {row!r}.")
+    return rows
 
 
 def _truncate_events(folder, last):

@@ -12,6 +12,7 @@ from tfbio.training import folder
 from tfbio.training.experiment import Experiment
 from tfbio.training.preparation import slug
 from tfbio.training.records import read
+from tfbio.training.train import SUMMARY
 
 # Okabe and Ito's palette, which readers with any colour vision can tell apart.
 _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -52,11 +53,14 @@ def load(workdir):
         ValueError: no/such/folder holds no finished run: it has no summary.json.
     """
     path = pathlib.Path(workdir)
-    summary = folder.read_json(path / "summary.json")
+    summary = folder.read_json(path / "summary.json", SUMMARY)
     if summary is None:
         raise ValueError(f"{path} holds no finished run: it has no summary.json.")
-    starts = folder.read_json(path / "run.json")["starts"]
-    return Run(folder.read_flags(path), summary, read(path), starts)
+    run = folder.read_json(path / "run.json", ["starts"], needed=True)
+    experiment, records = folder.read_flags(path), read(path)
+    if experiment is None or not records:
+        raise ValueError(f"{path} is not whole: flags.cfg or metrics.csv is missing or empty.")
+    return Run(experiment, summary, records, run["starts"])
 
 
 def by_rule(runs):
@@ -137,7 +141,8 @@ def published_errors(results):
         results: What `by_rule` returned.
 
     Returns:
-        A dict; only for rules without options of their own, which is what papers report on.
+        A dict; only for rules with no option but a scale or a seed of their own: others are not
+        what the paper reports on.
 
     Example:
         >>> experiment = Experiment(rule="fa", published="bp=9.2, fa=13.06")
@@ -146,9 +151,11 @@ def published_errors(results):
     """
     found = {}
     for rule, runs in results.items():
-        name = rules.get(runs[0].experiment.rule).alias
-        error = runs[0].experiment.published_errors().get(name)
-        if error is not None:
+        own = rules.get(runs[0].experiment.rule)
+        error = runs[0].experiment.published_errors().get(own.alias)
+        defaults = own.options()
+        changed = {name for name, v in own.get_config().items() if v != defaults[name]}
+        if error is not None and changed <= {"scale", "seed"}:
             found[rule] = error
     return found
 

@@ -5,6 +5,7 @@ import statistics
 import time
 
 import numpy as np
+from keras.src.random.seed_generator import global_seed_generator
 
 from tfbio import metrics
 from tfbio.training import board, folder
@@ -14,14 +15,16 @@ from tfbio.training.preparation import prepare
 from tfbio.training.records import Records, read
 from tfbio.training.signals import Interrupted, Signals
 
-_LEARNING = ("learning_rate", "loss", "accuracy", "validation_loss", "validation_accuracy")
+_VALIDATION = ("validation_loss", "validation_accuracy")
+SUMMARY = ("test_accuracy", "weight_angles", "seconds_per_step", "steps")
+"""What a summary has at least."""
 
 
 class Diverged(ArithmeticError):  # noqa: N818
     """The loss or a weight is no finite number any more."""
 
 
-def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None):
+def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None, tell_epochs=True):
     """Train to the end, from the newest checkpoint where there is one, and test once.
 
     The run's folder, `experiment.workdir`, then holds flags.cfg, run.json (versions, git commit
@@ -32,6 +35,7 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
         experiment: An `Experiment`.
         tell: Called with lines of text on how it goes.
         progress: Called with the steps done and the steps in all.
+        tell_epochs: Whether to tell of every epoch.
 
     Returns:
         The summary, a dict: `test_accuracy`, `test_loss`, `validation_accuracy`,
@@ -58,19 +62,19 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
     """
     with folder.locked(experiment.workdir) as path:
         folder.check(path, experiment)
-        finished = folder.read_json(path / "summary.json")
+        finished = folder.read_json(path / "summary.json", SUMMARY)
         if finished is not None:
             return finished
         prepared = prepare(experiment)
         folder.claim(path, experiment, prepared.facts._asdict())
         with Signals() as signals:  # until here there is nothing to save
-            training = Training(prepared, path, tell, signals)
+            training = Training(prepared, path, tell, signals, tell_epochs)
             training.run(progress)
             return training.summarize()
 
 
 def state_variables(model):
-    """Return all variables that training changes: of the model, the optimizer and the metrics.
+    """Return all variables that training changes: model, optimizer, metrics, random state.
 
     Args:
         model: A compiled model.
@@ -81,9 +85,11 @@ def state_variables(model):
     Example:
         >>> from tfbio.training import Experiment, prepare
         >>> len(state_variables(prepare(Experiment(rule="bp")).model))
-        25
+        26
     """
-    every = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    # What a layer draws without a seed of its own comes from Keras's global generator.
+    chance = global_seed_generator().state
+    every = [*model.variables, *model.optimizer.variables, *model.metrics_variables, chance]
     return list({id(variable): variable for variable in every}.values())
 
 
@@ -112,14 +118,16 @@ class Training:
         path: The run's folder; what it holds is gone on from.
         tell: Called with lines of text.
         signals: A `Signals`.
+        tell_epochs: Whether to tell of every epoch.
 
     Attributes:
         prepared: The same.
         step: The number of steps done.
     """
 
-    def __init__(self, prepared, path, tell, signals):
+    def __init__(self, prepared, path, tell, signals, tell_epochs=True):
         self.prepared, self.path, self.tell, self.signals = prepared, path, tell, signals
+        self.tell_epochs = tell_epochs
         self.experiment, self.model = prepared.experiment, prepared.model
         self.total = self.experiment.epochs * prepared.steps_per_epoch
         self.loop = Loop(prepared)
@@ -137,7 +145,11 @@ class Training:
         self.clock = self.step, self.progress.seconds  # at the last record
         self.starts = folder.note_start(path, self.step if found else None)
         curves = board.feedback_curves(self.model)
-        self.records = Records(path, [*_LEARNING, *curves], self.step if found else None)
+        learned = self.model.get_metrics_result()
+        columns = ["learning_rate", *learned, *_VALIDATION, *curves]
+        # The line of an epoch's end that the checkpoint does not know of is written again.
+        kept = self.step if self.progress.recorded else self.step - 1
+        self.records = Records(path, columns, kept if found else None)
         if not found:
             self.records.describe(*board.descriptions(self.experiment))
             self.records.add(0, 0, curves)
@@ -189,8 +201,9 @@ class Training:
             raise Diverged(f"The loss is no finite number at step {self.step}; {self._advice()}")
         self.progress.seconds += seconds
         self.calls.append(seconds / steps)
-        # The first call compiles.
-        self.progress.seconds_per_step = statistics.median(self.calls[1:] or self.calls)
+        # The first call compiles: it counts where there is no other.
+        if self.calls[1:] or self.progress.seconds_per_step is None:
+            self.progress.seconds_per_step = statistics.median(self.calls[1:] or self.calls)
 
     def _end_epoch(self):
         """Validate, and write down the end of an epoch."""
@@ -214,8 +227,8 @@ class Training:
         self.clock = self.step, self.progress.seconds
         images = (self.step - step) * self.experiment.batch_size
         speed = images / max(self.progress.seconds - seconds, 1e-9)
-        self.records.add(self.step, epoch, values, {"images_per_second": speed})
-        if end_of_epoch:
+        self.records.add(self.step, epoch, values, {"images_per_second": speed} if images else {})
+        if end_of_epoch and self.tell_epochs:
             validated = values.get("validation_accuracy")
             self.tell(
                 f"epoch {epoch:>3}/{self.experiment.epochs}, step {self.step:,}: "
@@ -238,10 +251,10 @@ class Training:
         checkpoints.save(self.step, arrays, dataclasses.asdict(self.progress))
 
     def _advice(self):
-        return (
-            f"the last good checkpoint is kept in {self.path}. A lower --learning_rate may help; "
-            "give it with another --workdir."
-        )
+        kept = "no checkpoint was written yet"
+        if found := self.checkpoints.latest(self.tell):
+            kept = f"the last good checkpoint, of step {found[0]}, is kept in {self.path}"
+        return f"{kept}. A lower --learning_rate may help; give it with another --workdir."
 
     def _measure(self, name, split):
         measures = self.loop.evaluate(split, self.signals.heed)
@@ -251,9 +264,10 @@ class Training:
         """Test the final weights and the best ones, write summary.json and return it."""
         test = self._measure("test", self.prepared.dataset.test)
         final = read(self.path)[-1]
+        learned = self.model.get_metrics_result()
         summary = {
             **test,
-            **{name: final[name] for name in _LEARNING[1:] if name in final},
+            **{name: final[name] for name in (*learned, *_VALIDATION) if name in final},
             "best": self._test_best(test),
             "steps": self.step,
             "epochs": self.experiment.epochs,
@@ -264,7 +278,7 @@ class Training:
             "seconds": self.progress.seconds,
         }
         folder.save_json(self.path / "summary.json", summary)
-        return folder.read_json(self.path / "summary.json")
+        return folder.read_json(self.path / "summary.json", SUMMARY)
 
     def _test_best(self, test):
         """Return the measures at the step that validation chose; the model stays as it is."""

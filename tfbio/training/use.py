@@ -1,6 +1,7 @@
 """Use: what a run's folder is good for once it is trained: measure, predict, export."""
 
 import csv
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -34,6 +35,7 @@ def evaluate(experiment, checkpoint="last", tell=print):
     """
     step, arrays = _load(experiment, checkpoint, tell)
     prepared = preparation.prepare(experiment)
+    folder.claim(experiment.workdir, experiment, prepared.facts._asdict())
     restore(state_variables(prepared.model), prepared.strategy, arrays)
     loop = Loop(prepared)
     found = {"step": step}
@@ -61,8 +63,10 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
         OSError: If files cannot be read or written.
     """
     model, facts = _restored(experiment, checkpoint, tell)
-    height, _, channels = facts.image_shape
-    paths, batches = data.images(images, height, channels)
+    if not pathlib.Path(images).is_dir():
+        raise ValueError(f"--images: no such folder as {str(images)!r}.")
+    pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
+    paths, batches = data.images(images, facts.image_shape[:2], facts.image_shape[2])
     rows = []
     with data.clear_errors():
         for batch in batches:
@@ -118,7 +122,10 @@ def _load(experiment, checkpoint, tell):
 def _restored(experiment, checkpoint, tell):
     """Return (model, `Facts` on its data)."""
     _, arrays = _load(experiment, checkpoint, tell)
-    facts = preparation.Facts(**folder.read_json(pathlib.Path(experiment.workdir, "data.json")))
+    path = pathlib.Path(experiment.workdir, "data.json")
+    facts = preparation.Facts(**folder.read_json(path, preparation.Facts._fields, needed=True))
+    # The checkpoint has all weights; those it began with may be gone.
+    experiment = dataclasses.replace(experiment, weights="")
     strategy = tf.distribute.get_strategy()
     # A number would be a variable of the optimizer, which the checkpoint does not have.
     schedule = Schedule(experiment.learning_rate, "constant", total_steps=1)
