@@ -247,7 +247,7 @@ BAD = [
     (["--model=keras:ResNet51"], "--model: Unknown model", 1),
     (["--model=none.py:network"], "--model: ", 1),
     (["--rule_module=none.py"], "--rule_module: ", 1),
-    (["--weights=none.weights.h5"], "--model: ", 1),
+    (["--weights=none.weights.h5"], "--weights: there is no file", 1),
     (["--overrides=conv1"], "--overrides must be names with values", 1),
     (["--overrides=conv1=nothing"], "--overrides: Unknown rule 'nothing'", 1),
     (["--overrides=none*=bp"], "none*", 1),
