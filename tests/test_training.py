@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -223,15 +224,16 @@ def test_without_any_good_checkpoint_a_run_begins_again(whole, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_save_and_end_the_command(whole, tmp_path, number):
-    flags = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    options = {**OPTIONS, "checkpoint_every": 1}  # the first is there early on
+    flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "trainers.classify", *flags, f"--workdir={tmp_path}"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     while process.poll() is None and not list(tmp_path.glob("checkpoints/step-*")):
-        pass
+        time.sleep(0.01)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=240)
     assert process.returncode == 128 + number
     assert "Saved at step" in output
     assert "Traceback" not in errors

@@ -15,6 +15,9 @@ class Loop:
     Args:
         prepared: A `Prepared`.
 
+    Attributes:
+        prepared: The same.
+
     Example:
         >>> from tfbio.training import Experiment, prepare
         >>> prepared = prepare(Experiment(rule="bp"))
@@ -26,7 +29,7 @@ class Loop:
     """
 
     def __init__(self, prepared):
-        self._prepared = prepared
+        self.prepared = prepared
         self._train = _training(prepared)
         self._evaluate = _evaluation(prepared)
 
@@ -62,7 +65,7 @@ class Loop:
         """
         sums = [0.0, 0.0, 0.0]  # Python's floats have the precision
         with data.clear_errors():
-            for batch in self._prepared.all_of(split):
+            for batch in self.prepared.all_of(split):
                 heed()
                 parts = self._evaluate(batch)
                 sums = [total + float(part) for total, part in zip(sums, parts, strict=True)]
