@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 import re
 
 import numpy as np
@@ -11,7 +12,9 @@ from tfbio.data import network
 from tfbio.data.arrays import Arrays
 from tfbio.data.encoded import Encoded
 
-_LARGEST = 2 * 2**30  # bytes of a dataset that is held in memory
+# Bytes of a dataset that is held in memory as it is stored: half of what this machine has.
+_LARGEST = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+_DECODED = 2 * 2**30  # bytes of images that are rather held decoded
 _LOG = logging.getLogger("tfbio")
 
 
@@ -86,9 +89,9 @@ def load(name, data_dir, download, image_size, remedy):
     size = int(builder.info.dataset_size)
     if size > _LARGEST:
         raise ValueError(
-            f"--dataset={name} takes {size / 2**30:.1f} GiB; from TensorFlow Datasets, up to "
-            f"{_LARGEST / 2**30:.0f} GiB are supported. --dataset=folder reads images by class "
-            "from a folder of any size, --data_dir."
+            f"--dataset={name} takes {size / 2**30:.1f} GiB, which are held in memory; at most half "
+            f"of this machine's, {_LARGEST / 2**30:.0f} GiB, may be. --dataset=folder reads images "
+            "by class from a folder of any size, --data_dir."
         )
     train, test = _splits(name, builder.info.splits)
     try:
@@ -178,7 +181,7 @@ def _part(tfds, builder, split, image, image_size):
         labels += batch["label"].numpy().tolist()
     height, width, channels = image.shape
     names = [f"{name}, {split}, example {index}" for index in range(len(labels))]
-    if None in image.shape[:2] or len(labels) * height * width * channels > _LARGEST:
+    if None in image.shape[:2] or len(labels) * height * width * channels > _DECODED:
         size = (image_size, image_size) if image_size else (height, width)
         return Encoded(contents, labels, (*size, channels), names)
     return Arrays(Encoded(contents, labels, image.shape, names).decoded(), labels, image_size)
