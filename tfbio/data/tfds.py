@@ -89,9 +89,9 @@ def load(name, data_dir, download, image_size, remedy):
     size = int(builder.info.dataset_size)
     if size > _LARGEST:
         raise ValueError(
-            f"--dataset={name} takes {size / 2**30:.1f} GiB, which are held in memory; at most half "
-            f"of this machine's, {_LARGEST / 2**30:.0f} GiB, may be. --dataset=folder reads images "
-            "by class from a folder of any size, --data_dir."
+            f"--dataset={name} takes {size / 2**30:.1f} GiB, which are held in memory; at most "
+            f"half of this machine's, {_LARGEST / 2**30:.0f} GiB, may be. --dataset=folder reads "
+            "images by class from a folder of any size, --data_dir."
         )
     train, test = _splits(name, builder.info.splits)
     try:
