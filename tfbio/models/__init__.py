@@ -7,23 +7,31 @@ import pathlib
 import zipfile
 from collections.abc import Iterable
 
+from tfbio.models.alexnet import alexnet
 from tfbio.models.applications import Preprocess, application, application_names
+from tfbio.models.batch_normalization import BatchNormalization
 from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.lenet import lenet
 from tfbio.models.lenet_cifar import lenet_cifar
+from tfbio.models.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from tfbio.models.resnet_cifar import IdentityShortcut, residual, resnet20, resnet32, resnet56
 from tfbio.models.standardize import standardized
 from tfbio.models.user import from_file
 
 _BUILDERS = {
     builder.__name__: builder
-    for builder in (digits_cnn, lenet, lenet_cifar, resnet20, resnet32, resnet56)
+    for builder in (
+        *(digits_cnn, lenet, lenet_cifar, alexnet),
+        *(resnet18, resnet20, resnet32, resnet34, resnet50, resnet56, resnet101, resnet152),
+    )
 }
 _FILES = (".weights.h5", ".keras")
 
 __all__ = [
+    "BatchNormalization",
     "IdentityShortcut",
     "Preprocess",
+    "alexnet",
     "application",
     "application_names",
     "build",
@@ -34,9 +42,15 @@ __all__ = [
     "lenet_cifar",
     "names",
     "residual",
+    "resnet",
+    "resnet18",
     "resnet20",
     "resnet32",
+    "resnet34",
+    "resnet50",
     "resnet56",
+    "resnet101",
+    "resnet152",
     "standardized",
 ]
 
@@ -45,8 +59,8 @@ def names():
     """Return the names of the networks that the library defines.
 
     Example:
-        >>> names()
-        ('digits_cnn', 'lenet', 'lenet_cifar', 'resnet20', 'resnet32', 'resnet56')
+        >>> names()[:5]
+        ('digits_cnn', 'lenet', 'lenet_cifar', 'alexnet', 'resnet18')
     """
     return tuple(_BUILDERS)
 

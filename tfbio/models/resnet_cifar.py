@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tfbio.models.parts import convolved, he_normal
+
 
 @keras.saving.register_keras_serializable("tfbio")
 class IdentityShortcut(keras.layers.Layer):
@@ -112,7 +114,7 @@ def residual(depth, num_classes, input_shape):
         ValueError: If the depth is not 6n + 2, or a side under 4.
 
     Example:
-        >>> residual(8, 10, (32, 32, 3)).get_layer("stage3_block1_out").output.shape
+        >>> residual(8, 10, (32, 32, 3)).get_layer("stage3_block1_relu").output.shape
         (None, 8, 8, 64)
 
     References:
@@ -125,36 +127,25 @@ def residual(depth, num_classes, input_shape):
             f"`input_shape` of resnet{depth} must have 4 or more pixels a side. "
             f"Received: {input_shape}."
         )
+    initializer = he_normal("fan_in")
     inputs = keras.Input(input_shape)
-    x = keras.layers.ReLU(name="relu")(_convolved(inputs, 16, 1, ""))
+    x = convolved(inputs, 16, 3, 1, 1, initializer, "stem")
+    x = keras.layers.ReLU(name="stem_relu")(x)
     for stage, filters in enumerate((16, 32, 64), start=1):
         for block in range(1, (depth - 2) // 6 + 1):
             strides = 2 if stage > 1 and block == 1 else 1
-            x = _block(x, filters, strides, f"stage{stage}_block{block}_")
+            x = _block(x, filters, strides, initializer, f"stage{stage}_block{block}")
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
-    x = keras.layers.Dense(num_classes, kernel_initializer=_he_normal(), name="logits")(x)
+    x = keras.layers.Dense(num_classes, kernel_initializer=initializer, name="logits")(x)
     return keras.Model(inputs, x, name=f"resnet{depth}")
 
 
-def _block(x, filters, strides, name):
+def _block(x, filters, strides, initializer, name):
     shortcut = x
     if strides > 1:
-        shortcut = IdentityShortcut(filters, strides, name=f"{name}shortcut")(x)
-    x = keras.layers.ReLU(name=f"{name}relu")(_convolved(x, filters, strides, f"{name}1_"))
-    x = _convolved(x, filters, 1, f"{name}2_")
-    return keras.layers.ReLU(name=f"{name}out")(keras.layers.Add(name=f"{name}add")([shortcut, x]))
-
-
-def _convolved(x, filters, strides, name):
-    """Return the normalized 3×3 convolution of x, padded by one pixel on all sides."""
-    x = keras.layers.ZeroPadding2D(1, name=f"{name}pad")(x)
-    convolution = keras.layers.Conv2D(
-        filters, 3, strides, use_bias=False, kernel_initializer=_he_normal(), name=f"{name}conv"
-    )
-    normalization = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}norm")
-    return normalization(convolution(x))
-
-
-def _he_normal():
-    # Keras's HeNormal is cut off at two standard deviations.
-    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
+        shortcut = IdentityShortcut(filters, strides, name=f"{name}_shortcut")(x)
+    x = convolved(x, filters, 3, strides, 1, initializer, f"{name}_1")
+    x = keras.layers.ReLU(name=f"{name}_1_relu")(x)
+    x = convolved(x, filters, 3, 1, 1, initializer, f"{name}_2")
+    x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
+    return keras.layers.ReLU(name=f"{name}_relu")(x)

@@ -1,0 +1,126 @@
+"""Parts: what several networks are made of, as PyTorch's models have it."""
+
+import keras
+
+from tfbio.models.batch_normalization import BatchNormalization
+
+
+def convolved(x, filters, size, strides, padding, initializer, name):
+    """Return the normalized convolution of x, without a bias.
+
+    It pads alike on all sides: Keras's "same" with a stride pads the far sides only, and shifts
+    the map against a shortcut.
+
+    Args:
+        x: A Keras tensor (batch, height, width, channels).
+        filters: The number of channels that come out.
+        size: The kernel's height and width.
+        strides: The steps between two positions.
+        padding: Zeros on each side.
+        initializer: The kernel's.
+        name: What the names of the layers begin with.
+
+    Returns:
+        A Keras tensor.
+
+    Example:
+        >>> images = keras.Input((224, 224, 3))
+        >>> convolved(images, 64, 7, 2, 3, he_normal("fan_out"), "stem").shape
+        (None, 112, 112, 64)
+    """
+    if padding:
+        x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
+    x = keras.layers.Conv2D(
+        filters, size, strides, use_bias=False, kernel_initializer=initializer, name=f"{name}_conv"
+    )(x)
+    return normalized(x, name)
+
+
+def normalized(x, name):
+    """Return batch norm of x with PyTorch's constants: ε = 1e-5, and a momentum of 0.9.
+
+    Args:
+        x: A Keras tensor.
+        name: What the layer's name begins with.
+
+    Returns:
+        A Keras tensor of the same shape.
+
+    Example:
+        >>> normalized(keras.Input((8,)), "dense1").shape
+        (None, 8)
+    """
+    return BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+
+
+def pooled(x, name, padding=0):
+    """Return the maximum over 3×3 pixels, with stride 2, of a map without negative values.
+
+    Args:
+        x: A Keras tensor that comes from a ReLU, so that zeros around it are never the maximum
+            where there is another.
+        name: The layer's name.
+        padding: Zeros on each side.
+
+    Returns:
+        A Keras tensor.
+
+    Example:
+        >>> pooled(keras.Input((112, 112, 64)), "pool", padding=1).shape
+        (None, 56, 56, 64)
+    """
+    if padding:
+        x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
+    return keras.layers.MaxPooling2D(3, 2, name=name)(x)
+
+
+def classified(x, num_classes):
+    """Return logits, the dense layer as PyTorch initializes it: all from U(−1/√n, 1/√n).
+
+    Args:
+        x: A Keras tensor (batch, n).
+        num_classes: The number of logits.
+
+    Returns:
+        A Keras tensor.
+
+    Example:
+        >>> classified(keras.Input((512,)), 1000).shape
+        (None, 1000)
+    """
+    limit = x.shape[-1] ** -0.5
+    return keras.layers.Dense(
+        num_classes,
+        kernel_initializer=pytorch_uniform(),
+        bias_initializer=keras.initializers.RandomUniform(-limit, limit),
+        name="logits",
+    )(x)
+
+
+def he_normal(fan):
+    """Return the initializer N(0, 2/fan).
+
+    Args:
+        fan: "fan_in", k·Cin with k kernel positions, or "fan_out", k·Cout.
+
+    Returns:
+        An initializer. Keras's own HeNormal is cut off at two standard deviations.
+
+    Example:
+        >>> float(he_normal("fan_out")((3, 3, 8, 512)).numpy().std().round(2))
+        0.02
+
+    References:
+        He et al. 2015, "Delving deep into rectifiers".
+    """
+    return keras.initializers.VarianceScaling(2.0, fan, "untruncated_normal")
+
+
+def pytorch_uniform():
+    """Return PyTorch's default for kernels, U(−1/√fan_in, 1/√fan_in).
+
+    Example:
+        >>> float(abs(pytorch_uniform()((100, 1000))).numpy().max().round(3))
+        0.1
+    """
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
