@@ -133,7 +133,7 @@ class Conversion:
             found = last_layers.find(self.model)
         except ValueError as error:
             raise ValueError(
-                f"{error} Or leave out `last_layer`, and name them in `overrides`."
+                f"`last_layer`: {error} Or leave it out, and name them in `overrides`."
             ) from error
         return [name for name in found if name in self.kernel_layers]
 

@@ -14,6 +14,7 @@ from absl import logging as absl_logging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+import trainers
 from tfbio import training
 from tfbio.training import folder
 
@@ -162,6 +163,8 @@ def absolute(options):
 @contextlib.contextmanager
 def errors_in_one_line():
     """End the program with one line for every error that a user can mend, or a signal brings."""
+    if signal.getsignal(signal.SIGINT) is trainers.end:  # from here on, it may be heeded
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except training.Interrupted as error:

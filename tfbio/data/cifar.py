@@ -12,6 +12,9 @@ from tfbio.data import formats
 _SHAPE = (32, 32, 3)
 _CIFAR10 = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 
+COUNTS = {**dict.fromkeys(_CIFAR10, 10_000), "train": 50_000, "test": 10_000}
+"""The published number of images in each file."""
+
 
 def read_binary(folder, train, test, label_bytes, num_classes):
     """Read files of records: the labels, of a byte each, then 3,072 bytes of red, green and blue.
@@ -27,7 +30,8 @@ def read_binary(folder, train, test, label_bytes, num_classes):
         ((images, labels), (images, labels)) for training and test.
 
     Raises:
-        ValueError: If a file is truncated, or holds labels outside the classes.
+        ValueError: If a file is truncated, holds another number of images than published, or
+            labels outside the classes.
         OSError: If one is missing or cannot be read.
 
     Example:
@@ -46,8 +50,8 @@ def read_binary(folder, train, test, label_bytes, num_classes):
                 f"Received: {len(entries)} bytes, {len(entries) % record} too many."
             )
         entries = entries.reshape(-1, record)
-        labels = entries[:, label_bytes - 1]
-        return formats.check(path, _images(entries[:, label_bytes:]), labels, _SHAPE, num_classes)
+        images, labels = _images(entries[:, label_bytes:]), entries[:, label_bytes - 1]
+        return formats.check(path, images, labels, _SHAPE, num_classes, count=COUNTS[name])
 
     return _joined(map(part, train)), part(test)
 
@@ -66,8 +70,8 @@ def read_python(folder, train, test, key, num_classes):
         ((images, labels), (images, labels)) for training and test.
 
     Raises:
-        ValueError: If a file is damaged, asks for code to be run, or holds labels outside the
-            classes.
+        ValueError: If a file is damaged, asks for code to be run, or holds another number of
+            images than published, or labels outside the classes.
         OSError: If one is missing or cannot be read.
 
     Example:
@@ -85,7 +89,8 @@ def read_python(folder, train, test, key, num_classes):
         if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 3072:
             received = getattr(pixels, "shape", type(pixels).__name__)
             raise ValueError(f"{path} must hold data of shape (N, 3072). Received: {received}.")
-        return formats.check(path, _images(pixels), labels, _SHAPE, num_classes)
+        images = _images(pixels)
+        return formats.check(path, images, labels, _SHAPE, num_classes, count=COUNTS[name])
 
     return _joined(map(part, train)), part(test)
 

@@ -10,7 +10,7 @@ from tfbio.data.arrays import prepared
 from tfbio.data.split import PARALLEL, Split
 
 # By what `clear_errors` knows an error of ours among the many lines of TensorFlow's.
-_SIGN, _TROUBLE = "--data_dir: ", " cannot be read as an image."
+_SIGN, _TROUBLE = "Damaged: ", " cannot be read as an image."
 
 
 class Encoded(Split):
@@ -73,6 +73,16 @@ class Encoded(Split):
     def _images(self, rows, batch_size, drop_remainder):
         return self._guarded(rows, self._image).batch(batch_size, drop_remainder)
 
+    def check(self):
+        """Decode every image once, in parallel.
+
+        Nothing less than decoding tells whether an image is whole, and nothing is kept of it.
+        """
+        whole = self._guarded(self._chosen, lambda content: tf.size(decode(content, 3)) > 0)
+        with clear_errors():
+            for _ in whole.batch(1024):
+                pass
+
     def decoded(self):
         """Return all images as bytes, where they all have this split's shape already.
 
@@ -97,11 +107,12 @@ class Encoded(Split):
             raise
 
 
-def common_size(paths):
+def common_size(paths, flag="data_dir"):
     """Return the (height, width) that all images have.
 
     Args:
         paths: Files of PNG, JPEG, BMP or GIF.
+        flag: What a message about a damaged image begins with.
 
     Returns:
         Two integers.
@@ -119,7 +130,7 @@ def common_size(paths):
     split = Encoded(paths, np.zeros(len(paths)), (0, 0, 3))
     sizes = split._guarded(np.arange(len(paths)), lambda content: tf.shape(decode(content, 3))[:2])
     first = None
-    with clear_errors():
+    with clear_errors(flag):
         for path, size in zip(paths, sizes.as_numpy_iterator(), strict=True):
             first = tuple(size.tolist()) if first is None else first
             if tuple(size) != first:
@@ -171,10 +182,13 @@ def decode(content, channels):
 
 
 @contextlib.contextmanager
-def clear_errors():
+def clear_errors(flag="data_dir"):
     """Turn TensorFlow's error of many lines about a damaged image into a ValueError of one.
 
     Use it around whatever takes batches from an `Encoded` split or from `images`.
+
+    Args:
+        flag: The option that the images come by, which the message begins with.
 
     Raises:
         ValueError: That names the image.
@@ -189,7 +203,7 @@ def clear_errors():
     try:
         yield
     except tf.errors.OpError as error:
-        found = re.search(f"{_SIGN}.*?{re.escape(_TROUBLE)}", str(error))
+        found = re.search(f"{_SIGN}(.*?{re.escape(_TROUBLE)})", str(error))
         if not found:
             raise
-        raise ValueError(found.group()) from error
+        raise ValueError(f"--{flag}: {found[1]}") from error

@@ -37,7 +37,7 @@ def load(data_dir, image_size):
     """
     if not data_dir:
         raise ValueError("--dataset=folder needs --data_dir, the folder. Received: none.")
-    root = _folder(data_dir)
+    root = _folder(data_dir, "data_dir")
     if (root / "train").is_dir():
         test = next((root / name for name in _TESTS if (root / name).is_dir()), None)
         if test is None:
@@ -77,7 +77,8 @@ def images(folder, size, channels, batch_size=64):
 
     Returns:
         (sorted paths, a `tf.data.Dataset` of float32 images of 0 to 1, in the paths' order). A
-        damaged image is an error of the dataset's, which `clear_errors` makes a ValueError.
+        damaged image is an error of the dataset's, which `clear_errors("images")` makes a
+        ValueError.
 
     Raises:
         ValueError: If there are no images, or they differ in size where `size` is None.
@@ -94,18 +95,18 @@ def images(folder, size, channels, batch_size=64):
         >>> [path[-5:] for path in paths], next(iter(batches)).shape
         (['a.png', 'b.png'], TensorShape([2, 8, 8, 1]))
     """
-    root = _folder(folder)
+    root = _folder(folder, "images")
     paths = _within(root)
     if not paths:
-        raise ValueError(f"{root} holds no images: none of {', '.join(EXTENSIONS)}.")
-    shape = size or common_size(paths)
+        raise ValueError(f"--images: {root} holds no images: none of {', '.join(EXTENSIONS)}.")
+    shape = size or common_size(paths, "images")
     split = Encoded(paths, np.zeros(len(paths)), (*shape, channels))
     return paths, split.batches(batch_size).map(lambda images, _: images)
 
 
-def _folder(path):
+def _folder(path, flag):
     if not pathlib.Path(path).is_dir():
-        raise FileNotFoundError(f"--data_dir: no such folder as {str(path)!r}.")
+        raise FileNotFoundError(f"--{flag}: no such folder as {str(path)!r}.")
     return pathlib.Path(path)
 
 

@@ -67,7 +67,7 @@ def one_of(folder, *names):
     raise FileNotFoundError(f"--data_dir: {folder} has no {' or '.join(names)}.")
 
 
-def check(path, images, labels, shape, num_classes, first=0):
+def check(path, images, labels, shape, num_classes, first=0, count=None):
     """Refuse images and labels that do not fit together, or a dataset.
 
     Args:
@@ -77,6 +77,8 @@ def check(path, images, labels, shape, num_classes, first=0):
         shape: What an image's shape must be.
         num_classes: The number of classes.
         first: What the first class is called in the file.
+        count: How many images there must be; None where the file itself states how many it has,
+            so that it cannot be cut short without a trace.
 
     Returns:
         images, in C order, and labels as int64, 0 to `num_classes` − 1.
@@ -98,6 +100,11 @@ def check(path, images, labels, shape, num_classes, first=0):
         raise ValueError(
             f"{path} must hold images of {' × '.join(map(str, shape))}, one or more, and as many "
             f"labels. Received: shapes {images.shape} and {labels.shape}."
+        )
+    if count is not None and len(labels) != count:
+        raise ValueError(
+            f"{path} must hold {count} images, as published: the file is truncated, or of another "
+            f"dataset. Received: {len(labels)}."
         )
     last = first + num_classes - 1
     if labels.min() < first or labels.max() > last:

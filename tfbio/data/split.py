@@ -48,6 +48,14 @@ class Split(abc.ABC):
     def _images(self, rows, batch_size, drop_remainder):
         """Return a tf.data.Dataset of the float32 images at `rows`, in order, in batches."""
 
+    @abc.abstractmethod
+    def check(self):
+        """Refuse a damaged image now, rather than when its batch comes.
+
+        Raises:
+            ValueError: If an image is damaged.
+        """
+
     def hold_out(self, fraction, seed):
         """Split a part off at random, for validation.
 

@@ -6,6 +6,9 @@ from tfbio.data import formats
 
 _SHAPE = (96, 96, 3)
 
+COUNTS = {"train": 5_000, "test": 8_000}
+"""The published number of images in each part."""
+
 
 def read(folder):
     """Read train_X.bin, train_y.bin, test_X.bin and test_y.bin, whose images are column-major.
@@ -17,8 +20,8 @@ def read(folder):
         ((images, labels), (images, labels)) for training and test.
 
     Raises:
-        ValueError: If a file is truncated, the files do not fit together, or labels are outside
-            the classes.
+        ValueError: If a file is truncated, the files do not fit together or hold another number
+            of images than published, or labels are outside the classes.
         OSError: If one is missing or cannot be read.
 
     Example:
@@ -40,7 +43,7 @@ def _part(folder, part):
         )
     images = images.reshape(-1, *_SHAPE[::-1]).transpose(0, 3, 2, 1)
     where = " with ".join(map(str, paths))
-    return formats.check(where, images, labels, _SHAPE, 10, first=1)
+    return formats.check(where, images, labels, _SHAPE, 10, first=1, count=COUNTS[part])
 
 
 STL10 = (

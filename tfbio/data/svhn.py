@@ -4,6 +4,9 @@ from tfbio.data import formats
 
 _SHAPE = (32, 32, 3)
 
+COUNTS = {"train": 73_257, "test": 26_032}
+"""The published number of images in each file."""
+
 
 def read(folder):
     """Read train_32x32.mat and test_32x32.mat, where the digit 0 is labeled 10.
@@ -15,7 +18,8 @@ def read(folder):
         ((images, labels), (images, labels)) for training and test.
 
     Raises:
-        ValueError: If a file is damaged, or holds labels outside the classes.
+        ValueError: If a file is damaged, or holds another number of images than published, or
+            labels outside the classes.
         OSError: If one is missing or cannot be read.
 
     Example:
@@ -23,12 +27,13 @@ def read(folder):
         Traceback (most recent call last):
         FileNotFoundError: --data_dir: /nowhere has no train_32x32.mat.
     """
-    return tuple(_part(formats.one_of(folder, f"{part}_32x32.mat")) for part in ("train", "test"))
+    return tuple(_part(folder, part) for part in ("train", "test"))
 
 
-def _part(path):
+def _part(folder, part):
     from scipy.io import loadmat
 
+    path = formats.one_of(folder, f"{part}_32x32.mat")
     try:
         with path.open("rb") as file:
             content = loadmat(file, variable_names=("X", "y"))
@@ -38,7 +43,7 @@ def _part(path):
         raise ValueError(
             f"{path} is not one of SVHN's files of cropped digits, or damaged: {error}."
         ) from error
-    images, labels = formats.check(path, images, labels, _SHAPE, 10, first=1)
+    images, labels = formats.check(path, images, labels, _SHAPE, 10, first=1, count=COUNTS[part])
     return images, (labels + 1) % 10
 
 

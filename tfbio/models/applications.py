@@ -114,7 +114,7 @@ def application(name, num_classes, input_shape, weights=""):
         # Keras raises a bare Exception where a download fails, ValueErrors for sizes.
         if weights and not isinstance(error, ValueError):
             raise ValueError(
-                f"The ImageNet weights of keras:{name} cannot be downloaded, and ~/.keras/models "
+                f"`weights`: ImageNet's for keras:{name} cannot be downloaded, and ~/.keras/models "
                 f"does not have them: {error}. Give weights='' for random ones, or the path of a "
                 "file."
             ) from error

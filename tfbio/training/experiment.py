@@ -263,6 +263,8 @@ class named:  # noqa: N801
 
     Args:
         flag: The option's name.
+        **arguments: The options behind a function's arguments. A message that begins with one of
+            these arguments is about its option, not about `flag`.
 
     Example:
         >>> with named("rule"):
@@ -270,17 +272,28 @@ class named:  # noqa: N801
         Traceback (most recent call last):
         ...
         ValueError: --rule: Unknown rule 'x'.
+        >>> with named("rule", last_layer="last_layer_rule"):
+        ...     raise ValueError("`last_layer` cannot be found.")
+        Traceback (most recent call last):
+        ...
+        ValueError: --last_layer_rule cannot be found.
     """
 
-    def __init__(self, flag):
+    def __init__(self, flag, **arguments):
         self.flag = flag
+        self.arguments = arguments
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
-        if isinstance(error, ValueError):
-            raise ValueError(f"--{self.flag}: {error}") from error
+        if not isinstance(error, ValueError):
+            return
+        message = f"--{self.flag}: {error}"
+        for argument, flag in self.arguments.items():
+            if str(error).startswith(f"`{argument}`"):
+                message = str(error).replace(f"`{argument}`", f"--{flag}", 1)
+        raise ValueError(message) from error
 
 
 def differences(experiment, other):

@@ -24,7 +24,9 @@ from tfbio.version import __version__
 def locked(workdir):
     """Hold a run's folder for this process; made if need be.
 
-    The lock is the operating system's: it ends with the process, however that ends.
+    The lock is the operating system's: it ends with the process, however that ends. Where nothing
+    is written meanwhile, the folder is left as it was found: without the lock's file, and gone if
+    it was made here.
 
     Args:
         workdir: The folder.
@@ -40,27 +42,51 @@ def locked(workdir):
         True
     """
     folder = pathlib.Path(workdir)
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a+")
+        lock = _lock(folder / "lock")
     except OSError as error:
         raise OSError(
             f"--workdir={workdir} cannot be written: {error.strerror}, {error.filename}. Give a "
             "folder of your own."
         ) from error
     with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise ValueError(
-                f"--workdir={workdir} is in use by another process ({file.read().strip()}). Wait "
-                "for it, or give another folder."
-            ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
-        yield folder
+        try:
+            yield folder
+        finally:
+            with contextlib.suppress(OSError):  # what has other files in it stays
+                if os.listdir(folder) == ["lock"]:
+                    (folder / "lock").unlink()  # while it is still held
+                    for path in new:
+                        path.rmdir()
+
+
+def _lock(path, attempts=100):
+    """Return a file, open and held by this process alone, its folder made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            with file:
+                file.seek(0)
+                holder = file.read().strip()
+            raise ValueError(
+                f"--workdir={path.parent} is in use by another process ({holder}). Wait for it, "
+                "or give another folder."
+            ) from error
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+        file.close()
+    except FileNotFoundError:
+        if not attempts:
+            raise
+    # Its last holder removed it as we opened it, so that it locks nothing.
+    return _lock(path, attempts - 1)
 
 
 def flagfile(experiment):

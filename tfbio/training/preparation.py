@@ -63,6 +63,18 @@ class Prepared:
         """The optimizer steps in one epoch."""
         return self.train.steps(self.experiment.batch_size, self.strategy.num_replicas_in_sync)
 
+    def check_images(self):
+        """Refuse damaged images among those that are read late.
+
+        Training meets a damaged image of its own in the first epoch; one for the test would end a
+        run after its last. Decoding these once in parallel takes less than one epoch.
+
+        Raises:
+            ValueError: If an image for validation or test is damaged.
+        """
+        for split in filter(None, (self.validation, self.dataset.test)):
+            split.check()
+
     def epoch(self, index, start):
         """Return one epoch's batches, a pure function of the seed, the epoch and the start.
 
@@ -144,13 +156,13 @@ def build(experiment, facts, strategy, learning_rate):
     """
     keras.utils.set_random_seed(experiment.seed)
     with _dtype_policy(experiment.precision), strategy.scope():
-        with named("model"):
+        with named("model", weights="weights"):
             model = models.build(
                 experiment.model, len(facts.class_names), facts.image_shape, experiment.weights
             )
             if facts.mean is not None:
                 model = models.standardized(model, facts.mean, facts.std)
-        with named("rule"):
+        with named("rule", last_layer="last_layer_rule", overrides="overrides"):
             convert(
                 model,
                 experiment.rule,

@@ -2,21 +2,28 @@
 
 import csv
 import io
+import itertools
 import pathlib
 
 import tensorflow as tf
 
 from tfbio.training.checkpoints import write
 
+_EVENTS = "events.out.tfevents.*"
+
 
 class Records:
     """metrics.csv and TensorBoard events of one run, without overlap or gap across resumptions.
+
+    Curves that the events should have and lack, because a file of them was damaged, are written
+    again from metrics.csv.
 
     Args:
         workdir: The run's folder.
         columns: The columns of metrics.csv after "step" and "epoch".
         step: The last step of what is kept: what was written down for later ones is removed, and
             comes again. None at a run's start.
+        tell: Called with a line of text if curves were lost.
 
     Raises:
         ValueError: If there should be lines to keep, and are none.
@@ -32,7 +39,7 @@ class Records:
         [{'step': 1, 'epoch': 1, 'loss': 0.5}, {'step': 2, 'epoch': 1, 'loss': 0.25}]
     """
 
-    def __init__(self, workdir, columns, step):
+    def __init__(self, workdir, columns, step, tell=print):
         self._path = pathlib.Path(workdir, "metrics.csv")
         self._columns = ["step", "epoch", *columns]
         last = -1 if step is None else step
@@ -47,10 +54,36 @@ class Records:
         table.writeheader()
         table.writerows(rows)
         write(self._path, text.getvalue().encode())
-        _truncate_events(pathlib.Path(workdir), last)
+        lost = self._keep_events(pathlib.Path(workdir), list(map(_numbers, rows)), last)
         self._file = self._path.open("a", newline="")
         self._table = csv.DictWriter(self._file, self._columns, lineterminator="\n")
         self._writer = tf.summary.create_file_writer(str(workdir))
+        for row in lost:
+            self._plot(row["step"], _curves(row))
+        if lost:
+            tell(
+                f"TensorBoard's events in {workdir} are damaged from step {lost[0]['step']} on: "
+                "the curves were written again from metrics.csv, without the images per second of "
+                f"these steps, up to step {lost[-1]['step']}."
+            )
+
+    def _keep_events(self, folder, rows, last):
+        """Keep the events up to a step, or to the first whose curves are not whole.
+
+        Returns:
+            The rows from the first on whose curves are not whole.
+        """
+        events = _events(folder)
+        there = {(event.step, tag) for event in events for tag in _tags(event.summary)}
+        whole = itertools.takewhile(
+            lambda row: all((row["step"], name) in there for name in _curves(row)), rows
+        )
+        lost = rows[len(list(whole)) :]
+        end = lost[0]["step"] if lost else last + 1
+        kept = [event for event in events if event.step < end]
+        self._described = {tag for event in kept for tag in _tags(event.summary)}
+        _replace_events(folder, kept)
+        return lost
 
     def add(self, step, epoch, values, also=None):
         """Write one line of metrics.csv, and all values to TensorBoard.
@@ -63,20 +96,24 @@ class Records:
         """
         self._table.writerow({"step": step, "epoch": epoch, **values})
         self._file.flush()
+        self._plot(step, {**values, **(also or {})})
+
+    def _plot(self, step, values):
         with self._writer.as_default(step):
-            for name, value in {**values, **(also or {})}.items():
+            for name, value in values.items():
                 tf.summary.scalar(name, value)
         self._writer.flush()
 
     def describe(self, *summaries):
-        """Write summaries that are not of any step, such as the run's options.
+        """Write summaries that are not of any step, such as the run's options, where they lack.
 
         Args:
             *summaries: Serialized `Summary` protocol buffers.
         """
         with self._writer.as_default(0):
             for summary in summaries:
-                tf.summary.experimental.write_raw_pb(summary)
+                if not self._described.issuperset(_tags(tf.compat.v1.Summary.FromString(summary))):
+                    tf.summary.experimental.write_raw_pb(summary)
         self._writer.flush()
 
     def close(self):
@@ -102,14 +139,23 @@ def read(workdir):
         >>> read("no/such/folder")
         []
     """
-    return [
-        {
-            name: int(text) if name in ("step", "epoch") else float(text)
-            for name, text in row.items()
-            if text
-        }
-        for row in _rows(pathlib.Path(workdir, "metrics.csv"))
-    ]
+    return list(map(_numbers, _rows(pathlib.Path(workdir, "metrics.csv"))))
+
+
+def _numbers(row):
+    return {
+        name: int(text) if name in ("step", "epoch") else float(text)
+        for name, text in row.items()
+        if text
+    }
+
+
+def _curves(row):
+    return {name: value for name, value in row.items() if name not in ("step", "epoch")}
+
+
+def _tags(summary):
+    return [value.tag for value in summary.value]
 
 
 def _rows(path):
@@ -120,34 +166,39 @@ def _rows(path):
     whole = text[: text.rfind("\n") + 1]
     rows = list(csv.DictReader(io.StringIO(whole)))
     for row in rows:
-        if not (row.get("step") or "").isdecimal() or None in row or None in row.values():
+        try:
+            good = None not in row and None not in row.values() and _numbers(row)["step"] >= 0
+        except (KeyError, ValueError):
+            good = False
+        if not good:
             raise ValueError(f"{path} is damaged: it has the line {row!r}.")
     return rows
 
 
-def _truncate_events(folder, last):
-    """Write a run's events up to a step into one file, each once, and remove the old files."""
-    old = sorted(folder.glob("events.out.tfevents.*"))
-    if not old:
-        return
-    kept, seen = [], set()
-    for path in old:
+def _events(folder):
+    """Return the events in a folder's files, each once; a file ends where it is damaged."""
+    found = {}
+    for path in sorted(folder.glob(_EVENTS)):
         try:
-            for record in tf.data.TFRecordDataset(str(path)):
-                event = tf.compat.v1.Event.FromString(record.numpy())
-                tags = tuple(value.tag for value in event.summary.value)
-                key = (event.step, tags, event.file_version)
-                if event.step <= last and key not in seen:
-                    seen.add(key)
-                    kept.append(record.numpy())
+            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                event = tf.compat.v1.Event.FromString(record)
+                key = (event.step, *_tags(event.summary), event.file_version)
+                found.setdefault(key, event)
         except tf.errors.DataLossError:
-            continue  # the record that was being written when the run ended
+            continue  # most often, the record that was being written when the run ended
+    return list(found.values())
+
+
+def _replace_events(folder, events):
+    """Write events into one file, and remove the old files."""
+    old = list(folder.glob(_EVENTS))
     whole = folder / "events.out.tfevents.0000000000.before"
-    beside = folder / "events.writing"
-    with tf.io.TFRecordWriter(str(beside)) as out:
-        for record in kept:
-            out.write(record)
-    beside.replace(whole)
+    if events:
+        beside = folder / "events.writing"
+        with tf.io.TFRecordWriter(str(beside)) as out:
+            for event in events:
+                out.write(event.SerializeToString())
+        beside.replace(whole)
     for path in old:
-        if path != whole:
+        if path != whole or not events:
             path.unlink()

@@ -66,6 +66,8 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
         if finished is not None:
             return finished
         prepared = prepare(experiment)
+        if folder.read_flags(path) is None:  # a run that goes on has had it
+            prepared.check_images()
         folder.claim(path, experiment, prepared.facts._asdict())
         with Signals() as signals:  # until here there is nothing to save
             training = Training(prepared, path, tell, signals, tell_epochs)
@@ -149,9 +151,9 @@ class Training:
         columns = ["learning_rate", *learned, *_VALIDATION, *curves]
         # The line of an epoch's end that the checkpoint does not know of is written again.
         kept = self.step if self.progress.recorded else self.step - 1
-        self.records = Records(path, columns, kept if found else None)
+        self.records = Records(path, columns, kept if found else None, tell)
+        self.records.describe(*board.descriptions(self.experiment))
         if not found:
-            self.records.describe(*board.descriptions(self.experiment))
             self.records.add(0, 0, curves)
 
     def run(self, progress):

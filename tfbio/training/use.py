@@ -63,12 +63,10 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
         OSError: If files cannot be read or written.
     """
     model, facts = _restored(experiment, checkpoint, tell)
-    if not pathlib.Path(images).is_dir():
-        raise ValueError(f"--images: no such folder as {str(images)!r}.")
-    pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
     paths, batches = data.images(images, facts.image_shape[:2], facts.image_shape[2])
+    pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
     rows = []
-    with data.clear_errors():
+    with data.clear_errors("images"):
         for batch in batches:
             logits = tf.cast(model(batch, training=False), tf.float32)
             for probabilities in tf.nn.softmax(logits).numpy():
