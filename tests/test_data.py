@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import os
 import pathlib
 import pickle
 import re
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfbio import data
-from tfbio.data import idx
+from tfbio.data import cifar, idx, stl10, svhn
 
 CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
 
@@ -280,6 +281,14 @@ def write_stl10(folder, images, labels):
         (folder / f"{name}_y.bin").write_bytes((labels[part] + 1).tobytes())
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Let 60 images, the last 10 or each 10 in a file of their own, pass for the published ones."""
+    for module in (cifar, stl10, svhn):
+        counts = {name: 50 if name == "train" else 10 for name in module.COUNTS}
+        monkeypatch.setattr(module, "COUNTS", counts)
+
+
 FORMATS = [
     ("cifar10", write_cifar10_binary, "cifar-10-batches-bin"),
     ("cifar10", write_cifar10_python, "cifar-10-batches-py"),
@@ -292,6 +301,7 @@ FORMATS = [
 
 
 @pytest.mark.parametrize(("name", "write", "inner"), FORMATS)
+@pytest.mark.usefixtures("small")
 def test_real_images_are_read_back_from_every_format(tmp_path, name, write, inner):
     images, labels = digits_as(60, 96 if name == "stl10" else 32, 3)
     (tmp_path / inner).mkdir(parents=True, exist_ok=True)
@@ -318,6 +328,31 @@ def test_real_images_are_read_back_from_every_format(tmp_path, name, write, inne
 
 
 @pytest.mark.parametrize(("name", "write", "inner"), FORMATS)
+@pytest.mark.usefixtures("small")
+def test_a_file_of_fewer_or_more_images_than_published_is_refused(tmp_path, name, write, inner):
+    for count in (54, 66):
+        write(tmp_path, *digits_as(count, 96 if name == "stl10" else 32, 3))
+        wanted, first = (10, count // 6) if name == "cifar10" else (50, count - 10)
+        message = rf"must hold {wanted} images, as published: the file is trun.*Received: {first}\."
+        with pytest.raises(ValueError, match=message) as caught:
+            data.load(name, str(tmp_path))
+        assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_as_many_images_as_published_are_taken_and_one_record_less_is_not(tmp_path):
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        test = tmp_path / f"{name}.bin"
+        test.touch()
+        os.truncate(test, 10_000 * 3073)  # zeros that take no room on the disk
+    dataset = data.load("cifar10", str(tmp_path))
+    assert (dataset.train.size, dataset.test.size) == (50_000, 10_000)
+    os.truncate(test, 9_999 * 3073)
+    with pytest.raises(ValueError, match=r"test_batch\.bin must hold 10000 .* Received: 9999\."):
+        data.load("cifar10", str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "write", "inner"), FORMATS)
+@pytest.mark.usefixtures("small")
 def test_labels_outside_the_classes_are_refused_in_every_format(tmp_path, name, write, inner):
     images, labels = digits_as(60, 96 if name == "stl10" else 32, 3)
     labels[57] = 100
@@ -345,6 +380,7 @@ class Malice:
         ({b"data": np.zeros((2, 3072), "u1"), b"labels": ["cat", None]}, "labels. Received"),
     ],
 )
+@pytest.mark.usefixtures("small")
 def test_pickles_make_arrays_and_nothing_else(tmp_path, capsys, content, message):
     write_cifar10_python(tmp_path, *digits_as(60, 32, 3))
     (tmp_path / "data_batch_3").write_bytes(pickle.dumps(content, protocol=2))
@@ -354,6 +390,7 @@ def test_pickles_make_arrays_and_nothing_else(tmp_path, capsys, content, message
     assert "code was run" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("small")
 def test_an_array_of_any_size_cannot_be_asked_for(tmp_path):
     class Huge:
         def __reduce__(self):

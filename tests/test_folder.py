@@ -1,5 +1,6 @@
 """Folders of real images by class, what is wrong with them, and images to predict."""
 
+import pathlib
 import re
 
 import numpy as np
@@ -141,11 +142,17 @@ def test_images_to_predict_are_found_at_any_depth_and_sorted(tmp_path, digits):
     image = tf.io.decode_png(tf.io.read_file(paths[40]))
     np.testing.assert_array_equal(list(batches)[1][8], image / 255)
     assert next(iter(data.images(tmp_path, None, 3)[1])).shape == (64, 12, 12, 3)
-    with pytest.raises(FileNotFoundError, match=r"no such folder as '.*none'"):
+    with pytest.raises(FileNotFoundError, match=r"^--images: no such folder as '.*none'"):
         data.images(tmp_path / "none", (12, 12), 1)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty holds no images: none of \.png, \.jpg"):
+    with pytest.raises(ValueError, match=r"^--images: .*empty holds no images: none of \.png"):
         data.images(tmp_path / "empty", (12, 12), 1)
+    pathlib.Path(paths[40]).write_bytes(b"no image")
+    message = rf"^--images: {re.escape(paths[40])} cannot be read as an image\.$"
+    with pytest.raises(ValueError, match=message), data.clear_errors("images"):
+        list(data.images(tmp_path, (12, 12), 1)[1])
+    with pytest.raises(ValueError, match=message):
+        data.images(tmp_path, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +178,17 @@ def test_a_damaged_image_is_named(tmp_path, digits, suffix, damage):
             listed(dataset.train, order=order)
     with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(str(path))):
         listed(dataset.train)
+    with pytest.raises(ValueError, match=message):
+        dataset.train.check()
+    dataset.test.check()
+    # Of a part, only the part.
+    parts = dataset.train.hold_out(0.5, seed=0)
+    for part in parts:
+        if str(path).encode() in part._sources.numpy()[part._chosen]:
+            with pytest.raises(ValueError, match=message):
+                part.check()
+        else:
+            part.check()
     if damage != "gone":
         with pytest.raises(ValueError, match=message):
             data.load("folder", str(tmp_path))

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -250,7 +252,13 @@ BAD = [
     (["--weights=none.weights.h5"], "--weights: there is no file", 1),
     (["--overrides=conv1"], "--overrides must be names with values", 1),
     (["--overrides=conv1=nothing"], "--overrides: Unknown rule 'nothing'", 1),
-    (["--overrides=none*=bp"], "none*", 1),
+    (
+        ["--overrides=none*=bp"],
+        "--overrides has a pattern that matches no kernel layer: 'none*'",
+        1,
+    ),
+    (["--weights=WEIGHTS"], "--weights: the file 'WEIGHTS' does not hold those of model", 1),
+    (["--weights=imagenet"], "--weights 'imagenet' is there for the networks of keras.app", 1),
     (["--optimizer=sgdd"], "--optimizer must be one of sgd, nesterov, adam, adamw", 1),
     (["--optimizer=adam", "--momentum=0.5"], "--momentum belongs to sgd and nesterov", 1),
     (["--optimizer=nesterov", "--momentum=0"], "--optimizer=nesterov needs a --momentum", 1),
@@ -352,6 +360,43 @@ def test_folders_that_cannot_be_written_are_told_before_training(tmp_path, capsy
         in_process("--rule=bp,brsf", f"--workdir={tmp_path}")
     assert str(tmp_path / "brsf") in capsys.readouterr().err
     assert not list(tmp_path.glob("backprop/seed0/train"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "damaged"])
+def test_wrong_images_to_predict_are_told_by_their_flag(comparison, tmp_path, capsys, damage):
+    images = tmp_path / "images"
+    if damage != "missing":
+        images.mkdir()
+    if damage == "damaged":
+        (images / "a.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit):
+        in_process("--mode=predict", f"--images={images}", f"--output={tmp_path / 'new' / 'a.csv'}",
+                   f"--workdir={comparison[0] / 'backprop' / 'seed0'}")  # fmt: skip
+    wanted = {
+        "missing": f"error: --images: no such folder as '{images}'.\n",
+        "empty": f"error: --images: {images} holds no images: ",
+        "damaged": f"error: --images: {images / 'a.png'} cannot be read as an image.\n",
+    }
+    assert capsys.readouterr().err.startswith(wanted[damage])
+
+
+@pytest.mark.parametrize("module", ["trainers.classify", "trainers.compare"])
+def test_an_interrupt_while_tensorflow_is_imported_is_told_in_one_line(tmp_path, module):
+    (tmp_path / "tensorflow.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "error: Ended by SIGINT.\n")
 
 
 def test_help_lists_every_flag():

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from tests import kills
 from tfbio import training
 from tfbio.training import folder, use
 from tfbio.training.checkpoints import Checkpoints
+from tfbio.training.records import Records
 from tfbio.training.schedules import Schedule
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -164,6 +166,86 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path, images):
         train(tmp_path / "run", **options, data_dir=str(others))
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_damaged_image_for_validation_or_test_is_told_before_the_first_step(
+    tmp_path, images, part
+):
+    data_dir = tmp_path / "data"
+    shutil.copytree(images, data_dir)
+    options = {"dataset": "folder", "data_dir": str(data_dir), "image_size": 8, "rule": "bp"}
+    options |= {"model": "digits_cnn", "batch_size": 5, "validation_fraction": 0.5, "epochs": 1}
+    validation = training.prepare(training.Experiment(**{**OPTIONS, **options})).validation
+    held = sorted(validation._sources.numpy()[validation._chosen])
+    path = {"train": pathlib.Path(held[3].decode()), "test": data_dir / "test/1/7.png"}[part]
+    content = path.read_bytes()
+    path.write_bytes(content[:-20])
+    message = rf"^--data_dir: {re.escape(str(path))} cannot be read as an image\.$"
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+    path.write_bytes(content)
+    with pytest.raises(Cut):
+        train(tmp_path / "run", 2, **options)
+
+
+def points(path):
+    """Return a run's curves, those of the clock left out: a list of (step, value) by tag."""
+    found = {}
+    for name in sorted(path.glob("events.out.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(name)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                if value.tag != "images_per_second":
+                    found.setdefault(value.tag, []).append(
+                        (event.step, tf.make_ndarray(value.tensor))
+                    )
+    return found
+
+
+@pytest.mark.parametrize("where", [0.01, 0.5, 0.99, None])
+@pytest.mark.parametrize("which", [0, 1])
+def test_curves_lost_in_damaged_events_are_written_again(tmp_path, which, where):
+    def write(steps, kept):
+        records = Records(tmp_path, ["loss", "angle"], kept, told.append)
+        for step in steps:
+            loss = {"loss": 1 / (step + 1)} if step else {}
+            records.add(step, 1, {**loss, "angle": step / 3}, {"images_per_second": 9.0})
+        records.close()
+
+    told = []
+    write(range(8), None)
+    write(range(8, 15), 7)
+    whole = points(tmp_path)
+    assert [step for step, _ in whole["angle"]] == list(range(15))
+    assert not told
+    path = sorted(tmp_path.glob("events.out.tfevents.*"))[which]
+    content = bytearray(path.read_bytes())
+    if where is None:
+        path.unlink()
+    else:
+        content[int(where * len(content))] ^= 255
+        path.write_bytes(content)
+    write((), 14)
+    assert points(tmp_path) == whole
+    (line,) = told
+    assert re.search(r"are damaged from step \d+ on: .* up to step 14\.$", line)
+    write((), 14)
+    assert points(tmp_path) == whole
+    assert len(told) == 1
+
+
+def test_a_run_whose_events_are_lost_goes_on_with_all_of_its_curves(whole, tmp_path):
+    with pytest.raises(Cut):
+        train(tmp_path, 60)
+    for path in tmp_path.glob("events.out.tfevents.*"):
+        path.write_bytes(path.read_bytes()[:40] + b"?" + path.read_bytes()[41:])
+    told = []
+    train(tmp_path, tell=told.append)
+    assert "are damaged from step 0 on: the curves were written again from metrics.csv" in told[1]
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+    assert set(points(whole)) == set(points(tmp_path))  # the options as text, too
+
+
 RECORDS = ["flags.cfg", "run.json", "data.json", "metrics.csv", "summary.json"]
 
 
@@ -249,6 +331,40 @@ def test_a_second_process_is_refused(tmp_path):
     assert done.returncode == 1
     assert f"in use by another process (process {os.getpid()} on " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_where_nothing_was_written_is_left_as_it_was_found(tmp_path):
+    with pytest.raises(ValueError, match="32 or more"):
+        train(tmp_path / "runs" / "new", model="lenet")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").mkdir()
+    for before in ([], ["notes.txt"]):
+        for name in before:
+            (tmp_path / "mine" / name).write_text("mine")
+        with folder.locked(tmp_path / "mine"):
+            assert sorted(os.listdir(tmp_path / "mine")) == ["lock", *before]
+        assert sorted(os.listdir(tmp_path / "mine")) == (["lock", *before] if before else [])
+    with folder.locked(tmp_path / "new" / "run"):
+        (tmp_path / "new" / "run" / "flags.cfg").touch()
+    assert sorted(os.listdir(tmp_path / "new" / "run")) == ["flags.cfg", "lock"]
+
+
+def test_a_lock_that_was_removed_as_it_was_opened_is_none(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    real = folder.fcntl.flock
+    removed = []
+
+    def flock(file, flags):
+        if not removed:
+            removed.append((path / "lock").unlink())
+        real(file, flags)
+
+    monkeypatch.setattr(folder.fcntl, "flock", flock)
+    with folder.locked(path):
+        assert removed
+        with pytest.raises(ValueError, match="in use by another process"), folder.locked(path):
+            pass
+        assert (path / "lock").exists()  # whoever is refused removes nothing
 
 
 def test_other_options_are_refused_and_harmless_ones_are_not(whole):
