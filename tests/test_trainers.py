@@ -16,7 +16,7 @@ from absl import flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfbio import training
+from tfbio import models, training
 from trainers import classify, cli, compare
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -252,12 +252,8 @@ BAD = [
     (["--weights=none.weights.h5"], "--weights: there is no file", 1),
     (["--overrides=conv1"], "--overrides must be names with values", 1),
     (["--overrides=conv1=nothing"], "--overrides: Unknown rule 'nothing'", 1),
-    (
-        ["--overrides=none*=bp"],
-        "--overrides has a pattern that matches no kernel layer: 'none*'",
-        1,
-    ),
-    (["--weights=WEIGHTS"], "--weights: the file 'WEIGHTS' does not hold those of model", 1),
+    (["--overrides=none*=bp"], "--overrides has a pattern that matches no kernel layer: 'none", 1),
+    ([f"--weights={ROOT / 'setup.cfg'}"], "--weights must be '', 'imagenet' or a file ending", 1),
     (["--weights=imagenet"], "--weights 'imagenet' is there for the networks of keras.app", 1),
     (["--optimizer=sgdd"], "--optimizer must be one of sgd, nesterov, adam, adamw", 1),
     (["--optimizer=adam", "--momentum=0.5"], "--momentum belongs to sgd and nesterov", 1),
@@ -360,6 +356,15 @@ def test_folders_that_cannot_be_written_are_told_before_training(tmp_path, capsy
         in_process("--rule=bp,brsf", f"--workdir={tmp_path}")
     assert str(tmp_path / "brsf") in capsys.readouterr().err
     assert not list(tmp_path.glob("backprop/seed0/train"))
+
+
+def test_weights_of_another_network_are_told_by_their_flag(tmp_path, capsys):
+    path = tmp_path / "other.weights.h5"
+    models.build("lenet", 10, (32, 32, 1)).save_weights(path)
+    with pytest.raises(SystemExit):
+        in_process(f"--weights={path}", f"--workdir={tmp_path / 'run'}")
+    wanted = f"error: --weights: the file '{path}' does not hold those of model 'digits_cnn'."
+    assert capsys.readouterr().err.startswith(wanted)
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "damaged"])

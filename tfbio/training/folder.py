@@ -68,22 +68,21 @@ def _lock(path, attempts=100):
     """Return a file, open and held by this process alone, its folder made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file = path.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            with file:
+        with contextlib.ExitStack() as closed:
+            file = closed.enter_context(path.open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
                 file.seek(0)
-                holder = file.read().strip()
-            raise ValueError(
-                f"--workdir={path.parent} is in use by another process ({holder}). Wait for it, "
-                "or give another folder."
-            ) from error
-        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            return file
-        file.close()
+                raise ValueError(
+                    f"--workdir={path.parent} is in use by another process "
+                    f"({file.read().strip()}). Wait for it, or give another folder."
+                ) from error
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                closed.pop_all()
+                return file
     except FileNotFoundError:
-        if not attempts:
+        if attempts < 1:
             raise
     # Its last holder removed it as we opened it, so that it locks nothing.
     return _lock(path, attempts - 1)
