@@ -478,3 +478,16 @@ def test_schedules(schedule, oracle):
     for step in (0, 1, 9, 10, 19, 20, 49, 50, 74, 75, 99):
         assert float(schedule(step)) == pytest.approx(oracle(step), rel=1e-5, abs=1e-9)
         assert float(tf.function(again)(tf.constant(step))) == pytest.approx(oracle(step), rel=1e-5)
+
+
+def test_a_run_that_was_killed_once_claimed_ends_as_if_it_was_not(whole, tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise Cut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.train, "Training", killed)
+        with pytest.raises(Cut):
+            train(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["data.json", "flags.cfg", "lock"]
+    train(tmp_path)
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))

@@ -65,8 +65,9 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
         finished = folder.read_json(path / "summary.json", SUMMARY)
         if finished is not None:
             return finished
-        prepared = prepare(experiment)
-        if folder.read_flags(path) is None:  # a run that goes on has had it
+        begun = folder.read_flags(path) is not None
+        prepared = prepare(experiment)  # sets the seeds: from here on, all starts do the same
+        if not begun:
             prepared.check_images()
         folder.claim(path, experiment, prepared.facts._asdict())
         with Signals() as signals:  # until here there is nothing to save
