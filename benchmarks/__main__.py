@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("gradient_scale", "step_time")
+BENCHMARKS = ("gradient_scale", "step_time", "peak_memory")
 
 
 def main():

@@ -12,6 +12,8 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from tfbio import models
+
 CLASSES = 1000
 
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images per batch.", lower_bound=1)
@@ -23,60 +25,6 @@ CSV = flags.DEFINE_string("csv", None, "A file to write the table's rows to, as 
 def _check_csv(path):
     # Found out now, and not after minutes of measurement.
     return path is None or os.path.isdir(os.path.dirname(path) or ".")
-
-
-def resnet18(image_size, classes=CLASSES, fan="fan_out"):
-    """Return ResNet-18 as torchvision defines it: topology, padding, batch norm and initial values.
-
-    Convolutions have no bias and start as He's ``N(0, √(2/fan))``, torchvision's fan being k·Cout
-    with k kernel positions; the dense layer starts as PyTorch's ``U(−1/√fan_in, 1/√fan_in)``.
-
-    Args:
-        image_size: Height and width in pixels.
-        classes: The number of outputs (logits).
-        fan: "fan_out", or "fan_in" for k·Cin.
-
-    Returns:
-        An uncompiled `keras.Model` from images to logits.
-
-    References:
-        He et al. 2016, "Deep residual learning for image recognition".
-    """
-
-    def convolve(x, filters, size, stride, name):
-        # PyTorch pads both sides alike; Keras's "same" with a stride pads the far side only.
-        if size > 1:
-            x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
-        he = keras.initializers.VarianceScaling(2.0, fan, "untruncated_normal")
-        x = keras.layers.Conv2D(
-            filters, size, stride, use_bias=False, kernel_initializer=he, name=f"{name}_conv"
-        )(x)
-        return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
-
-    def block(x, filters, stride, name):
-        shortcut = x
-        if stride > 1:
-            shortcut = convolve(x, filters, 1, stride, f"{name}_shortcut")
-        x = keras.layers.ReLU(name=f"{name}_1_relu")(convolve(x, filters, 3, stride, f"{name}_1"))
-        x = convolve(x, filters, 3, 1, f"{name}_2")
-        x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
-        return keras.layers.ReLU(name=f"{name}_relu")(x)
-
-    images = keras.Input((image_size, image_size, 3), name="images")
-    x = keras.layers.ReLU(name="stem_relu")(convolve(images, 64, 7, 2, "stem"))
-    # After a ReLU, padding with zeros is padding with minus infinity.
-    x = keras.layers.ZeroPadding2D(1, name="pool_pad")(x)
-    x = keras.layers.MaxPooling2D(3, 2, name="pool")(x)
-    for stage, filters in enumerate((64, 128, 256, 512), 1):
-        x = block(x, filters, 1 if stage == 1 else 2, f"stage{stage}_block1")
-        x = block(x, filters, 1, f"stage{stage}_block2")
-    x = keras.layers.GlobalAveragePooling2D(name="average")(x)
-    lecun = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-    bias = keras.initializers.RandomUniform(-(512**-0.5), 512**-0.5)
-    logits = keras.layers.Dense(
-        classes, kernel_initializer=lecun, bias_initializer=bias, name="logits"
-    )(x)
-    return keras.Model(images, logits, name="resnet18")
 
 
 def build(name, image_size):
@@ -94,7 +42,8 @@ def build(name, image_size):
         ValueError: If the name is unknown, or the images too small for the network.
     """
     if name in ("resnet18", "resnet18_fan_in"):
-        return resnet18(image_size, fan="fan_in" if name == "resnet18_fan_in" else "fan_out")
+        fan = "fan_in" if name == "resnet18_fan_in" else "fan_out"
+        return models.resnet(18, CLASSES, (image_size, image_size, 3), fan)
     origin, _, network = name.partition(":")
     if origin != "keras" or not network[:1].isupper() or not hasattr(keras.applications, network):
         raise ValueError(

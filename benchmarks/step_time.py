@@ -10,25 +10,20 @@ import math
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import flags
 
 import tfbio
-from benchmarks import common
+from benchmarks import common, training_step
+from benchmarks.training_step import MODEL, PLAIN, RULES, train_step
 from trainers import cli
 
-PLAIN, AGAIN = "plain Keras", "plain Keras again"
+AGAIN = "plain Keras again"
 
-MODEL = flags.DEFINE_string(
-    "model", "resnet18", "The network: resnet18, or keras: and a name in keras.applications."
-)
-RULES = flags.DEFINE_string(
-    "rules", ",".join(tfbio.rules.names()), "Learning rules, separated by commas."
-)
 ROUNDS = flags.DEFINE_integer("rounds", 60, "Timed rounds.", lower_bound=1)
 WARMUP = flags.DEFINE_integer("warmup", 3, "Rounds before them, not timed.", lower_bound=1)
 JIT = flags.DEFINE_bool("jit", False, "Compile with XLA.")
 flags.adopt_module_key_flags(common)
+flags.adopt_module_key_flags(training_step)
 
 
 def main():
@@ -64,32 +59,6 @@ def _main(_):
         )
     except OSError as error:
         cli.fail(error)
-
-
-def train_step(model, batch, jit):
-    """Compile a model, and return a function that takes one training step on the batch.
-
-    Args:
-        model: An uncompiled `keras.Model` from images to logits.
-        batch: Images and labels.
-        jit: Whether to compile with XLA.
-
-    Returns:
-        A function without arguments that returns the loss, once the step is done.
-    """
-    # Slow enough to stay finite under every rule: overflowed numbers take another time.
-    optimizer = keras.optimizers.SGD(0.001, momentum=0.9)
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    optimizer.build(model.trainable_variables)
-    compiled = tf.function(model.train_step, jit_compile=jit, autograph=False)
-    compiled = compiled.get_concrete_function(batch)
-
-    def step():
-        loss = compiled(batch)["loss"]
-        tf.test.experimental.sync_devices()
-        return float(loss)
-
-    return step
 
 
 def variants(name, rules, image_size):

@@ -15,9 +15,15 @@ SMALLEST = {
     "digits_cnn": 4,
     "lenet": 32,
     "lenet_cifar": 4,
+    "alexnet": 63,
+    "resnet18": 1,
     "resnet20": 4,
     "resnet32": 4,
+    "resnet34": 1,
+    "resnet50": 1,
     "resnet56": 4,
+    "resnet101": 1,
+    "resnet152": 1,
     "keras:MobileNetV2": 32,
 }
 """Every registered network's least number of pixels a side."""
@@ -136,14 +142,185 @@ def test_the_shortcut_keeps_every_second_pixel_between_channels_of_zeros(tmp_pat
     np.testing.assert_array_equal(again(images), model(images))
 
 
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "alexnet": 61_110_184,
+}
+"""Of the networks for ImageNet at 1000 classes: torchvision's documentation; Xiao et al.'s code."""
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_network_for_imagenet_has_the_published_size(name):
+    model = models.build(name, 1000, (224, 224, 3))
+    assert sum(np.prod(v.shape) for v in model.trainable_variables) == PARAMETERS[name]
+    alexnet = name == "alexnet"
+    features = model.get_layer("pool5").output if alexnet else model.get_layer("average").input
+    expected = {"alexnet": (6, 6, 256), "resnet18": (7, 7, 512), "resnet34": (7, 7, 512)}
+    assert features.shape[1:] == expected.get(name, (7, 7, 2048))
+
+
+class Reference:
+    """PyTorch's layers in tf.nn, on a model's weights by name."""
+
+    def __init__(self, model, training):
+        self.model, self.training = model, training
+
+    def conv(self, x, name, strides=1, padding=0):
+        pad = [[0, 0], [padding] * 2, [padding] * 2, [0, 0]]
+        return tf.nn.conv2d(x, self.model.get_layer(f"{name}_conv").kernel, strides, pad)
+
+    def norm(self, x, name):
+        gamma, beta, mean, variance = self.model.get_layer(f"{name}_norm").get_weights()
+        if self.training:
+            mean, variance = tf.nn.moments(x, list(range(len(x.shape) - 1)))
+        return (x - mean) / tf.sqrt(variance + 1e-5) * gamma + beta
+
+    def unit(self, x, name, strides=1, padding=0):
+        return self.norm(self.conv(x, name, strides, padding), name)
+
+    def logits(self, x):
+        kernel, bias = self.model.get_layer("logits").get_weights()
+        return x @ kernel + bias
+
+    @staticmethod
+    def pool(x, padding):
+        pad = [[0, 0], [padding] * 2, [padding] * 2, [0, 0]]
+        return tf.nn.max_pool2d(tf.pad(x, pad, constant_values=-np.inf), 3, 2, "VALID")
+
+
+def torchvision_resnet(reference, x, blocks, bottleneck):
+    """The forward pass of torchvision.models.ResNet."""
+    x = reference.pool(tf.nn.relu(reference.unit(x, "stem", 2, 3)), 1)
+    for stage, count in enumerate(blocks, 1):
+        for block in range(1, count + 1):
+            name, strides = f"stage{stage}_block{block}", 2 if stage > 1 and block == 1 else 1
+            if bottleneck:
+                y = tf.nn.relu(reference.unit(x, f"{name}_1"))
+                y = tf.nn.relu(reference.unit(y, f"{name}_2", strides, 1))
+                y = reference.unit(y, f"{name}_3")
+            else:
+                y = tf.nn.relu(reference.unit(x, f"{name}_1", strides, 1))
+                y = reference.unit(y, f"{name}_2", 1, 1)
+            if block == 1 and (stage > 1 or bottleneck):
+                x = reference.unit(x, f"{name}_shortcut", strides)
+            x = tf.nn.relu(x + y)
+    return reference.logits(tf.reduce_mean(x, (1, 2)))
+
+
+def xiao_alexnet(reference, x):
+    """One weird trick's layers, each with batch norm before its ReLU."""
+    x = reference.pool(tf.nn.relu(reference.unit(x, "block1", 4, 2)), 0)
+    x = reference.pool(tf.nn.relu(reference.unit(x, "block2", 1, 2)), 0)
+    for name in ("block3", "block4", "block5"):
+        x = tf.nn.relu(reference.unit(x, name, 1, 1))
+    x = tf.reshape(reference.pool(x, 0), (len(x), -1))
+    for name in ("dense1", "dense2"):
+        x = tf.nn.relu(reference.norm(x @ reference.model.get_layer(name).kernel, name))
+    return reference.logits(x)
+
+
+FORWARD = {
+    "resnet18": lambda reference, x: torchvision_resnet(reference, x, (2, 2, 2, 2), False),
+    "resnet34": lambda reference, x: torchvision_resnet(reference, x, (3, 4, 6, 3), False),
+    "resnet50": lambda reference, x: torchvision_resnet(reference, x, (3, 4, 6, 3), True),
+    "alexnet": xiao_alexnet,
+}
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_a_network_for_imagenet_is_the_published_one(name):
+    shape = (70, 67, 3)  # at 67, the far sides' padding matters, at 70 it does not
+    model = models.build(name, 5, shape)
+    for v in model.weights:
+        if v.name in ("beta", "gamma", "moving_mean", "moving_variance"):
+            v.assign(tf.random.uniform(v.shape, 0.5, 1.5))
+    x = random((4, *shape), "float32")
+    for training in (False, True):
+        expected = FORWARD[name](Reference(model, training), x)
+        actual = model(x, training=training)
+        np.testing.assert_allclose(actual, expected, 1e-3, 1e-3 * np.abs(expected).max())
+
+
+def test_the_networks_for_imagenet_start_as_published():
+    model = models.build("resnet18", 1000, (32, 32, 3))
+    kernel = model.get_layer("stage4_block1_shortcut_conv").kernel.numpy()  # 1×1, 256 to 512
+    assert abs(kernel.std() / np.sqrt(2 / 512) - 1) < 0.01
+    assert np.abs(kernel).max() > 3 * kernel.std()  # not truncated
+    last = model.get_layer("logits")
+    for weights in (last.kernel, last.bias):
+        assert 0.99 < np.abs(weights.numpy()).max() * np.sqrt(512) <= 1.0001
+    model = models.build("alexnet", 10, (63, 63, 3))
+    for name, fan_in in (("block2_conv", 64 * 25), ("dense1", 256), ("logits", 4096)):
+        kernel = model.get_layer(name).kernel.numpy()
+        assert 0.99 < np.abs(kernel).max() * np.sqrt(fan_in) <= 1.0001
+        assert abs(kernel.std() * np.sqrt(3 * fan_in) - 1) < 0.02
+        assert (model.get_layer(name).bias is None) == (name != "logits")
+    with pytest.raises(ValueError, match=r"`depth` must be one of 18, .* Received: 20."):
+        models.resnet(20, 10, (32, 32, 3))
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16", "float64"])
+@pytest.mark.parametrize("jit", [False, True])
+def test_fused_batch_norm_is_keras_own(policy, jit):
+    x = tf.cast(3 * random((4, 5, 6, 8)) + 1, "float64" if policy == "float64" else "float32")
+    e = tf.cast(random((4, 5, 6, 8), seed=1), x.dtype)
+    results = []
+    for kind in (keras.layers.BatchNormalization, models.BatchNormalization):
+        layer = kind(momentum=0.9, epsilon=1e-3, dtype=policy)
+        layer.build(x.shape)
+        layer.gamma.assign(np.linspace(0.5, 2, 8))
+
+        @tf.function(jit_compile=jit)
+        def step(layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = tf.reduce_sum(tf.cast(layer(x, training=True), x.dtype) * e)
+            gradients = tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+            return *gradients, layer.moving_mean.value, layer.moving_variance.value
+
+        step()
+        results.append([layer(x, training=True), *step(), layer(x)])
+    tolerance = 2e-5 if policy in ("float32", "float64") else 2e-2
+    for expected, ours in zip(*results, strict=True):
+        expected, ours = tf.cast(expected, "float64"), tf.cast(ours, "float64")
+        np.testing.assert_allclose(ours, expected, tolerance, tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "options", [{"axis": 1}, {"scale": False, "center": False}, {"trainable": False}]
+)
+def test_batch_norm_with_other_options_is_keras_own(options):
+    x = tf.cast(random((4, 5, 6, 8)), "float32")
+    expected, ours = (
+        kind(**options)(x, training=True)
+        for kind in (keras.layers.BatchNormalization, models.BatchNormalization)
+    )
+    np.testing.assert_allclose(ours, expected, 1e-5, 1e-5)
+    dense = tf.cast(random((4, 8)), "float32")
+    layer = models.BatchNormalization()
+    np.testing.assert_allclose(
+        layer(dense, training=True),
+        keras.layers.BatchNormalization()(dense, training=True),
+        1e-5,
+        1e-5,
+    )
+
+
 def test_the_sizes_are_all_stated():
     assert [name for name in SMALLEST if ":" not in name] == list(models.names())
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+# The deeper ones are these with more of the same blocks, and take long.
+@pytest.mark.parametrize(
+    "name", [n for n in SMALLEST if n not in ("resnet34", "resnet56", "resnet101", "resnet152")]
+)
 def test_every_network_trains_under_a_rule_at_its_smallest_size(name):
     side = SMALLEST[name]
-    for shape in [(side - 1, side, 1), (side, side - 1, 3)]:
+    for shape in [(side - 1, side, 1), (side, side - 1, 3)] if side > 1 else []:
         with pytest.raises(ValueError, match=rf"{side}.*Received: \({shape[0]}, |at least {side}x"):
             models.build(name, 7, shape)
     for shape in [(side, side, 1), (side + 5, side, 3)]:

@@ -20,7 +20,8 @@ def alexnet(num_classes, input_shape):
     Its layout is that of "one weird trick". Batch norm (ε = 1e-5, a momentum of 0.9 in Keras's
     sense) comes before every ReLU, so that what comes before it has no bias; there is no dropout
     and no local response normalization. Images of 224×224 leave the last convolution's maximum
-    6×6 positions. Kernels, and the last layer's biases, start as PyTorch's, U(−1/√fan_in, 1/√fan_in).
+    6×6 positions. Kernels, and the last layer's biases, start as PyTorch's, U(−1/√n, 1/√n), with
+    n = fan_in.
 
     Args:
         num_classes: The number of outputs (logits).

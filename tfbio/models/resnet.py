@@ -94,7 +94,8 @@ def resnet(depth, num_classes, input_shape, fan="fan_out"):
         3×3 convolution is Goyal et al.'s 2017, "Accurate, large minibatch SGD".
     """
     if depth not in _BLOCKS:
-        raise ValueError(f"`depth` must be one of {', '.join(map(str, _BLOCKS))}. Got: {depth}.")
+        known = ", ".join(map(str, _BLOCKS))
+        raise ValueError(f"`depth` must be one of {known}. Received: {depth}.")
     initializer = he_normal(fan)
     block = _basic if depth < 50 else _bottleneck
     images = keras.Input(input_shape, name="images")
