@@ -216,7 +216,7 @@ def test_each_network_takes_a_step_under_each_rule_as_configured(pair, config, i
         f"--flagfile={config}",
         "--dataset=folder",
         f"--data_dir={images}",
-        "--image_size=32",
+        f"--image_size={64 if pair[0] == 'alexnet' else 32}",
         "--epochs=1",
         "--schedule=constant",
         "--milestones=",
