@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,7 +102,46 @@ def test_finished_runs_are_compared_without_training(comparison, tmp_path):
     assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 2
     none = run(f"--runs={tmp_path / 'none'}", module="trainers.compare")
     assert none.returncode == 1
-    assert "no finished run in" in none.stderr
+    assert "no run in" in none.stderr
+
+
+def test_runs_are_grouped_by_what_they_differ_in_and_unfinished_ones_are_told(
+    comparison, tmp_path, capsys
+):
+    path, _ = comparison
+    runs = tmp_path / "runs"
+    shutil.copytree(path / "backprop", runs / "backprop")
+    (usf,) = path.glob("sign_symmetry*")
+    shutil.copytree(usf / "seed0", runs / "cut")
+    (runs / "cut" / "summary.json").unlink()
+    shutil.copytree(usf / "seed1", runs / "other")
+    text = (runs / "other" / "flags.cfg").read_text()
+    text = text.replace("--last_layer_rule=", "--last_layer_rule=bp")
+    (runs / "other" / "flags.cfg").write_text(text)
+    (runs / "waits").mkdir()
+    shutil.copy(runs / "cut" / "flags.cfg", runs / "waits")
+    values = flags.FlagValues()
+    compare.define(values)
+    cli.parse(values, ["compare", f"--runs={runs}", f"--workdir={tmp_path}"])
+    compare.run(values)
+    assert "waits has not begun, and is left out." in capsys.readouterr().out
+    written = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert [run["summary"] is None for run in written] == [False, False, True, False]
+    assert (tmp_path / "comparison.png").stat().st_size > 10_000
+
+    results = training.report.by_settings(compare.runs_in([runs], cli.console()))
+    columns = [list(column.cells) for column in training.report.table(results).columns]
+    rows = {name: cells for name, *cells in zip(*columns, strict=True)}
+    assert list(rows) == ["backprop", usf.name, f"{usf.name}, last_layer_rule=bp"]
+    seconds = [
+        json.loads((runs / name / "summary.json").read_text())["seconds_per_step"]
+        for name in ("other", "backprop/seed1")
+    ]
+    assert rows[f"{usf.name}, last_layer_rule=bp"][1] == f"{seconds[0] / seconds[1]:.2f}"
+    now = training.report.read(runs / "cut")[-1]["validation_accuracy"]
+    assert rows[usf.name][:2] == ["–", "–"]
+    assert rows[usf.name][-1] == f"2/2: {100 * now:.1f} validation"
+    assert not rows["backprop"][-1]
 
 
 def test_the_comparer_takes_one_run_too(tmp_path):

@@ -4,7 +4,7 @@ python -m trainers.compare --rule=backprop,sign_symmetry --seed=0,1,2 --workdir=
 python -m trainers.compare --runs=runs/mine,runs/yours --workdir=runs/all
 
 Runs that are finished are not repeated, runs that were cut go on. With --runs, nothing is trained:
-the finished runs in those folders are compared, by rule, whatever their other options.
+the runs in those folders, finished or still running, are compared by the options they differ in.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Command:
     """What to compare."""
 
     runs: str = cli.option(
-        "", "Folders, separated by commas: compare the finished runs within, and train nothing."
+        "", "Folders, separated by commas: compare the runs within, finished or not; train nothing."
     )
 
 
@@ -59,17 +59,18 @@ def run(values):
             odd = [name for name in fields - {"workdir"} if values[name].present]
             if odd:
                 raise ValueError(f"--{odd[0]} does not go with --runs, which trains nothing.")
-            report(finished(cli.split(values.runs)), values.workdir, console)
+            report(runs_in(cli.split(values.runs), console), values.workdir, console)
             return
         chosen = experiments(values)
     compare(chosen, values.workdir, console)
 
 
-def finished(folders):
-    """Return the finished runs in folders, at any depth.
+def runs_in(folders, console):
+    """Return the runs in folders, at any depth, finished or not.
 
     Args:
         folders: Paths.
+        console: Where a run that has nothing to show yet is told of.
 
     Returns:
         A list of `tfbio.training.report.Run`, by path.
@@ -79,12 +80,20 @@ def finished(folders):
     """
     found = {}
     for folder in folders:
-        paths = sorted(path.parent for path in pathlib.Path(folder).rglob("summary.json"))
+        paths = sorted(path.parent for path in pathlib.Path(folder).rglob("flags.cfg"))
         if not paths:
-            raise ValueError(f"--runs: no finished run in {folder!r}: nowhere is a summary.json.")
+            raise ValueError(f"--runs: no run in {folder!r}: nowhere is a flags.cfg.")
         # Each once, however many of the folders it is in.
         found |= {path.resolve(): path for path in paths}
-    return [training.report.load(path) for path in found.values()]
+    begun = []
+    for path in found.values():
+        if (path / "metrics.csv").exists():
+            begun.append(training.report.load(path))
+        else:
+            console.print(f"{path} has not begun, and is left out.", highlight=False)
+    if not begun:
+        raise ValueError("--runs: no run has begun.")
+    return begun
 
 
 def experiments(values):
@@ -171,7 +180,7 @@ def report(runs, workdir, console):
     """
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    results = training.report.by_rule(runs)
+    results = training.report.by_settings(runs)
     console.print(training.report.table(results))
     training.report.save(results, workdir / "results.json")
     training.report.figure(results, workdir / "comparison.png")

@@ -1,5 +1,6 @@
-"""The report: finished runs compared by rule, as a table, as a figure and as a record."""
+"""The report: runs compared by what they differ in, as a table, as a figure and as a record."""
 
+import dataclasses
 import math
 import pathlib
 import statistics
@@ -9,21 +10,24 @@ from rich.table import Table
 
 from tfbio import rules
 from tfbio.training import folder
-from tfbio.training.experiment import Experiment
+from tfbio.training.experiment import Experiment, differences
 from tfbio.training.preparation import slug
 from tfbio.training.records import read
 from tfbio.training.train import SUMMARY
 
-# Okabe and Ito's palette, which readers with any colour vision can tell apart.
+# Okabe and Ito's palette, which readers with any color vision can tell apart; then other strokes.
 _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STROKES = ("-", "--", ":", "-.")
+# Backprop with these is backprop still, which others are timed against.
+_OF_RULES = {"rule", "last_layer_rule", "overrides", "rule_module"}
 
 
 class Run(NamedTuple):
-    """A finished run, as its folder holds it.
+    """A run, as its folder holds it.
 
     Attributes:
         experiment: The `Experiment`.
-        summary: What `train_and_evaluate` returned.
+        summary: What `train_and_evaluate` returned, or None of a run that is not finished.
         records: The lines of metrics.csv, as `tfbio.training.records.read` gives them.
         starts: The circumstances of its starts.
     """
@@ -35,7 +39,7 @@ class Run(NamedTuple):
 
 
 def load(workdir):
-    """Return a finished run.
+    """Return a run, finished or not.
 
     Args:
         workdir: Its folder.
@@ -44,41 +48,51 @@ def load(workdir):
         A `Run`.
 
     Raises:
-        ValueError: If the folder holds none.
+        ValueError: If the folder holds none, or one that has not written down anything yet.
 
     Example:
         >>> load("no/such/folder")
         Traceback (most recent call last):
         ...
-        ValueError: no/such/folder holds no finished run: it has no summary.json.
+        ValueError: no/such/folder holds no run: it has no flags.cfg.
     """
     path = pathlib.Path(workdir)
-    summary = folder.read_json(path / "summary.json", SUMMARY)
-    if summary is None:
-        raise ValueError(f"{path} holds no finished run: it has no summary.json.")
+    experiment = folder.read_flags(path)
+    if experiment is None:
+        raise ValueError(f"{path} holds no run: it has no flags.cfg.")
     run = folder.read_json(path / "run.json", ["starts"], needed=True)
-    experiment, records = folder.read_flags(path), read(path)
-    if experiment is None or not records:
-        raise ValueError(f"{path} is not whole: flags.cfg or metrics.csv is missing or empty.")
+    records = read(path)
+    if not records:
+        raise ValueError(f"{path} has nothing to compare yet: its metrics.csv is empty.")
+    summary = folder.read_json(path / "summary.json", SUMMARY)
     return Run(experiment, summary, records, run["starts"])
 
 
-def by_rule(runs):
-    """Return runs grouped by rule, in the order of their first seeds.
+def by_settings(runs):
+    """Return runs grouped by what they differ in beside the seed, in the order of their firsts.
 
     Args:
         runs: A list of `Run`.
 
     Returns:
-        A dict from the rule's name, with options that are not the default, to a list of `Run`.
+        A dict from a name to a list of `Run`. The name is the rule's, with its options that are
+        not the default, and then the other options in which the runs differ, where they are not
+        the default.
 
     Example:
-        >>> list(by_rule([Run(Experiment(rule="usf"), {}, [], [])]))
-        ['sign_symmetry']
+        >>> usf, fa = Experiment(rule="usf"), Experiment(rule="fa", model="lenet")
+        >>> list(by_settings([Run(usf, None, [], []), Run(fa, None, [], [])]))
+        ['sign_symmetry', 'feedback_alignment, model=lenet']
     """
+    odd = set()
+    for run in runs:
+        odd |= differences(runs[0].experiment, run.experiment).keys()
+    fields = [f for f in dataclasses.fields(Experiment) if f.name in odd - {"rule", "seed"}]
     found = {}
     for run in runs:
-        found.setdefault(slug(run.experiment.rule), []).append(run)
+        values = ((f, getattr(run.experiment, f.name)) for f in fields)
+        others = (f"{f.name}={value}" for f, value in values if value != f.default)
+        found.setdefault(", ".join((slug(run.experiment.rule), *others)), []).append(run)
     return found
 
 
@@ -96,13 +110,14 @@ def mean_angle(angles):
 def table(results):
     """Return the comparison as a rich table.
 
-    Test accuracy and error are means and sample standard deviations over seeds, after the last
-    step; the time per step is the median over seeds of the ratio to backprop's run of the same
-    seed, where there is one; the angle is the mean over kernels and seeds at the end. The
-    published error is the one that the runs' own options name.
+    Test accuracy and error are means and sample standard deviations over the seeds of finished
+    runs, after the last step; the time per step is the median over seeds of the ratio to that of
+    backprop's run of the same seed and other options, where there is one; the angle is the mean
+    over kernels and seeds at the end, or so far. The published error is the one that the runs' own
+    options name.
 
     Args:
-        results: What `by_rule` returned.
+        results: What `by_settings` returned.
 
     Returns:
         A `rich.table.Table`.
@@ -113,71 +128,95 @@ def table(results):
     published = published_errors(results)
     if published:
         headings += ["test\nerror, %", "published\nerror, %"]
+    running = any(run.summary is None for runs in results.values() for run in runs)
+    if running:
+        headings.append("unfinished\n(epochs: accuracy, %)")
     for heading in headings:
         out.add_column(heading, justify="right", no_wrap=True)
-    for rule, runs in results.items():
-        accuracy = [100 * run.summary["test_accuracy"] for run in runs]
-        ratio = time_ratio(runs, results.get("backprop", []))
-        angle = statistics.fmean(mean_angle(run.summary["weight_angles"]) for run in runs)
+    for name, runs in results.items():
+        accuracy = [100 * run.summary["test_accuracy"] for run in runs if run.summary]
+        ratio = time_ratio(runs, baseline(runs, results))
         cells = [
             _mean_and_spread(accuracy, 1),
             "–" if ratio is None else f"{ratio:.2f}",
-            f"{angle:.1f}",
+            f"{statistics.fmean(map(_last_angle, runs)):.1f}",
         ]
         if published:
-            paper = published.get(rule)
+            paper = published.get(name)
             cells += [
                 _mean_and_spread([100 - value for value in accuracy], 2),
                 "–" if paper is None else f"{paper:.2f}",
             ]
-        out.add_row(rule, *cells)
+        if running:
+            cells.append("\n".join(_so_far(run) for run in runs if run.summary is None))
+        out.add_row(name, *cells)
     return out
+
+
+def baseline(runs, results):
+    """Return the runs under backprop whose other options are those of the runs given.
+
+    Args:
+        runs: A list of `Run` that differ in their seeds alone.
+        results: What `by_settings` returned.
+
+    Example:
+        >>> bp, ss = (Run(Experiment(rule=name), None, [], []) for name in ("bp", "ss"))
+        >>> baseline([ss], by_settings([bp, ss])) == [bp]
+        True
+    """
+    return [
+        run
+        for group in results.values()
+        for run in group
+        if slug(run.experiment.rule) == "backprop"
+        and differences(run.experiment, runs[0].experiment).keys() <= {*_OF_RULES, "seed"}
+    ]
 
 
 def published_errors(results):
     """Return the published errors that the runs' options name, by rule, in percent.
 
     Args:
-        results: What `by_rule` returned.
+        results: What `by_settings` returned.
 
     Returns:
-        A dict; only for rules with no option but a scale or a seed of their own: others are not
-        what the paper reports on.
+        A dict from the names in `results`; only for rules with no option but a scale or a seed of
+        their own: others are not what the paper reports on.
 
     Example:
         >>> experiment = Experiment(rule="fa", published="bp=9.2, fa=13.06")
-        >>> published_errors(by_rule([Run(experiment, {}, [], [])]))
+        >>> published_errors(by_settings([Run(experiment, {}, [], [])]))
         {'feedback_alignment': 13.06}
     """
     found = {}
-    for rule, runs in results.items():
+    for name, runs in results.items():
         own = rules.get(runs[0].experiment.rule)
         error = runs[0].experiment.published_errors().get(own.alias)
         defaults = own.options()
         changed = {name for name, v in own.get_config().items() if v != defaults[name]}
         if error is not None and changed <= {"scale", "seed"}:
-            found[rule] = error
+            found[name] = error
     return found
 
 
-def time_ratio(runs, baseline):
+def time_ratio(runs, others):
     """Return the median over common seeds of the ratio of times per step, or None without any.
 
     Args:
         runs: A list of `Run`.
-        baseline: Those of the rule to compare with.
+        others: Those to compare with.
 
     Example:
         >>> run = Run(Experiment(), {"seconds_per_step": 0.2}, [], [])
         >>> time_ratio([run], [run])
         1.0
     """
-    base = {run.experiment.seed: run.summary["seconds_per_step"] for run in baseline}
-    ratios = [
-        run.summary["seconds_per_step"] / base[run.experiment.seed]
-        for run in runs
-        if run.experiment.seed in base
-    ]
+    taken, base = (
+        {run.experiment.seed: run.summary["seconds_per_step"] for run in each if run.summary}
+        for each in (runs, others)
+    )
+    ratios = [seconds / base[seed] for seed, seconds in taken.items() if seed in base]
     return statistics.median(ratios) if ratios else None
 
 
@@ -185,7 +224,7 @@ def save(results, path):
     """Write the comparison to a JSON file: options, circumstances and summary of each run.
 
     Args:
-        results: What `by_rule` returned.
+        results: What `by_settings` returned.
         path: The file to write.
     """
     document = {
@@ -206,7 +245,7 @@ def figure(results, path):
     """Draw learning curves, weight angles and times, mean and spread over seeds, to a PNG.
 
     Args:
-        results: What `by_rule` returned.
+        results: What `by_settings` returned.
         path: The file to write.
     """
     import matplotlib
@@ -221,13 +260,15 @@ def figure(results, path):
     first = next(iter(results.values()))[0]
     validated = any("validation_accuracy" in record for record in first.records)
     column = "validation_accuracy" if validated else "accuracy"
-    for index, (rule, runs) in enumerate(results.items()):
+    for index, (name, runs) in enumerate(results.items()):
         color = _COLORS[index % len(_COLORS)]
-        _band(curves, [_curve(run, lambda r: 100 * r[column], column) for run in runs], rule, color)
-        _band(angles, [_curve(run, _mean_angle_of, "weight_angle/") for run in runs], rule, color)
-        seconds = [1000 * run.summary["seconds_per_step"] for run in runs]
-        times.barh(rule, statistics.fmean(seconds), color=color, height=0.6)
-        times.plot(seconds, [rule] * len(seconds), "o", color="#888888", ms=3)
+        style = {"color": color, "ls": _STROKES[index // len(_COLORS) % len(_STROKES)]}
+        _band(curves, [_curve(run, lambda r: 100 * r[column], column) for run in runs], name, style)
+        _band(angles, [_curve(run, _mean_angle_of, "weight_angle/") for run in runs], name, style)
+        seconds = [1000 * run.summary["seconds_per_step"] for run in runs if run.summary]
+        if seconds:
+            times.barh(name, statistics.fmean(seconds), color=color, height=0.6)
+            times.plot(seconds, [name] * len(seconds), "o", color="#888888", ms=3)
     label = "validation accuracy" if validated else "training accuracy"
     curves.set(xlabel="epoch", ylabel=f"{label}, %", title="Learning curves")
     angles.set(
@@ -265,15 +306,35 @@ def _mean_angle_of(record):
     return mean_angle({k: v for k, v in record.items() if k.startswith("weight_angle/")})
 
 
-def _band(axes, curves, label, color):
+def _band(axes, curves, label, style):
+    """Plot the mean over curves and their range, as far as all of them go."""
     epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
-    rows = [[curve[epoch] for epoch in epochs] for curve in curves]
-    columns = list(zip(*rows, strict=True))
-    axes.plot(epochs, [statistics.fmean(c) for c in columns], label=label, color=color)
+    columns = [[curve[epoch] for curve in curves] for epoch in epochs]
+    axes.plot(epochs, [statistics.fmean(c) for c in columns], label=label, **style)
     low, high = [min(c) for c in columns], [max(c) for c in columns]
-    axes.fill_between(epochs, low, high, color=color, alpha=0.15, lw=0)
+    axes.fill_between(epochs, low, high, color=style["color"], alpha=0.15, lw=0)
+
+
+def _last_angle(run):
+    """Return the mean angle at the end, or the newest one of a run that is not finished."""
+    if run.summary:
+        return mean_angle(run.summary["weight_angles"])
+    measured = [record for record in run.records if "weight_angle" in str(record)]
+    return _mean_angle_of(measured[-1]) if measured else math.nan
+
+
+def _so_far(run):
+    """Return how far a run has come, and with what accuracy."""
+    for record in reversed(run.records):
+        for name in ("validation_accuracy", "accuracy"):
+            if name in record:
+                done = f"{record['epoch']}/{run.experiment.epochs}"
+                return f"{done}: {100 * record[name]:.1f} {name.partition('_accuracy')[0]}"
+    return f"0/{run.experiment.epochs}"
 
 
 def _mean_and_spread(values, digits):
+    if not values:
+        return "–"
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.{digits}f}{spread}"
