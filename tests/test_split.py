@@ -170,6 +170,33 @@ def test_the_last_batch_is_trimmed_to_a_multiple(size, per_replica, replicas):
         split.steps(9, multiple=2)
 
 
+@settings(max_examples=12)
+@given(st.integers(1, 70), st.integers(1, 4), st.integers(1, 4), st.booleans(), st.data())
+def test_workers_together_take_the_batches_of_one_process(size, each, workers, pad, more):
+    images = np.arange(size, dtype="f4").reshape(-1, 1, 1, 1) + 1
+    split = data.Arrays(images, np.arange(size))
+    batch_size = 2 * each * workers
+    options = {"order": None if pad else (1, 2), "pad": pad, "multiple": 2 * workers}
+    start = more.draw(st.integers(0, split.steps(batch_size, 1 if pad else 2 * workers)))
+    whole = listed(split.batches(batch_size, start=start, **options))
+    parts = [
+        listed(split.batches(batch_size, start=start, shard=(index, workers), **options))
+        for index in range(workers)
+    ]
+    together = list(zip(*parts, strict=True))
+    same([tuple(map(np.concatenate, zip(*batch, strict=True))) for batch in together], whole)
+    assert all(len({len(labels) for _, labels, *_ in batch}) == 1 for batch in together)
+
+
+def test_workers_that_cannot_share_a_batch_are_refused(digits):
+    with pytest.raises(ValueError, match=r"--batch_size=9 .* multiples of the 2 workers"):
+        digits.batches(9, shard=(0, 2), pad=True)
+    with pytest.raises(ValueError, match=r"the 1 replicas must be multiples of the 2 workers"):
+        digits.batches(10, shard=(0, 2))
+    with pytest.raises(ValueError, match=r"`shard` must be .* Received: \(2, 2\)"):
+        digits.batches(10, shard=(2, 2), multiple=2)
+
+
 @pytest.mark.parametrize("batch_size", [50, 90, 1000])
 def test_padding_drops_nothing_and_weighs_nothing(digits, batch_size):
     batches = listed(digits.batches(batch_size, pad=True, multiple=batch_size))

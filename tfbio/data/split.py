@@ -129,8 +129,9 @@ class Split(abc.ABC):
         augmentation="none",
         multiple=1,
         pad=False,
+        shard=(0, 1),
     ):
-        """Return one epoch's batches.
+        """Return one epoch's batches, or a worker's part of each of them.
 
         What comes is a pure function of the arguments: the same in another process, and whatever
         the parallelism.
@@ -145,6 +146,9 @@ class Split(abc.ABC):
                 remains: the number of replicas.
             pad: Whether to fill the last batch up, for evaluation: nothing is trimmed, and what
                 fills it has weight 0.
+            shard: (index, count) of a worker among several. Worker i of n gets the i-th of n equal
+                parts of every batch, so that together they take the batches of one process. n must
+                divide the batch size, and where not `pad`, `multiple`.
 
         Returns:
             A `tf.data.Dataset` of (images, labels), float32 of 0 to 1 (B, height, width, channels)
@@ -173,9 +177,10 @@ class Split(abc.ABC):
         if order is not None:
             order = _checked(order)
             rows = rows[chance.permutation(self.size, *order, chance.ORDER)]
-        part = slice(start * batch_size, limit)
+        part = _positions(start * batch_size, limit, batch_size, shard, multiple, pad)
+        batch_size //= shard[1]
         # Where every batch is full, the model sees static shapes.
-        full = limit % batch_size == 0
+        full = len(part) % batch_size == 0
 
         def batched(array):
             return tf.data.Dataset.from_tensor_slices(array).batch(batch_size, full)
@@ -190,7 +195,31 @@ class Split(abc.ABC):
             dataset = tf.data.Dataset.zip(images, batched(self._labels[rows[part]]))
             if pad:
                 dataset = dataset.map(lambda *batch: _padded(*batch, batch_size))
+                # A worker has nothing of a last batch that others fill.
+                missing = steps - start - math.ceil(len(part) / batch_size)
+                empty = tf.nest.map_structure(
+                    lambda spec: tf.zeros((missing, *spec.shape), spec.dtype), dataset.element_spec
+                )
+                if missing:
+                    dataset = dataset.concatenate(tf.data.Dataset.from_tensor_slices(empty))
             return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _positions(begin, limit, batch_size, shard, multiple, pad):
+    """Return which of an epoch's positions, from `begin` to `limit`, a worker takes."""
+    index, count = shard
+    if count < 1 or not 0 <= index < count:
+        raise ValueError(f"`shard` must be (index, count), index < count. Received: {shard!r}.")
+    if batch_size % count or (multiple % count and not pad):
+        raise ValueError(
+            f"--batch_size={batch_size} and the {multiple} replicas must be multiples of the "
+            f"{count} workers."
+        )
+    positions = np.arange(begin, limit)
+    # The last batch may be smaller, and is parted evenly all the same.
+    last = limit - limit % batch_size
+    sizes = np.where((positions < last) | pad, batch_size, limit - last)
+    return positions[positions % batch_size * count // np.maximum(sizes, 1) == index]
 
 
 def _checked(order):
