@@ -7,12 +7,13 @@ import numbers
 import keras
 
 from tfbio.optimizers.last_layer import LastLayer
+from tfbio.optimizers.loss_scale import LossScale
 from tfbio.optimizers.variants import VariantAdam, VariantSGD
 
 _WITH_MOMENTUM = ("sgd", "nesterov")
 _NAMES = (*_WITH_MOMENTUM, "adam", "adamw")
 
-__all__ = ["LastLayer", "VariantAdam", "VariantSGD", "get", "names"]
+__all__ = ["LastLayer", "LossScale", "VariantAdam", "VariantSGD", "get", "names"]
 
 
 def names():
@@ -33,6 +34,7 @@ def get(
     batch_manhattan=False,
     no_sign_change=False,
     last_layer=None,
+    clip_norm=0.0,
 ):
     """Return an optimizer by name.
 
@@ -45,6 +47,8 @@ def get(
         batch_manhattan: Whether the gradient's sign stands for the gradient.
         no_sign_change: Whether weights keep their signs; biases and betas are free.
         last_layer: A `LastLayer` with settings of its own for the last layer, None for the same.
+        clip_norm: The greatest norm of all gradients together, 0 for any; a greater one is scaled
+            down to it, before the decay is added.
 
     Returns:
         An unbuilt `keras.optimizers.Optimizer`.
@@ -79,11 +83,14 @@ def get(
             f"`momentum` must be 0 with {name!r}, whose moments are its own. "
             f"Received: {momentum!r}. With momentum: {', '.join(_WITH_MOMENTUM)}."
         )
+    if not _is_number(clip_norm) or clip_norm < 0:
+        raise ValueError(f"`clip_norm` must be a number of 0 or more. Received: {clip_norm!r}.")
     options = {
         "weight_decay": weight_decay,
         "batch_manhattan": batch_manhattan,
         "no_sign_change": no_sign_change,
         "last_layer": last_layer,
+        "global_clipnorm": clip_norm or None,
     }
     if name in _WITH_MOMENTUM:
         momentum = float(momentum)

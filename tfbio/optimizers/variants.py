@@ -130,6 +130,16 @@ class Variants:
         if settings.no_sign_change:
             self.assign(variable, _with_sign_of(before, tf.convert_to_tensor(variable)))
 
+    def _clip_gradients(self, grads):
+        """Return the gradients as they are: here they are one replica's part, and no gradient."""
+        return grads
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """Return the replicas' gradients summed, and then clipped where that is asked for."""
+        pairs = super()._all_reduce_sum_gradients(grads_and_vars)
+        gradients = super()._clip_gradients([gradient for gradient, _ in pairs])
+        return [(g, variable) for g, (_, variable) in zip(gradients, pairs, strict=True)]
+
     def _apply_weight_decay(self, variables):
         """Do nothing: Keras's hook decays at one rate for all layers, and never in the gradient."""
 
