@@ -12,7 +12,8 @@ import pathlib
 from absl import flags
 
 from tfbio import training
-from tfbio.training import use
+from tfbio.training import strategies, use
+from tfbio.training.experiment import CHECKPOINTS
 from trainers import cli, compare
 
 MODES = ("train", "evaluate", "predict", "export")
@@ -28,7 +29,7 @@ class Command:
 
     mode: str = cli.option("train", f"What to do: {', '.join(MODES)}.")
     checkpoint: str = cli.option(
-        "last", f"The weights to evaluate, predict with or export: {', '.join(use.CHECKPOINTS)}."
+        "last", f"The weights to evaluate, predict with or export: {', '.join(CHECKPOINTS)}."
     )
     images: str = cli.option("", "With --mode=predict: the folder of images.")
     output: str = cli.option(
@@ -39,7 +40,7 @@ class Command:
 
     def __post_init__(self):
         """Check every option."""
-        for name, known in (("mode", MODES), ("checkpoint", use.CHECKPOINTS)):
+        for name, known in (("mode", MODES), ("checkpoint", CHECKPOINTS)):
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(
@@ -94,6 +95,8 @@ def classify(values):
             summary = training.train_and_evaluate(
                 experiment, tell, bar(training.slug(experiment.rule))
             )
+        if not strategies.of(experiment).chief:
+            return  # one of several workers speaks
         console.print(
             f"test accuracy {summary['test_accuracy']:.2%} after {summary['steps']:,} steps\n"
             f"Results:     {pathlib.Path(experiment.workdir, 'summary.json')}\n"

@@ -151,7 +151,7 @@ def absolute(options):
         options: A dict from option to value.
     """
     found = dict(options)
-    for name in ("rule_module", "weights", "data_dir"):
+    for name in ("rule_module", "weights", "data_dir", "init_from"):
         if found.get(name) and found[name] != "imagenet":
             found[name] = os.path.abspath(os.path.expanduser(found[name]))
     file, colon, function = found.get("model", "").rpartition(":")

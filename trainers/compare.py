@@ -140,6 +140,11 @@ def compare(chosen, workdir, console):
     """
     failures = 0
     with cli.errors_in_one_line():
+        if any(experiment.strategy == "multi_worker" for experiment in chosen):
+            raise ValueError(
+                "--strategy=multi_worker goes with one run at a time, trainers.classify with one "
+                f"--rule and one --seed: {len(chosen)} would be compared."
+            )
         # Rather now than after an hour of training.
         for experiment in chosen:
             with training.folder.locked(experiment.workdir) as path:

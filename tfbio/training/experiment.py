@@ -6,10 +6,11 @@ import math
 import pathlib
 
 from tfbio import data, models, modules, optimizers, rules
+from tfbio.training.strategies import STRATEGIES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "step", "cosine")
-STRATEGIES = ("one_device", "mirrored")
+CHECKPOINTS = ("last", "best")
 WHERE = ("none", "hidden", "last", "all")
 """The layers that a variant of the optimizer's applies to."""
 
@@ -73,6 +74,14 @@ class Experiment:
     weights: str = _option(
         "", "Weights to start from: a file, or imagenet for keras:<name>; empty: random ones."
     )
+    init_from: str = _option(
+        "",
+        "The folder of another run, whose weights to start from; a last layer for another number "
+        "of classes starts anew.",
+    )
+    init_checkpoint: str = _option(
+        "last", "With --init_from: which of its checkpoints.", choices=CHECKPOINTS
+    )
     rule: str = _option(
         "sign_symmetry", f"The learning rule, with options if any: {', '.join(rules.names())}."
     )
@@ -88,6 +97,13 @@ class Experiment:
     batch_size: int = _option(
         64, "Examples per optimizer step, over all devices.", low=1, high=10**6
     )
+    accumulate: int = _option(
+        1,
+        "Micro-batches per optimizer step: every device takes its part of the batch in so many "
+        "equal parts, one after the other, which saves memory.",
+        low=1,
+        high=10**4,
+    )
     optimizer: str = _option("sgd", "The optimizer.", choices=optimizers.names())
     learning_rate: float = _option(0.05, "The learning rate, after any warm-up.")
     last_layer_learning_rate: float = _option(
@@ -97,6 +113,11 @@ class Experiment:
     weight_decay: float = _option(
         0.0,
         "λ: λ·p is added to the gradient of every weight p before momentum; adamw decays apart.",
+        low=0,
+    )
+    clip_norm: float = _option(
+        0.0,
+        "The greatest norm of the gradient of all weights together, before weight decay; 0: any.",
         low=0,
     )
     batch_manhattan: str = _option(
@@ -121,6 +142,14 @@ class Experiment:
     # Execution.
     precision: str = _option("float32", "Keras's dtype policy.", choices=PRECISIONS)
     strategy: str = _option("one_device", "Where the steps run.", choices=STRATEGIES)
+    tpu: str = _option(
+        "",
+        "With --strategy=tpu: the TPU's name or grpc:// address; empty: this machine's.",
+        changes_results=False,
+    )
+    sync_batch_norm: bool = _option(
+        False, "Batch normalization over the batch of all devices, instead of each its own."
+    )
     jit: bool = _option(False, "Compile the steps with XLA.")
     steps_per_call: int = _option(
         20, "Steps between two looks at the clock and at signals.", low=1, high=10**4,
@@ -167,11 +196,7 @@ class Experiment:
                 "--standardize does not go with the networks of keras.applications, which prepare "
                 f"their images in their own way. Received: --model={self.model}."
             )
-        if self.jit and self.strategy == "mirrored":
-            raise ValueError(
-                "--jit does not go with --strategy=mirrored: XLA cannot compile the exchange of "
-                "gradients between replicas."
-            )
+        self._check_execution()
         if self.rule_module:
             with named("rule_module"):
                 modules.load(self.rule_module)
@@ -186,6 +211,46 @@ class Experiment:
                 rules.get(self.last_layer_rule)
         self.override_rules()
         self.published_errors()
+
+    def _check_execution(self):
+        """Refuse what cannot work together; docs/hardware.md has the table."""
+        if self.jit and self.strategy in ("mirrored", "multi_worker"):
+            raise ValueError(
+                f"--jit does not go with --strategy={self.strategy}: XLA cannot compile the "
+                "exchange of gradients between replicas."
+            )
+        if self.jit and self.strategy == "tpu":
+            raise ValueError(
+                "--jit does not go with --strategy=tpu, where XLA compiles all there is."
+            )
+        if self.precision == "mixed_float16" and self.strategy == "tpu":
+            raise ValueError(
+                "--precision=mixed_float16 does not go with --strategy=tpu: a TPU computes in "
+                "bfloat16. Give --precision=mixed_bfloat16."
+            )
+        if self.tpu and self.strategy != "tpu":
+            raise ValueError(
+                f"--tpu belongs to --strategy=tpu. Received: --strategy={self.strategy}."
+            )
+        if self.download and self.strategy == "multi_worker":
+            raise ValueError(
+                "--download does not go with --strategy=multi_worker: every worker would download. "
+                "Download first, with one process."
+            )
+        if self.clip_norm and self.batch_manhattan == "all":
+            raise ValueError(
+                "--clip_norm has no effect with --batch_manhattan=all, which takes the gradient's "
+                "sign alone."
+            )
+        if self.init_from and self.weights:
+            raise ValueError("--init_from and --weights both say where to start: give one.")
+        if self.init_checkpoint != "last" and not self.init_from:
+            raise ValueError("--init_checkpoint belongs to --init_from, which is not given.")
+        if (
+            self.init_from
+            and pathlib.Path(self.init_from).resolve() == pathlib.Path(self.workdir).resolve()
+        ):
+            raise ValueError("--init_from must be another folder than --workdir.")
 
     def _check_schedule(self):
         epochs = self.milestone_epochs()

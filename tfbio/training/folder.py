@@ -151,6 +151,20 @@ def read_flags(workdir):
     return Experiment(**options)
 
 
+def comparable(experiment):
+    """Return the options that results depend on, as a dict for JSON: a run's identity.
+
+    Args:
+        experiment: An `Experiment`.
+
+    Example:
+        >>> comparable(Experiment(workdir="a")) == comparable(Experiment(workdir="b"))
+        True
+    """
+    fields = [f.name for f in dataclasses.fields(experiment) if f.metadata["changes_results"]]
+    return {name: getattr(experiment, name) for name in fields}
+
+
 def check(folder, experiment):
     """See that a folder is this experiment's, or free to become it.
 

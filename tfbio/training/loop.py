@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 
 from tfbio import data
+from tfbio.training.accumulation import Accumulation
+from tfbio.training.strategies import in_parts
 
 
 class Loop:
@@ -74,15 +76,15 @@ class Loop:
 
 
 def _training(prepared):
-    strategy, model = prepared.strategy, prepared.model
-    step = tf.function(model.train_step, jit_compile=prepared.experiment.jit)
+    strategy = prepared.strategy
+    step = _accumulating(prepared) if prepared.experiment.accumulate > 1 else _stepping(prepared)
 
     @tf.function(reduce_retracing=True)
     def train(iterator, steps):
         taken = tf.constant(0, tf.int64)
         finite = tf.constant(True)
         while finite and taken < steps:
-            logs = strategy.run(step, args=(next(iterator),))
+            logs = step(next(iterator))
             if "loss" not in logs:
                 raise ValueError(
                     "--model: its train_step must return a dict with 'loss', as Keras's does. "
@@ -95,6 +97,35 @@ def _training(prepared):
         return taken, finite
 
     return train
+
+
+def _stepping(prepared):
+    """Return a function that takes an optimizer step on a batch, and returns the logs."""
+    step = tf.function(prepared.model.train_step, jit_compile=prepared.experiment.jit)
+    return lambda batch: prepared.strategy.run(step, args=(batch,))
+
+
+def _accumulating(prepared):
+    """Return the same for a batch that every device takes in several parts."""
+    strategy, model, count = prepared.strategy, prepared.model, prepared.experiment.accumulate
+    with strategy.scope():
+        sums = Accumulation(model, count)
+
+    def add(batch, part):
+        return model.train_step(tuple(in_parts(each, count)[part] for each in batch))
+
+    add = tf.function(add, jit_compile=prepared.experiment.jit)
+    release = tf.function(sums.release, jit_compile=prepared.experiment.jit)
+
+    def step(batch):
+        with sums.in_place():
+            for part in tf.range(count - 1):
+                strategy.run(add, args=(batch, part))
+            logs = strategy.run(add, args=(batch, tf.constant(count - 1)))
+        strategy.run(release)
+        return logs
+
+    return step
 
 
 def _evaluation(prepared):

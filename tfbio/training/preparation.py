@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 from typing import NamedTuple
 
@@ -10,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfbio import data, models, optimizers, rules
+from tfbio import data, models, optimizers, rules, walk
 from tfbio.convert import convert
+from tfbio.training import strategies, transfer
 from tfbio.training.experiment import Experiment, named
 from tfbio.training.schedules import Schedule
 
@@ -40,7 +40,7 @@ class Prepared:
 
     Attributes:
         experiment: The `Experiment`.
-        strategy: The `tf.distribute.Strategy` that the model lives under.
+        devices: The `tfbio.training.strategies.Devices` that the model lives on.
         model: The compiled `keras.Model`, under its rule.
         dataset: The `tfbio.data.Dataset`, with the test split, which selects nothing.
         train: The `tfbio.data.Split` to train on.
@@ -50,7 +50,7 @@ class Prepared:
     """
 
     experiment: Experiment
-    strategy: tf.distribute.Strategy
+    devices: strategies.Devices
     model: keras.Model
     dataset: data.Dataset
     train: data.Split
@@ -59,9 +59,14 @@ class Prepared:
     facts: Facts
 
     @property
+    def strategy(self):
+        """The `tf.distribute.Strategy` that the model lives under."""
+        return self.devices.strategy
+
+    @property
     def steps_per_epoch(self):
         """The optimizer steps in one epoch."""
-        return self.train.steps(self.experiment.batch_size, self.strategy.num_replicas_in_sync)
+        return _steps(self.experiment, self.devices, self.train)
 
     def check_images(self):
         """Refuse damaged images among those that are read late.
@@ -82,28 +87,31 @@ class Prepared:
             index: The epoch, from 0.
             start: How many of its steps to leave out.
         """
-        batches = self.train.batches(
-            self.experiment.batch_size,
-            order=(self.experiment.seed, index),
-            start=start,
-            augmentation=self.experiment.augmentation,
-            multiple=self.strategy.num_replicas_in_sync,
+        return self.devices.distribute(
+            lambda shard: self.train.batches(
+                self.experiment.batch_size,
+                order=(self.experiment.seed, index),
+                start=start,
+                augmentation=self.experiment.augmentation,
+                multiple=_multiple(self.experiment, self.devices),
+                shard=shard,
+            )
         )
-        return self.strategy.experimental_distribute_dataset(batches)
 
     def all_of(self, split):
         """Return a split's batches in order, the last one filled up by examples of weight 0."""
-        batches = split.batches(self.experiment.batch_size, pad=True)
-        return self.strategy.experimental_distribute_dataset(batches)
+        size = self.experiment.batch_size
+        return self.devices.distribute(lambda shard: split.batches(size, pad=True, shard=shard))
 
 
-def prepare(experiment):
+def prepare(experiment, source=None):
     """Load the data, build and convert the model, and compile it.
 
     Sets Keras's, numpy's and Python's global seeds.
 
     Args:
         experiment: An `Experiment`.
+        source: A model under a rule, whose weights to start from.
 
     Returns:
         A `Prepared`.
@@ -117,23 +125,28 @@ def prepare(experiment):
         >>> prepare(Experiment(batch_size=100)).steps_per_epoch
         13
     """
-    strategy = _strategy(experiment)
+    devices = strategies.of(experiment)
     dataset = data.load(
         experiment.dataset, experiment.data_dir, experiment.download, experiment.image_size
     )
     train, validation = _hold_out(experiment, dataset.train)
-    steps = train.steps(experiment.batch_size, strategy.num_replicas_in_sync)
+    steps = _steps(experiment, devices, train)
+    if not steps:
+        raise ValueError(
+            f"--batch_size={experiment.batch_size} is more than the {train.size} images to train "
+            f"on, which --strategy={experiment.strategy} takes in whole batches only."
+        )
     schedule = _schedule(experiment, steps)
     mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)
     digest = hashlib.blake2b(digest_size=16)
     for split in (dataset.train, dataset.test):
         digest.update(np.int64([split.size, *split.labels]).tobytes())
     facts = Facts(dataset.image_shape, dataset.class_names, mean, std, digest.hexdigest())
-    model = build(experiment, facts, strategy, schedule)
-    return Prepared(experiment, strategy, model, dataset, train, validation, schedule, facts)
+    model = build(experiment, facts, devices.strategy, schedule, source)
+    return Prepared(experiment, devices, model, dataset, train, validation, schedule, facts)
 
 
-def build(experiment, facts, strategy, learning_rate):
+def build(experiment, facts, strategy, learning_rate, source=None):
     """Build an experiment's network, put it under its rule, and compile it.
 
     Args:
@@ -141,6 +154,8 @@ def build(experiment, facts, strategy, learning_rate):
         facts: The `Facts` on its data.
         strategy: The strategy that it is to live under.
         learning_rate: A number or schedule.
+        source: A model under a rule, whose weights to start from, and whose feedback where the
+            rule is the same.
 
     Returns:
         A compiled model, whose optimizer and metrics are built.
@@ -162,6 +177,9 @@ def build(experiment, facts, strategy, learning_rate):
             )
             if facts.mean is not None:
                 model = models.standardized(model, facts.mean, facts.std)
+        if source:
+            with named("init_from"):
+                transfer.copy_weights(source, model)
         with named("rule", last_layer="last_layer_rule", overrides="overrides"):
             convert(
                 model,
@@ -169,8 +187,15 @@ def build(experiment, facts, strategy, learning_rate):
                 last_layer=experiment.last_layer_rule or None,
                 overrides=experiment.override_rules() or None,
             )
+        if source:
+            transfer.copy_feedback(source, model)
+        if experiment.sync_batch_norm:
+            _synchronize(model)
+        optimizer = _optimizer(experiment, learning_rate, model)
+        if experiment.precision == "mixed_float16":
+            optimizer = optimizers.LossScale(optimizer)
         model.compile(
-            _optimizer(experiment, learning_rate, model),
+            optimizer,
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
             # The loop compiles; "auto" would mean one thing on a CPU and another on a GPU.
@@ -184,24 +209,15 @@ def build(experiment, facts, strategy, learning_rate):
     return model
 
 
-def _strategy(experiment):
-    if experiment.strategy == "one_device":
-        return tf.distribute.get_strategy()
-    strategy = _mirrored()
-    count = strategy.num_replicas_in_sync
-    if experiment.batch_size % count:
-        raise ValueError(
-            f"--batch_size is over all devices and must divide by their number, {count}. "
-            f"Received: {experiment.batch_size}."
-        )
-    return strategy
+def _steps(experiment, devices, split):
+    return split.steps(experiment.batch_size, _multiple(experiment, devices))
 
 
-@functools.cache
-def _mirrored():
-    # One for the process: two would take each other's exchanges between replicas for their own.
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+def _multiple(experiment, devices):
+    """Return the number of which an epoch's last batch is a multiple, if there is one."""
+    if devices.static:
+        return experiment.batch_size
+    return devices.replicas * experiment.accumulate
 
 
 def _hold_out(experiment, split):
@@ -245,8 +261,22 @@ def _optimizer(experiment, learning_rate, model):
             momentum=e.momentum if e.optimizer in ("sgd", "nesterov") else 0.0,
             weight_decay=e.weight_decay,
             last_layer=last_layer,
+            clip_norm=e.clip_norm,
             **settings,
         )
+
+
+def _synchronize(model):
+    """Have the batch normalizations of a built model take the batch of all replicas."""
+    layers = [
+        layer
+        for layer in walk.layers(model).values()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if not layers:
+        raise ValueError("--sync_batch_norm: the --model has no batch normalization.")
+    for layer in layers:
+        layer.synchronized = True
 
 
 @contextlib.contextmanager

@@ -122,6 +122,19 @@ class Records:
         self._writer.close()
 
 
+class NoRecords:
+    """What a worker that is not the chief has for `Records`: nothing is written twice."""
+
+    def add(self, step, epoch, values, also=None):
+        """Do nothing."""
+
+    def describe(self, *summaries):
+        """Do nothing."""
+
+    def close(self):
+        """Do nothing."""
+
+
 def read(workdir):
     """Return a run's metrics.csv.
 

@@ -20,7 +20,11 @@ class Signals:
     """A context in which SIGTERM and SIGINT are kept until `heed` is called.
 
     A second one of the kind does what it would have done without us. Outside of the main thread,
-    where Python hears no signals, the context does nothing.
+    where Python hears no signals, the context does nothing. Where several processes train
+    together, all heed what one of them received.
+
+    Args:
+        agree: A function from this process's signal, or 0, to that of all.
 
     Example:
         >>> with Signals() as signals:
@@ -31,8 +35,9 @@ class Signals:
         tfbio.training.signals.Interrupted: Ended by SIGTERM.
     """
 
-    def __init__(self):
-        self._received = None
+    def __init__(self, agree=lambda number: number):
+        self._agree = agree
+        self._received = 0
         self._before = {}
 
     def __enter__(self):
@@ -51,5 +56,5 @@ class Signals:
 
     def heed(self):
         """Raise `Interrupted` if a signal has come."""
-        if self._received is not None:
-            raise Interrupted(self._received)
+        if received := self._agree(int(self._received)):
+            raise Interrupted(received)

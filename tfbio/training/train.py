@@ -1,18 +1,19 @@
 """Training: an experiment from its first step, or from where it was cut, to its summary."""
 
 import dataclasses
+import pathlib
 import statistics
 import time
 
 import numpy as np
-from keras.src.random.seed_generator import global_seed_generator
 
 from tfbio import metrics
-from tfbio.training import board, folder
-from tfbio.training.checkpoints import Checkpoints, restore, snapshot
+from tfbio.training import board, folder, strategies, use
+from tfbio.training.checkpoints import Checkpoints, restore, snapshot, state_variables
+from tfbio.training.experiment import named
 from tfbio.training.loop import Loop
 from tfbio.training.preparation import prepare
-from tfbio.training.records import Records, read
+from tfbio.training.records import NoRecords, Records, read
 from tfbio.training.signals import Interrupted, Signals
 
 _VALIDATION = ("validation_loss", "validation_accuracy")
@@ -51,6 +52,7 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
         OSError: If data cannot be read or the folder not be written.
         Interrupted: After SIGTERM or SIGINT, once the state is saved.
         Diverged: If the loss or a weight is no finite number; the last checkpoint is good.
+        WorkerLost: If another worker of --strategy=multi_worker has ended or does not answer.
 
     Example:
         >>> import tempfile
@@ -60,40 +62,59 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
         >>> summary["steps"], summary["resumed_at_steps"]
         (42, [])
     """
-    with folder.locked(experiment.workdir) as path:
-        folder.check(path, experiment)
-        finished = folder.read_json(path / "summary.json", SUMMARY)
-        if finished is not None:
-            return finished
-        begun = folder.read_flags(path) is not None
-        prepared = prepare(experiment)  # sets the seeds: from here on, all starts do the same
-        if not begun:
-            prepared.check_images()
-        folder.claim(path, experiment, prepared.facts._asdict())
-        with Signals() as signals:  # until here there is nothing to save
+    # Before anything that TensorFlow computes.
+    devices = strategies.of(experiment)
+    with strategies.watched(devices):
+        if devices.chief:
+            with folder.locked(experiment.workdir) as path:
+                folder.check(path, experiment)
+                return _train(experiment, devices, path, tell, progress, tell_epochs)
+        path = pathlib.Path(experiment.workdir)
+        return _train(experiment, devices, path, *_SILENT, tell_epochs=False)
+
+
+_SILENT = (lambda text: None, lambda step, total: None)
+"""How a worker tells, and shows its progress, that is not the chief."""
+
+
+def _train(experiment, devices, path, tell, progress, tell_epochs):
+    """Train on this process, whose chief holds the run's folder; all take the same way through."""
+    devices.check_same(folder.comparable(experiment))
+    summary = path / "summary.json"
+    finished = folder.read_json(summary, SUMMARY) if devices.chief else None
+    if not devices.agree(finished is not None):
+        source = _source(experiment, devices, tell)
+        prepared = prepare(experiment, source)  # sets the seeds: from here on, all starts do the same
+        facts = prepared.facts._asdict()
+        devices.check_same(facts)
+        if devices.chief:
+            if folder.read_flags(path) is None:
+                prepared.check_images()
+            folder.claim(path, experiment, facts)
+        with Signals(devices.agree) as signals:  # until here there is nothing to save
             training = Training(prepared, path, tell, signals, tell_epochs)
             training.run(progress)
-            return training.summarize()
+            training.summarize()
+        # The chief has written the summary.
+        devices.agree(0)
+    return folder.read_json(summary, SUMMARY)
 
 
-def state_variables(model):
-    """Return all variables that training changes: model, optimizer, metrics, random state.
-
-    Args:
-        model: A compiled model.
-
-    Returns:
-        A list of `keras.Variable`, each one once, in an order that depends on the model alone.
-
-    Example:
-        >>> from tfbio.training import Experiment, prepare
-        >>> len(state_variables(prepare(Experiment(rule="bp")).model))
-        26
-    """
-    # What a layer draws without a seed of its own comes from Keras's global generator.
-    chance = global_seed_generator().state
-    every = [*model.variables, *model.optimizer.variables, *model.metrics_variables, chance]
-    return list({id(variable): variable for variable in every}.values())
+def _source(experiment, devices, tell):
+    """Return the model to start from; None for none, and where a checkpoint has all weights."""
+    if not experiment.init_from:
+        return None
+    found = use.latest(experiment.workdir, "last", tell) if devices.chief else None
+    if devices.agree(found is not None):
+        return None
+    with named("init_from"):
+        run = folder.read_flags(experiment.init_from)
+        if run is None:
+            raise ValueError(f"{experiment.init_from!r} is no run's folder: it has no flags.cfg.")
+        run = dataclasses.replace(run, workdir=experiment.init_from)
+        model, _ = use.restored(run, experiment.init_checkpoint, tell)
+    tell(f"Starting from the weights of {experiment.init_from}, {experiment.init_checkpoint}.")
+    return model
 
 
 @dataclasses.dataclass
@@ -105,12 +126,14 @@ class _Progress:
         best: The step of the best validation accuracy so far, and its measures.
         seconds: The time that training steps have taken, compilation included.
         seconds_per_step: The median over calls since the last start, without the first call.
+        replicas: The number of devices.
     """
 
     recorded: bool = True
     best: dict | None = None
     seconds: float = 0.0
     seconds_per_step: float | None = None
+    replicas: int = 1
 
 
 class Training:
@@ -137,25 +160,52 @@ class Training:
         self.variables = state_variables(self.model)
         self.checkpoints = Checkpoints(path / "checkpoints", self.experiment.keep_checkpoints)
         self.best_checkpoint = Checkpoints(path / "best", keep=1)
-        found = self.checkpoints.latest(tell)
-        self.step, self.progress = 0, _Progress()
+        found = self._newest(self.checkpoints)
+        self.step, self.progress = 0, _Progress(replicas=prepared.devices.replicas)
         if found:
-            self.step, arrays, progress = found
-            self.progress = _Progress(**progress)
-            restore(self.variables, prepared.strategy, arrays)
-            tell(f"Going on from step {self.step:,} of {self.total:,}.")
+            self._go_on_from(*found)
         self.calls = []  # seconds per step
         self.clock = self.step, self.progress.seconds  # at the last record
-        self.starts = folder.note_start(path, self.step if found else None)
         curves = board.feedback_curves(self.model)
         learned = self.model.get_metrics_result()
         columns = ["learning_rate", *learned, *_VALIDATION, *curves]
         # The line of an epoch's end that the checkpoint does not know of is written again.
         kept = self.step if self.progress.recorded else self.step - 1
-        self.records = Records(path, columns, kept if found else None, tell)
-        self.records.describe(*board.descriptions(self.experiment))
+        self.records = NoRecords()
+        if prepared.devices.chief:
+            self.starts = folder.note_start(path, self.step if found else None)
+            self.records = Records(path, columns, kept if found else None, tell)
+            self.records.describe(*board.descriptions(self.experiment))
         if not found:
             self.records.add(0, 0, curves)
+            if self.experiment.init_from:
+                self.save()  # what it started from may change, or go
+
+    def _newest(self, checkpoints):
+        """Return the chief's newest checkpoint that is whole, or None; for all workers the same."""
+        devices = self.prepared.devices
+        found = checkpoints.latest(self.tell) if devices.chief else None
+        step = devices.agree(found[0] if found else -1)
+        if step >= 0 and not devices.chief:
+            # Damaged ones, which only the chief may move, are out of the way now.
+            found = checkpoints.latest(self.tell)
+            if found is None or found[0] != step:
+                raise ValueError(
+                    f"--workdir={self.path} must be one folder for all workers: this one, "
+                    f"{devices.worker}, has no checkpoint of step {step}, as the chief has."
+                )
+        return found
+
+    def _go_on_from(self, step, arrays, progress):
+        self.step, self.progress = step, _Progress(**progress)
+        replicas = self.prepared.devices.replicas
+        if replicas != self.progress.replicas:
+            raise ValueError(
+                f"--workdir={self.path} holds a run on {self.progress.replicas} devices, now "
+                f"{replicas}. Give as many, or another folder."
+            )
+        restore(self.variables, self.prepared.devices, arrays)
+        self.tell(f"Going on from step {self.step:,} of {self.total:,}.")
 
     def run(self, progress):
         """Train until the last step is taken, recorded and saved."""
@@ -245,13 +295,14 @@ class Training:
         self._save_to(self.checkpoints)
 
     def _save_to(self, checkpoints):
-        arrays = snapshot(self.variables, self.prepared.strategy)
+        arrays = snapshot(self.variables, self.prepared.devices)
         for array in arrays.values():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise Diverged(
                     f"A weight is no finite number at step {self.step}; {self._advice()}"
                 )
-        checkpoints.save(self.step, arrays, dataclasses.asdict(self.progress))
+        if self.prepared.devices.chief:
+            checkpoints.save(self.step, arrays, dataclasses.asdict(self.progress))
 
     def _advice(self):
         kept = "no checkpoint was written yet"
@@ -264,14 +315,17 @@ class Training:
         return {f"{name}_{key}": value for key, value in measures.items()}
 
     def summarize(self):
-        """Test the final weights and the best ones, write summary.json and return it."""
+        """Test the final weights and the best ones, and write summary.json."""
         test = self._measure("test", self.prepared.dataset.test)
-        final = read(self.path)[-1]
+        best = self._test_best(test)
         learned = self.model.get_metrics_result()
+        if not self.prepared.devices.chief:
+            return
+        final = read(self.path)[-1]
         summary = {
             **test,
             **{name: final[name] for name in (*learned, *_VALIDATION) if name in final},
-            "best": self._test_best(test),
+            "best": best,
             "steps": self.step,
             "epochs": self.experiment.epochs,
             "resumed_at_steps": [start["step"] for start in self.starts[1:]],
@@ -281,20 +335,19 @@ class Training:
             "seconds": self.progress.seconds,
         }
         folder.save_json(self.path / "summary.json", summary)
-        return folder.read_json(self.path / "summary.json", SUMMARY)
 
     def _test_best(self, test):
         """Return the measures at the step that validation chose; the model stays as it is."""
         best = self.progress.best
         if best is None or best["step"] == self.step:
             return best and {**best, **test}
-        saved = self.best_checkpoint.latest(self.tell)
+        saved = self._newest(self.best_checkpoint)
         if saved is None or saved[0] != best["step"]:
             self.tell(f"The weights of the best step, {best['step']:,}, are lost: not tested.")
             return best
-        strategy = self.prepared.strategy
-        final = snapshot(self.variables, strategy)
-        restore(self.variables, strategy, saved[1])
+        devices = self.prepared.devices
+        final = snapshot(self.variables, devices)
+        restore(self.variables, devices, saved[1])
         tested = self._measure("test", self.prepared.dataset.test)
-        restore(self.variables, strategy, final)
+        restore(self.variables, devices, final)
         return {**best, **tested}

@@ -9,12 +9,10 @@ import tensorflow as tf
 
 from tfbio import data
 from tfbio.training import folder, preparation
-from tfbio.training.checkpoints import Checkpoints, restore
+from tfbio.training.checkpoints import Checkpoints, restore, state_variables
 from tfbio.training.loop import Loop
 from tfbio.training.schedules import Schedule
-from tfbio.training.train import state_variables
-
-CHECKPOINTS = ("last", "best")
+from tfbio.training.strategies import Devices
 
 
 def evaluate(experiment, checkpoint="last", tell=print):
@@ -34,9 +32,9 @@ def evaluate(experiment, checkpoint="last", tell=print):
         OSError: If data cannot be read.
     """
     step, arrays = _load(experiment, checkpoint, tell)
-    prepared = preparation.prepare(experiment)
+    prepared = preparation.prepare(_here(experiment))
     folder.claim(experiment.workdir, experiment, prepared.facts._asdict())
-    restore(state_variables(prepared.model), prepared.strategy, arrays)
+    restore(state_variables(prepared.model), prepared.devices, arrays)
     loop = Loop(prepared)
     found = {"step": step}
     for name, split in (("validation", prepared.validation), ("test", prepared.dataset.test)):
@@ -62,7 +60,7 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
         ValueError: If the folder holds no such run or checkpoint, or no images, or a damaged one.
         OSError: If files cannot be read or written.
     """
-    model, facts = _restored(experiment, checkpoint, tell)
+    model, facts = restored(experiment, checkpoint, tell)
     paths, batches = data.images(images, facts.image_shape[:2], facts.image_shape[2])
     pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -95,7 +93,7 @@ def export(experiment, output, checkpoint="last", tell=print):
         ValueError: If the folder holds no such run or checkpoint, or the model cannot be saved.
         OSError: If files cannot be read or written.
     """
-    model, facts = _restored(experiment, checkpoint, tell)
+    model, facts = restored(experiment, checkpoint, tell)
     path = pathlib.Path(output)
     path.mkdir(parents=True, exist_ok=True)
     model.export(str(path / "saved_model"), verbose=False)
@@ -103,11 +101,29 @@ def export(experiment, output, checkpoint="last", tell=print):
     model.save(path / "model.keras")
 
 
+def latest(workdir, checkpoint, tell=print):
+    """Return a run's newest checkpoint that is whole.
+
+    Args:
+        workdir: The run's folder.
+        checkpoint: "last", or "best" by validation.
+        tell: Called with lines of text.
+
+    Returns:
+        (step, arrays, progress), as of `Checkpoints.latest`; None if there is none.
+
+    Example:
+        >>> latest("no/such/folder", "last") is None
+        True
+    """
+    inside = pathlib.Path(workdir, {"last": "checkpoints", "best": "best"}[checkpoint])
+    return Checkpoints(inside, keep=1).latest(tell) if inside.is_dir() else None
+
+
 def _load(experiment, checkpoint, tell):
     """Return (step, arrays) of a run's checkpoint."""
     path = pathlib.Path(experiment.workdir)
-    inside = path / {"last": "checkpoints", "best": "best"}[checkpoint]
-    found = Checkpoints(inside, keep=1).latest(tell) if inside.is_dir() else None
+    found = latest(path, checkpoint, tell)
     if found is None:
         raise ValueError(
             f"--workdir={path} has no {checkpoint} checkpoint. Give the folder of a run that was "
@@ -117,18 +133,34 @@ def _load(experiment, checkpoint, tell):
     return found[:2]
 
 
-def _restored(experiment, checkpoint, tell):
-    """Return (model, `Facts` on its data)."""
+def _here(experiment):
+    """Return the experiment as this process can evaluate it, all weights from the checkpoint."""
+    started = {"weights": "", "init_from": "", "init_checkpoint": "last"}
+    if experiment.strategy == "multi_worker":
+        started |= {"strategy": "one_device", "sync_batch_norm": False}
+    return dataclasses.replace(experiment, **started)
+
+
+def restored(experiment, checkpoint, tell=print):
+    """Return a run's network, on one device, without its data.
+
+    Args:
+        experiment: The run's `Experiment`.
+        checkpoint: "last", or "best" by validation.
+        tell: Called with lines of text.
+
+    Returns:
+        (the compiled model with its trained weights, the `Facts` on its data).
+
+    Raises:
+        ValueError: If the folder holds no such run or checkpoint.
+    """
     _, arrays = _load(experiment, checkpoint, tell)
     path = pathlib.Path(experiment.workdir, "data.json")
     facts = preparation.Facts(**folder.read_json(path, preparation.Facts._fields, needed=True))
-    # The checkpoint has all weights; those it began with may be gone.
-    experiment = dataclasses.replace(experiment, weights="")
-    strategy = tf.distribute.get_strategy()
+    devices = Devices(tf.distribute.get_strategy())
     # A number would be a variable of the optimizer, which the checkpoint does not have.
     schedule = Schedule(experiment.learning_rate, "constant", total_steps=1)
-    model = preparation.build(experiment, facts, strategy, schedule)
-    # Of several replicas, the first: here there is one.
-    first = {key: array for key, array in arrays.items() if key.endswith(".0")}
-    restore(state_variables(model), strategy, first)
+    model = preparation.build(_here(experiment), facts, devices.strategy, schedule)
+    restore(state_variables(model), devices, arrays)
     return model, facts

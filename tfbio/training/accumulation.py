@@ -1,0 +1,95 @@
+"""Accumulation: one optimizer step on the mean gradient of several micro-batches."""
+
+import contextlib
+
+import tensorflow as tf
+
+
+class Accumulation:
+    """What stands in a model's optimizer's place while micro-batches are taken.
+
+    A training step that applies its gradients adds them to sums, of each replica's own; `release`
+    applies their mean, once. Iterations, schedules, momentum, decay and the rules' own steps thus
+    count optimizer steps. It is the update of the whole batch, except where examples of a batch
+    meet: batch normalization sees micro-batches.
+
+    Args:
+        model: A compiled model with a built optimizer.
+        count: Micro-batches per optimizer step.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, name="out")])
+        >>> model.compile(keras.optimizers.SGD(0.5), "mse")
+        >>> model.optimizer.build(model.trainable_variables)
+        >>> sums = Accumulation(model, 2)
+        >>> with sums.in_place():
+        ...     for gradient in (1.0, 3.0):
+        ...         model.optimizer.apply_gradients([(tf.constant([gradient]), model.weights[1])])
+        >>> sums.release()
+        >>> print(model.weights[1].numpy())
+        [-1.]
+    """
+
+    def __init__(self, model, count):
+        self._model, self._count = model, count
+        self._optimizer = model.optimizer
+        self._variables = list(model.trainable_variables)
+        self._places = {id(variable): place for place, variable in enumerate(self._variables)}
+        # Between steps they are 0, so that no checkpoint needs them.
+        self._sums = [
+            tf.Variable(
+                tf.zeros(variable.shape, variable.dtype),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+            )
+            for variable in self._variables
+        ]
+        self._with_gradient = set()
+
+    def __getattr__(self, name):
+        # The rate, the iterations, the loss scale: all that a training step asks it for.
+        return getattr(self._optimizer, name)
+
+    @contextlib.contextmanager
+    def in_place(self):
+        """Put this in the place of the model's optimizer, within the context."""
+        self._model.optimizer = self
+        try:
+            yield
+        finally:
+            self._model.optimizer = self._optimizer
+
+    def apply_gradients(self, grads_and_vars):
+        """Add gradients to the sums."""
+        self.apply(*zip(*grads_and_vars, strict=True))
+
+    def apply(self, grads, trainable_variables=None):
+        """Add gradients to the sums."""
+        variables = self._variables if trainable_variables is None else trainable_variables
+        for gradient, variable in zip(grads, variables, strict=True):
+            if gradient is not None:
+                place = self._places[id(variable)]
+                self._with_gradient.add(place)
+                gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
+                self._sums[place].assign_add(gradient)
+
+    def release(self):
+        """Apply the mean of the sums, and start them again from 0.
+
+        Raises:
+            ValueError: If no gradient was added, ever.
+        """
+        if not self._with_gradient:
+            raise ValueError(
+                "--accumulate: the model's train_step does not apply its gradients through "
+                "its optimizer, as Keras's does."
+            )
+        gradients = [
+            total / self._count if place in self._with_gradient else None
+            for place, total in enumerate(self._sums)
+        ]
+        self._optimizer.apply(gradients, self._variables)
+        for total in self._sums:
+            total.assign(tf.zeros_like(total))

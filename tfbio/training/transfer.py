@@ -1,0 +1,100 @@
+"""Transfer: a new network starts from another run's weights."""
+
+import logging
+
+from tfbio import last_layers, rules, walk
+from tfbio.rules import FeedbackRule
+
+
+def copy_weights(source, target):
+    """Give a network the weights of another of its kind, which is under a rule.
+
+    Weights are matched by their order. Those of a last layer for another number of classes stay
+    as they are; feedback is left out: it belongs to a rule.
+
+    Args:
+        source: The model under a rule.
+        target: The model that is under none yet.
+
+    Raises:
+        ValueError: If they are networks of different kinds; the message names what differs.
+
+    Example:
+        >>> import keras, tfbio
+        >>> one, other = (keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+        ...               for _ in range(2))
+        >>> copy_weights(tfbio.convert(one, "fa"), other)
+        >>> bool((one.get_weights()[0] == other.get_weights()[0]).all())
+        True
+    """
+    given, own = _weights(source), _weights(target)
+    last = {id(v) for layer in last_layers.find(target).values() for v in layer.weights}
+    odd = [
+        f"{name} {_shape(variable)}, there {_shape(there)}"
+        for (name, variable), (_, there) in zip(own, given, strict=False)
+        if variable.shape != there.shape and id(variable) not in last
+    ]
+    if odd or len(given) != len(own):
+        raise ValueError(
+            f"the run's network is another than --model: it has {len(given)} weights, this one "
+            f"{len(own)}; " + "; ".join(odd[:10])
+        )
+    left = []
+    for (name, variable), (_, there) in zip(own, given, strict=True):
+        if variable.shape == there.shape:
+            variable.assign(there)
+        else:
+            left.append(f"{name} {_shape(variable)}, there {_shape(there)}")
+    if left:
+        logging.getLogger("tfbio").info(
+            f"--init_from: the last layer starts anew, for other classes: {'; '.join(left)}."
+        )
+
+
+def copy_feedback(source, target):
+    """Give kernels the feedback that another model has for them, where the rules are the same.
+
+    Where a rule or a shape is another, the feedback stays new, which is told.
+
+    Args:
+        source: A model under a rule.
+        target: Another of its kind, under a rule too.
+
+    Example:
+        >>> import keras, tfbio
+        >>> one, other = (keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="out")])
+        ...               for _ in range(2))
+        >>> copy_feedback(tfbio.convert(one, "fa"), tfbio.convert(other, "fa"))
+        >>> bool((one.layers[0].feedback == other.layers[0].feedback).numpy().all())
+        True
+    """
+    anew = []
+    for (name, site), there in zip(
+        walk.sites(target).items(), walk.sites(source).values(), strict=True
+    ):
+        same = rules.serialize(site.rule) == rules.serialize(there.rule)
+        if not same or site.kernel.shape != there.kernel.shape:
+            anew.append(f"{name} ({site.rule!r}, there {there.rule!r})")
+            continue
+        for variable, given in zip(site.rule.weights, there.rule.weights, strict=True):
+            variable.assign(given)
+    if anew:
+        logging.getLogger("tfbio").info(
+            f"--init_from: the feedback of {len(anew)} kernels is made anew: {'; '.join(anew)}."
+        )
+
+
+def _weights(model):
+    """Return (layer's name and weight's, variable) of all that belongs to no rule, in order."""
+    layers = walk.layers(model)
+    of_rules = {
+        id(variable)
+        for layer in layers.values()
+        if isinstance(layer, FeedbackRule)
+        for variable in layer.variables
+    }
+    return [(v.path, v) for v in model.weights if id(v) not in of_rules]
+
+
+def _shape(variable):
+    return "×".join(map(str, variable.shape)) or "scalar"
