@@ -152,7 +152,9 @@ def test_crops_are_every_shift_of_a_padded_image_alike_often():
 def test_an_augmentation_needs_an_order_and_a_name(digits):
     with pytest.raises(ValueError, match=r"'flip' is random by `order`"):
         digits.batches(10, augmentation="flip")
-    with pytest.raises(ValueError, match=r"one of none, flip, crop_flip. Received: 'cutmix'"):
+    with pytest.raises(
+        ValueError, match=r"one of none, flip, crop_flip, resized_crop_flip. Received: 'cutmix'"
+    ):
         digits.batches(10, (0, 0), augmentation="cutmix")
     augmentation.check("none", None)
 

@@ -2,9 +2,11 @@
 
 from tfbio.data.arrays import Arrays
 from tfbio.data.augmentation import augmentations
+from tfbio.data.crops import average_over_crops
 from tfbio.data.datasets import Dataset, load, names
 from tfbio.data.encoded import Encoded, clear_errors
 from tfbio.data.folder import images
+from tfbio.data.photographs import Photographs
 from tfbio.data.split import Split
 from tfbio.data.statistics import channel_statistics
 
@@ -12,8 +14,10 @@ __all__ = [
     "Arrays",
     "Dataset",
     "Encoded",
+    "Photographs",
     "Split",
     "augmentations",
+    "average_over_crops",
     "channel_statistics",
     "clear_errors",
     "images",

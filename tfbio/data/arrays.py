@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from tfbio.data import crops
 from tfbio.data.split import PARALLEL, Split
 
 
@@ -35,10 +36,18 @@ class Arrays(Split):
     def _take(self, rows):
         return prepared(tf.gather(self._stored, rows), self.image_shape[:2])
 
-    def _images(self, rows, batch_size, drop_remainder):
+    def _images(self, rows, draws, batch_size, drop_remainder):
         dataset = tf.data.Dataset.from_tensor_slices(rows)
-        dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
-        return dataset.map(self._take, **PARALLEL)
+        if draws is None:
+            return dataset.batch(batch_size, drop_remainder).map(self._take, **PARALLEL)
+
+        def crop(row, draw):
+            image = crops.training_crop(self._stored[row], draw, self.image_shape[:2])
+            return image / 255.0 if self._stored.dtype == tf.uint8 else image
+
+        draws = tf.data.Dataset.from_tensor_slices(draws)
+        cropped = tf.data.Dataset.zip(dataset, draws).map(crop, **PARALLEL)
+        return cropped.batch(batch_size, drop_remainder)
 
     def check(self):
         """Do nothing: what is in memory was decoded."""

@@ -2,6 +2,9 @@
 
 import tensorflow as tf
 
+CROP = "resized_crop_flip"
+"""The one that reads no more of an image than it shows; the others change images of one size."""
+
 _PADDING = 4  # pixels a side, of He et al.'s 32×32 images
 _OFFSETS = 2 * _PADDING + 1
 
@@ -10,19 +13,21 @@ def augmentations():
     """Return the names of the augmentations.
 
     "flip" mirrors an image left to right with probability 1/2. "crop_flip" also pads it with 4
-    pixels of zeros on each side and cuts its size out again at random.
+    pixels of zeros on each side and cuts its size out again at random. "resized_crop_flip" is
+    ImageNet's: a random part of the image as it is stored, resized, as `crops.training_crop` says.
 
     Returns:
         A tuple of names.
 
     Example:
         >>> augmentations()
-        ('none', 'flip', 'crop_flip')
+        ('none', 'flip', 'crop_flip', 'resized_crop_flip')
 
     References:
-        He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", section 4.2.
+        He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", section 4.2;
+        Szegedy et al. 2015, "Going deeper with convolutions".
     """
-    return ("none", "flip", "crop_flip")
+    return ("none", "flip", "crop_flip", CROP)
 
 
 def check(name, order):

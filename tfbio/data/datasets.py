@@ -1,5 +1,6 @@
 """Datasets: images and labels by name, each already split into training and test."""
 
+import functools
 import logging
 import numbers
 import os
@@ -7,9 +8,11 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
-from tfbio.data import cifar, folder, mnist, stl10, svhn, tfds
+from tfbio.data import cifar, folder, imagenet, mnist, stl10, svhn, tfds
 from tfbio.data.arrays import Arrays
+from tfbio.data.photographs import Photographs
 from tfbio.data.split import Split
 
 _LOG = logging.getLogger("tfbio")
@@ -71,10 +74,10 @@ def names():
         >>> names()[:4]
         ('digits', 'fashion_mnist', 'mnist', 'cifar10')
     """
-    return ("digits", *_FORMATS, "folder")
+    return ("digits", *_FORMATS, *imagenet.NAMES, "folder")
 
 
-def load(name, data_dir="", download=False, image_size=0):
+def load(name, data_dir="", download=False, image_size=0, max_corrupt=0.001):
     """Load a dataset that is on this machine, or if asked, download it.
 
     Args:
@@ -86,7 +89,10 @@ def load(name, data_dir="", download=False, image_size=0):
             given; otherwise the well-known places are looked through, then TFDS's own folder.
         download: Whether to have TFDS download and prepare, in `data_dir` or its own folder, what
             is not there.
-        image_size: Pixels a side to resize to, or 0 to leave the images as they are.
+        image_size: Pixels a side to resize to, or 0 to leave the images as they are; they are
+            cropped to it, 224 if it is 0, in "imagenet2012" and "imagenette", which are read as
+            `tfbio.data.imagenet.load` says, or as TFDS prepares them.
+        max_corrupt: The share of those two's images that may be damaged, as `Photographs` says.
 
     Returns:
         A `Dataset`.
@@ -119,6 +125,8 @@ def load(name, data_dir="", download=False, image_size=0):
         return _dataset(*folder.load(data_dir, image_size))
     if name not in _FORMATS:
         tfds.suggest(name, names())
+    if imagenet.is_one(name):
+        return _imagenet(name, data_dir, download, image_size, max_corrupt)
     missing = data_dir and not pathlib.Path(data_dir).is_dir()
     # Only a folder that is not there yet can be made for a download.
     if missing and (pathlib.Path(data_dir).exists() or not download):
@@ -129,9 +137,27 @@ def load(name, data_dir="", download=False, image_size=0):
                 _LOG.info("%s is read from %s", name, found)
                 parts = (Arrays(*part, image_size) for part in layout.read(found))
                 return _dataset(*parts, _CLASSES[name])
-    parts = tfds.load(name, data_dir, download, image_size, remedy=_remedy(name))
+    make = functools.partial(Photographs, image_size=image_size, max_corrupt=max_corrupt)
+    parts = tfds.load(name, data_dir, download, image_size, _remedy(name), make)
     if parts is None:
         raise FileNotFoundError(_nowhere(name, data_dir))
+    return _dataset(*parts)
+
+
+def _imagenet(name, data_dir, download, image_size, max_corrupt):
+    if data_dir and not tf.io.gfile.isdir(data_dir) and not download:
+        raise FileNotFoundError(f"--data_dir: no such folder as {str(data_dir)!r}.")
+    remedy = (
+        "Give --data_dir a folder with train-00000-of-01024 and so on, with train/<class>/*.JPEG "
+        f"and val/<class>/*.JPEG, or with {name} as TensorFlow Datasets prepares it."
+    )
+    make = imagenet.photographs(name, image_size, max_corrupt)
+    parts = imagenet.load(name, data_dir, make) if data_dir else None
+    if parts is None:
+        parts = tfds.load(name, data_dir, download, image_size, remedy, make, streamed=True)
+    if parts is None:
+        place = f"--data_dir={data_dir}" if data_dir else "the folder of TensorFlow Datasets"
+        raise FileNotFoundError(f"--dataset={name} was not found in {place}. {remedy}")
     return _dataset(*parts)
 
 

@@ -6,11 +6,15 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from tfbio.data import decoding
 from tfbio.data.arrays import prepared
+from tfbio.data.damage import TROUBLE
+from tfbio.data.decoding import decode
 from tfbio.data.split import PARALLEL, Split
 
 # By what `clear_errors` knows an error of ours among the many lines of TensorFlow's.
-_SIGN, _TROUBLE = "Damaged: ", " cannot be read as an image."
+_SIGN = "Damaged: "
+_OURS = re.compile(rf"ValueError: (--.*)|{_SIGN}(.*?{re.escape(TROUBLE)})")
 
 
 class Encoded(Split):
@@ -43,8 +47,10 @@ class Encoded(Split):
         image = prepared(decode(content, channels), (height, width))
         return tf.ensure_shape(image, self.image_shape)
 
-    def _guarded(self, rows, function):
+    def _guarded(self, function, rows, *more):
         """Return a dataset of `function` of the bytes at each row, whose errors name the image.
+
+        Arrays as long as `rows` give the function's further arguments.
 
         A graph cannot catch an error, and TensorFlow's does not name the file; but a dataset that
         drops its one element for an error can be followed by one that tells of it.
@@ -54,24 +60,33 @@ class Encoded(Split):
             source = self._sources[row]
             return tf.io.read_file(source) if self._in_files else source
 
-        def one(row):
+        def one(row, *more):
             element = tf.data.Dataset.from_tensors(row)
-            result = element.map(lambda row: function(content(row))).ignore_errors()
+            result = element.map(lambda row: function(content(row), *more)).ignore_errors()
             spec = result.element_spec
 
             def fail(row):
-                message = tf.strings.join([_SIGN, self._names[row], _TROUBLE])
+                message = tf.strings.join([_SIGN, self._names[row], TROUBLE])
                 with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
                     return tf.zeros(spec.shape, spec.dtype)
 
             return result.concatenate(element.map(fail)).take(1)
 
-        dataset = tf.data.Dataset.from_tensor_slices(rows).interleave(one, **PARALLEL)
+        dataset = tf.data.Dataset.from_tensor_slices((rows, *more)).interleave(one, **PARALLEL)
         # From here on the number of elements is known again.
         return dataset.apply(tf.data.experimental.assert_cardinality(len(rows)))
 
-    def _images(self, rows, batch_size, drop_remainder):
-        return self._guarded(rows, self._image).batch(batch_size, drop_remainder)
+    def _crop(self, content, draw):
+        channels = self.image_shape[2]
+        crop = decoding.training_crop(content, channels, draw, self.image_shape[:2]) / 255.0
+        return tf.ensure_shape(crop, self.image_shape)
+
+    def _images(self, rows, draws, batch_size, drop_remainder):
+        if draws is None:
+            images = self._guarded(self._image, rows)
+        else:
+            images = self._guarded(self._crop, rows, draws)
+        return images.batch(batch_size, drop_remainder)
 
     def check(self):
         """Decode every image once, in parallel.
@@ -102,7 +117,7 @@ class Encoded(Split):
         except tf.errors.OpError:
             # Three times slower, and with the name.
             with clear_errors():
-                for _ in self._guarded(np.arange(len(self._labels)), image):
+                for _ in self._guarded(image, np.arange(len(self._labels))):
                     pass
             raise
 
@@ -128,7 +143,7 @@ def common_size(paths, flag="data_dir"):
         (4, 6)
     """
     split = Encoded(paths, np.zeros(len(paths)), (0, 0, 3))
-    sizes = split._guarded(np.arange(len(paths)), lambda content: tf.shape(decode(content, 3))[:2])
+    sizes = split._guarded(lambda content: tf.shape(decode(content, 3))[:2], np.arange(len(paths)))
     first = None
     with clear_errors(flag):
         for path, size in zip(paths, sizes.as_numpy_iterator(), strict=True):
@@ -142,50 +157,11 @@ def common_size(paths, flag="data_dir"):
     return first
 
 
-def decode(content, channels):
-    """Return an image from its bytes.
-
-    Args:
-        content: A string tensor, of PNG, JPEG, BMP or GIF.
-        channels: 1 or 3.
-
-    Returns:
-        A uint8 tensor (height, width, channels), the sides unknown until it is run.
-
-    Example:
-        >>> png = tf.io.encode_png(tf.constant([[[10, 20, 30]]], tf.uint8))
-        >>> decode(png, 3).numpy().tolist(), decode(png, 1).numpy().tolist()
-        ([[[10, 20, 30]]], [[[18]]])
-    """
-    start = tf.strings.substr(content, 0, 2)
-
-    def converted():
-        # These decoders give the file's own channels and no others.
-        image = tf.io.decode_image(content, 0, expand_animations=False)
-        if channels == 1:
-            image = tf.cond(
-                tf.shape(image)[-1] == 1,
-                lambda: tf.cast(image, tf.float32),
-                lambda: tf.image.rgb_to_grayscale(tf.cast(image[..., :3], tf.float32)),
-            )
-            return tf.cast(tf.round(image), tf.uint8)
-        return tf.cond(
-            tf.shape(image)[-1] == 1, lambda: tf.repeat(image, 3, -1), lambda: image[..., :3]
-        )
-
-    image = tf.cond(
-        (start == "BM") | (start == "GI"),
-        converted,
-        lambda: tf.io.decode_image(content, channels, expand_animations=False),
-    )
-    return tf.ensure_shape(image, (None, None, channels))
-
-
 @contextlib.contextmanager
 def clear_errors(flag="data_dir"):
     """Turn TensorFlow's error of many lines about a damaged image into a ValueError of one.
 
-    Use it around whatever takes batches from an `Encoded` split or from `images`.
+    Use it around whatever takes batches from a split of encoded images or from `images`.
 
     Args:
         flag: The option that the images come by, which the message begins with.
@@ -203,7 +179,7 @@ def clear_errors(flag="data_dir"):
     try:
         yield
     except tf.errors.OpError as error:
-        found = re.search(f"{_SIGN}(.*?{re.escape(_TROUBLE)})", str(error))
+        found = _OURS.search(str(error))
         if not found:
             raise
-        raise ValueError(f"--{flag}: {found[1]}") from error
+        raise ValueError(found[1] or f"--{flag}: {found[2]}") from error

@@ -5,6 +5,7 @@ import copy
 import math
 import numbers
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +15,34 @@ from tfbio.data import chance
 
 # How a map is run: fast, and in order all the same.
 PARALLEL = MappingProxyType({"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True})
+
+
+class Plan(NamedTuple):
+    """What an epoch, or a worker's part of it, takes.
+
+    Attributes:
+        rows: The indices of all the epoch's examples, in its order.
+        part: The positions among them that are taken.
+        draws: 63 random bits for each of those, int64, or None without augmentation.
+        augmentation: One of `augmentations()`.
+        batch_size: Examples per batch.
+        full: Whether every batch is full, so that the model sees static shapes.
+        evaluation: Whether a damaged image has no substitute.
+        crops: Crops of each image, 1 or 10.
+    """
+
+    rows: np.ndarray
+    part: np.ndarray
+    draws: np.ndarray | None
+    augmentation: str
+    batch_size: int
+    full: bool
+    evaluation: bool
+    crops: int
+
+    def batched(self, array):
+        """Return a dataset of an array's entries in batches."""
+        return tf.data.Dataset.from_tensor_slices(array).batch(self.batch_size, self.full)
 
 
 class Split(abc.ABC):
@@ -27,7 +56,10 @@ class Split(abc.ABC):
         size: The number of examples.
         labels: Their labels, int64.
         image_shape: (height, width, channels).
+        statistics: (mean, std) by channel that stand for the images' own, or None.
     """
+
+    statistics = None
 
     def __init__(self, labels, image_shape):
         self._labels = np.asarray(labels, np.int64)
@@ -45,8 +77,52 @@ class Split(abc.ABC):
         return self._labels[self._chosen]
 
     @abc.abstractmethod
-    def _images(self, rows, batch_size, drop_remainder):
-        """Return a tf.data.Dataset of the float32 images at `rows`, in order, in batches."""
+    def _images(self, rows, draws, batch_size, drop_remainder):
+        """Return a tf.data.Dataset of the float32 images at `rows`, in order, in batches.
+
+        Where `draws` are given, the images are random-resized crops by them.
+        """
+
+    def _examples(self, plan):
+        """Return a dataset of what `_checked_examples` makes batches of (images, labels) of."""
+        cropped = plan.augmentation == augment.CROP
+        draws = plan.draws if cropped else None
+        rows = plan.rows[plan.part]
+        images = self._images(rows, draws, plan.batch_size, plan.full)
+        if plan.augmentation != "none" and not cropped:
+            images = tf.data.Dataset.zip(images, plan.batched(plan.draws)).map(
+                lambda *batch: augment.apply(plan.augmentation, *batch), **PARALLEL
+            )
+        return tf.data.Dataset.zip(images, plan.batched(self._labels[rows]))
+
+    def _checked_examples(self, dataset, plan):
+        """Return (images, labels), or (images, labels, weights) where some are not to count."""
+        return dataset
+
+    def check_crops(self, count):
+        """Refuse a number of evaluation crops that the images do not admit.
+
+        Args:
+            count: 1 or 10.
+
+        Raises:
+            ValueError: If it is refused.
+
+        Example:
+            >>> from tfbio import data
+            >>> data.load("digits").test.check_crops(10)
+            Traceback (most recent call last):
+            ValueError: --evaluation_crops=10 needs a dataset of photographs, ... imagenet2012...
+        """
+        if count != 1:
+            raise ValueError(
+                f"--evaluation_crops={count} needs a dataset of photographs, which are cropped for "
+                "evaluation, such as imagenet2012; these images are used as a whole."
+            )
+
+    def for_statistics(self):
+        """Return the `Split` whose images stand for all in statistics: all of them."""
+        return self
 
     @abc.abstractmethod
     def check(self):
@@ -130,6 +206,7 @@ class Split(abc.ABC):
         multiple=1,
         pad=False,
         shard=(0, 1),
+        crops=1,
     ):
         """Return one epoch's batches, or a worker's part of each of them.
 
@@ -150,9 +227,12 @@ class Split(abc.ABC):
                 parts of every batch, so that together they take the batches of one process. n must
                 divide the batch size, and where not `pad`, `multiple`.
 
+            crops: 1, or for photographs, which are cropped for evaluation, 10: ten crops each.
+
         Returns:
-            A `tf.data.Dataset` of (images, labels), float32 of 0 to 1 (B, height, width, channels)
-            and int64 (B,), or of (images, labels, weights), float32 (B,), where `pad`.
+            A `tf.data.Dataset` of (images, labels), float32 of 0 to 1, or uint8 of 0 to 255 where
+            photographs are streamed, (B, height, width, channels), or with ten crops (B, 10, ...),
+            and int64 (B,); or of (images, labels, weights), float32 (B,), where `pad`.
 
         Raises:
             ValueError: If an argument is out of range, or the augmentation lacks an order.
@@ -173,28 +253,27 @@ class Split(abc.ABC):
                 f"`start` must be an integer, 0 to the {steps} batches. Received: {start!r}."
             )
         augment.check(augmentation, order)
+        self.check_crops(crops)
         rows = self._chosen
         if order is not None:
             order = _checked(order)
             rows = rows[chance.permutation(self.size, *order, chance.ORDER)]
         part = _positions(start * batch_size, limit, batch_size, shard, multiple, pad)
         batch_size //= shard[1]
-        # Where every batch is full, the model sees static shapes.
+        draws = None
+        if augmentation != "none":
+            draws = chance.bits(self.size, *order, chance.AUGMENTATION)[part] >> np.uint64(1)
+            draws = draws.astype(np.int64)
         full = len(part) % batch_size == 0
-
-        def batched(array):
-            return tf.data.Dataset.from_tensor_slices(array).batch(batch_size, full)
-
+        plan = Plan(rows, part, draws, augmentation, batch_size, full, pad, crops)
         with tf.device("CPU:0"):  # on a GPU, indices would travel back for every batch
-            images = self._images(rows[part], batch_size, full)
-            if augmentation != "none":
-                draws = chance.bits(self.size, *order, chance.AUGMENTATION)[part] >> np.uint64(1)
-                images = tf.data.Dataset.zip(images, batched(draws.astype(np.int64))).map(
-                    lambda *batch: augment.apply(augmentation, *batch), **PARALLEL
-                )
-            dataset = tf.data.Dataset.zip(images, batched(self._labels[rows[part]]))
+            dataset = self._checked_examples(self._examples(plan), plan)
             if pad:
-                dataset = dataset.map(lambda *batch: _padded(*batch, batch_size))
+                dataset = dataset.map(
+                    lambda images, labels, weights=None: _padded(
+                        images, labels, weights, batch_size
+                    )
+                )
                 # A worker has nothing of a last batch that others fill.
                 missing = steps - start - math.ceil(len(part) / batch_size)
                 empty = tf.nest.map_structure(
@@ -236,12 +315,13 @@ def _checked(order):
     return int(seed), int(epoch)
 
 
-def _padded(images, labels, batch_size):
-    count = tf.shape(labels)[0]
-    missing = batch_size - count
-    weights = tf.cast(tf.range(batch_size) < count, tf.float32)
-    images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
-    labels = tf.pad(labels, [[0, missing]])
-    images.set_shape([batch_size, *images.shape[1:]])
-    labels.set_shape([batch_size])
-    return images, labels, weights
+def _padded(images, labels, weights, batch_size):
+    missing = batch_size - tf.shape(labels)[0]
+
+    def filled(part):
+        full = tf.pad(part, [[0, missing], *[[0, 0]] * (len(part.shape) - 1)])
+        return tf.ensure_shape(full, (batch_size, *part.shape[1:]))
+
+    if weights is None:
+        weights = tf.ones_like(labels, tf.float32)
+    return filled(images), filled(labels), filled(weights)

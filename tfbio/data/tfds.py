@@ -8,12 +8,14 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from tfbio.data import network
+from tfbio.data import network, records
 from tfbio.data.arrays import Arrays
 from tfbio.data.encoded import Encoded
+from tfbio.data.photographs import Contents
 
 # Bytes of a dataset that is held in memory as it is stored: half of what this machine has.
 _LARGEST = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+_TESTS = ("test", "validation")
 _DECODED = 2 * 2**30  # bytes of images that are rather held decoded
 _LOG = logging.getLogger("tfbio")
 
@@ -46,7 +48,24 @@ def suggest(name, first):
         )
 
 
-def load(name, data_dir, download, image_size, remedy):
+def class_names(name):
+    """Return the names of a dataset's classes in the order of its labels; it need not be prepared.
+
+    Args:
+        name: A name in the catalog.
+
+    Returns:
+        A tuple of names.
+
+    Example:
+        >>> class_names("imagenet2012")[:2]
+        ('n01440764', 'n01443537')
+    """
+    tfds = _tfds()
+    return tuple(tfds.builder(name, data_dir=os.devnull).info.features["label"].names)
+
+
+def load(name, data_dir, download, image_size, remedy, photographs, streamed=False):
     """Read a prepared dataset, or prepare it where a download is wanted.
 
     Args:
@@ -55,6 +74,8 @@ def load(name, data_dir, download, image_size, remedy):
         download: Whether to download what is not prepared.
         image_size: Pixels a side to resize to, or 0 where all images are of one size.
         remedy: What else could be done, for messages.
+        photographs: A function from a source of encoded images to `Photographs`.
+        streamed: Whether to use it for a dataset that fits in half of the memory, too.
 
     Returns:
         (training `Split`, test `Split`, class names), or None if the dataset is not prepared.
@@ -66,7 +87,7 @@ def load(name, data_dir, download, image_size, remedy):
 
     Example:
         >>> import tempfile
-        >>> load("mnist", tempfile.mkdtemp(), download=False, image_size=0, remedy="") is None
+        >>> load("mnist", tempfile.mkdtemp(), False, 0, remedy="", photographs=None) is None
         True
     """
     tfds = _tfds()
@@ -86,16 +107,23 @@ def load(name, data_dir, download, image_size, remedy):
     if not prepared:
         _download(builder, name, remedy)
         builder = tfds.builder(name, data_dir=data_dir or None)
-    size = int(builder.info.dataset_size)
-    if size > _LARGEST:
+    large = int(builder.info.dataset_size) > _LARGEST
+    # The test split of ImageNet has no labels.
+    train, test = _splits(name, builder.info.splits, ("validation",) if streamed else _TESTS)
+
+    if large and not (streamed or image_size):
         raise ValueError(
-            f"--dataset={name} takes {size / 2**30:.1f} GiB, which are held in memory; at most "
-            f"half of this machine's, {_LARGEST / 2**30:.0f} GiB, may be. --dataset=folder reads "
-            "images by class from a folder of any size, --data_dir."
+            f"--image_size must be given for {name}, which takes more than half of the memory, "
+            "and is streamed as photographs that are cropped."
         )
-    train, test = _splits(name, builder.info.splits)
+
+    def part(split):
+        if streamed or large:
+            return photographs(_source(tfds, builder, split, len(classes), large))
+        return _part(tfds, builder, split, kind, image_size)
+
     try:
-        parts = [_part(tfds, builder, split, kind, image_size) for split in (train, test)]
+        parts = [part(split) for split in (train, test)]
     except (tf.errors.OpError, OSError) as error:
         raise _damaged(name, data_dir, error) from error
     for part, split in zip(parts, (train, test), strict=True):
@@ -156,14 +184,14 @@ def _download(builder, name, remedy):
         raise OSError(f"--download of {name} failed: {_first_line(error)} {remedy}") from error
 
 
-def _splits(name, splits):
-    test = next((split for split in ("test", "validation") if split in splits), None)
+def _splits(name, splits, tests):
+    test = next((split for split in tests if split in splits), None)
     if "train" not in splits or test is None:
         raise ValueError(
-            f"--dataset={name} must have the splits train and test, or validation. "
+            f"--dataset={name} must have the splits train and {', or '.join(tests)}. "
             f"Received: {', '.join(splits)}."
         )
-    if test != "test":
+    if test != tests[0]:
         _LOG.warning("the split %s of %s stands for the test split, which it lacks", test, name)
     return "train", test
 
@@ -172,6 +200,16 @@ def _part(tfds, builder, split, image, image_size):
     name = builder.info.full_name
     if None in image.shape[:2] and not image_size:
         raise ValueError(f"--image_size must be given for {name}, whose images differ in size.")
+    contents, labels, names = _in_memory(tfds, builder, split)
+    height, width, channels = image.shape
+    if None in image.shape[:2] or len(labels) * height * width * channels > _DECODED:
+        size = (image_size, image_size) if image_size else (height, width)
+        return Encoded(contents, labels, (*size, channels), names)
+    return Arrays(Encoded(contents, labels, image.shape, names).decoded(), labels, image_size)
+
+
+def _in_memory(tfds, builder, split):
+    """Return (encoded images, labels, what they are called)."""
     decoders = tfds.decode.PartialDecoding(
         {"image": True, "label": True}, {"image": tfds.decode.SkipDecoding()}
     )
@@ -179,9 +217,18 @@ def _part(tfds, builder, split, image, image_size):
     for batch in builder.as_dataset(split=split, decoders=decoders).batch(1024):
         contents += batch["image"].numpy().tolist()
         labels += batch["label"].numpy().tolist()
-    height, width, channels = image.shape
-    names = [f"{name}, {split}, example {index}" for index in range(len(labels))]
-    if None in image.shape[:2] or len(labels) * height * width * channels > _DECODED:
-        size = (image_size, image_size) if image_size else (height, width)
-        return Encoded(contents, labels, (*size, channels), names)
-    return Arrays(Encoded(contents, labels, image.shape, names).decoded(), labels, image_size)
+    name = f"{builder.info.full_name}, {split}, example"
+    return contents, labels, [f"{name} {index}" for index in range(len(labels))]
+
+
+def _source(tfds, builder, split, num_classes, large):
+    """Return a source of encoded images: files where they are of TFRecords, else memory."""
+    info = builder.info.splits[split]
+    if str(builder.info.file_format) == "FileFormat.TFRECORD" and info.filepaths:
+        return records.Records(info.filepaths, records.TFDS, num_classes)
+    if large:
+        raise ValueError(
+            f"--dataset={builder.name} does not fit in half of the memory, {_LARGEST / 2**30:.0f} GiB, and "
+            f"must be in files of TFRecords to be streamed. Received: {builder.info.file_format}."
+        )
+    return Contents(*_in_memory(tfds, builder, split))

@@ -1,0 +1,178 @@
+"""Crops: what is cut out of a photograph for training, at random, and for evaluation."""
+
+import math
+
+import tensorflow as tf
+
+_ATTEMPTS = 10
+_AREA = (0.08, 1.0)
+_LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
+_MARGIN = 256 / 224  # the shorter side that evaluation resizes to, over what it cuts out
+
+
+def random_box(height, width, draw):
+    """Return the box of a random-resized crop.
+
+    Its area is a uniform share of 8 % to 100 % of the image's, and the logarithm of its width
+    over its height is uniform from log 3/4 to log 4/3. The first of ten attempts that fits inside
+    counts; where none does, the largest central box of an admitted ratio.
+
+    Args:
+        height: The image's, an integer tensor.
+        width: The image's.
+        draw: 63 random bits, an int64 tensor, that alone decide.
+
+    Returns:
+        An int32 tensor (top, left, height, width).
+
+    Example:
+        >>> random_box(375, 500, tf.constant(7, tf.int64)).shape
+        TensorShape([4])
+
+    References:
+        Szegedy et al. 2015, "Going deeper with convolutions"; torchvision's RandomResizedCrop.
+    """
+    full = tf.cast([height, width], tf.float32)
+    # The algorithm is named: the default one may differ by device.
+    uniform = tf.random.stateless_uniform((4, _ATTEMPTS), [draw, tf.zeros_like(draw)], alg="philox")
+    area = full[0] * full[1] * (_AREA[0] + (_AREA[1] - _AREA[0]) * uniform[0])
+    ratio = tf.exp(_LOG_RATIO[0] + (_LOG_RATIO[1] - _LOG_RATIO[0]) * uniform[1])
+    sizes = tf.round(tf.sqrt(tf.stack([area / ratio, area * ratio], -1)))
+    fits = tf.reduce_all((sizes > 0) & (sizes <= full), -1)
+    chosen = tf.argmax(fits)  # the first that fits
+    size = sizes[chosen]
+    corner = tf.floor(uniform[2:, chosen] * (full - size + 1))
+    # Rounding in float32 may reach the bound that is excluded.
+    corner = tf.minimum(corner, full - size)
+    low, high = math.exp(_LOG_RATIO[0]), math.exp(_LOG_RATIO[1])
+    central = tf.minimum(full, tf.round(tf.stack([full[1] / low, full[0] * high])))
+    found = tf.reduce_any(fits)
+    size = tf.where(found, size, central)
+    corner = tf.where(found, corner, (full - central) // 2)
+    return tf.cast(tf.concat([corner, size], 0), tf.int32)
+
+
+def training_crop(image, draw, size):
+    """Return a random-resized crop of an image, mirrored with probability 1/2.
+
+    It is resized bilinearly and without antialiasing, which would halve the speed of the input.
+
+    Args:
+        image: A tensor (height, width, channels).
+        draw: 63 random bits, an int64 tensor.
+        size: (height, width) that come out.
+
+    Returns:
+        A float32 tensor (*size, channels) in the range of `image`.
+
+    Example:
+        >>> image = tf.fill((40, 30, 1), 0.5)
+        >>> training_crop(image, tf.constant(7, tf.int64), (8, 8)).shape
+        TensorShape([8, 8, 1])
+    """
+    return finished(random_cut(image, draw), draw, size)
+
+
+def random_cut(image, draw):
+    """Return the part of an image that `random_box` says.
+
+    Args:
+        image: A tensor (height, width, channels).
+        draw: 63 random bits, an int64 tensor.
+
+    Returns:
+        A tensor of the same kind.
+
+    Example:
+        >>> random_cut(tf.zeros((1, 1, 3)), tf.constant(7, tf.int64)).shape
+        TensorShape([1, 1, 3])
+    """
+    top, left, height, width = tf.unstack(random_box(*tf.unstack(tf.shape(image)[:2]), draw))
+    return image[top : top + height, left : left + width]
+
+
+def finished(cut, draw, size):
+    """Return what was cut out, resized, and mirrored where the draw is odd.
+
+    Args:
+        cut: A tensor (height, width, channels).
+        draw: 63 random bits, an int64 tensor.
+        size: (height, width) that come out.
+
+    Returns:
+        A float32 tensor (*size, channels).
+
+    Example:
+        >>> row, odd = tf.constant([[[0.0], [1.0]]]), tf.constant(1, tf.int64)
+        >>> finished(row, odd, (1, 2)).numpy().ravel()
+        array([1., 0.], dtype=float32)
+    """
+    cut = tf.image.resize(cut, size)
+    return tf.where(draw % 2 == 1, cut[:, ::-1], cut)
+
+
+def evaluation_crops(image, size, count=1):
+    """Return the central crop of an image, or ten crops, after the shorter side is resized.
+
+    That side becomes `size`·256/224, antialiased; the longer one keeps the ratio.
+
+    Args:
+        image: A tensor (height, width, channels).
+        size: Pixels a side of a crop.
+        count: 1, or 10: the four corners, the center, and these five mirrored.
+
+    Returns:
+        A float32 tensor (size, size, channels), or (10, size, size, channels), in the range of
+        `image`.
+
+    Example:
+        >>> evaluation_crops(tf.zeros((500, 375, 3), tf.uint8), 224, count=10).shape
+        TensorShape([10, 224, 224, 3])
+
+    References:
+        Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional
+        neural networks", section 4.1: ten crops.
+    """
+    shorter = round(size * _MARGIN)
+    sides = tf.shape(image)[:2]
+    sides = shorter * sides // tf.reduce_min(sides)
+    image = tf.image.resize(image, sides, antialias=True)
+    last = sides - size
+    # Halves to even, as torchvision rounds.
+    center = tf.cast(tf.round(tf.cast(last, tf.float32) / 2), tf.int32)
+
+    def at(top, left):
+        return tf.ensure_shape(
+            image[top : top + size, left : left + size], (size, size, image.shape[-1])
+        )
+
+    if count == 1:
+        return at(center[0], center[1])
+    corners = [at(top, left) for top in (0, last[0]) for left in (0, last[1])]
+    five = tf.stack([*corners, at(center[0], center[1])])
+    return tf.concat([five, five[:, :, ::-1]], 0)
+
+
+def average_over_crops(model, images):
+    """Return logits of images of which each is one crop, or several.
+
+    Args:
+        model: A function from images to logits.
+        images: A tensor (B, H, W, C), or (B, crops, H, W, C).
+
+    Returns:
+        A float32 tensor (B, classes). Of several crops, the softmax probabilities are averaged,
+        and their logarithm is returned: its softmax is the average.
+
+    Example:
+        >>> logits = average_over_crops(lambda images: images[:, 0, 0], tf.zeros((2, 10, 1, 1, 4)))
+        >>> tf.nn.softmax(logits).numpy()[0]
+        array([0.25, 0.25, 0.25, 0.25], dtype=float32)
+    """
+    if len(images.shape) == 4:
+        return tf.cast(model(images), tf.float32)
+    crops = images.shape[1]
+    logits = model(tf.reshape(images, (-1, *images.shape[2:])))
+    logs = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    logs = tf.reshape(logs, (-1, crops, logs.shape[-1]))
+    return tf.reduce_logsumexp(logs, axis=1) - math.log(crops)

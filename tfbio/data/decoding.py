@@ -1,0 +1,75 @@
+"""Decoding: images from the bytes of files, as a whole or as far as a random crop needs them."""
+
+import tensorflow as tf
+
+from tfbio.data import crops
+
+
+def decode(content, channels):
+    """Return an image from its bytes.
+
+    Args:
+        content: A string tensor, of PNG, JPEG, BMP or GIF.
+        channels: 1 or 3.
+
+    Returns:
+        A uint8 tensor (height, width, channels), the sides unknown until it is run.
+
+    Example:
+        >>> png = tf.io.encode_png(tf.constant([[[10, 20, 30]]], tf.uint8))
+        >>> decode(png, 3).numpy().tolist(), decode(png, 1).numpy().tolist()
+        ([[[10, 20, 30]]], [[[18]]])
+    """
+    start = tf.strings.substr(content, 0, 2)
+
+    def converted():
+        # These decoders give the file's own channels and no others.
+        image = tf.io.decode_image(content, 0, expand_animations=False)
+        if channels == 1:
+            image = tf.cond(
+                tf.shape(image)[-1] == 1,
+                lambda: tf.cast(image, tf.float32),
+                lambda: tf.image.rgb_to_grayscale(tf.cast(image[..., :3], tf.float32)),
+            )
+            return tf.cast(tf.round(image), tf.uint8)
+        return tf.cond(
+            tf.shape(image)[-1] == 1, lambda: tf.repeat(image, 3, -1), lambda: image[..., :3]
+        )
+
+    image = tf.cond(
+        (start == "BM") | (start == "GI"),
+        converted,
+        lambda: tf.io.decode_image(content, channels, expand_animations=False),
+    )
+    return tf.ensure_shape(image, (None, None, channels))
+
+
+def training_crop(content, channels, draw, size):
+    """Return `crops.training_crop` of an encoded image; of a JPEG, no more than that is decoded.
+
+    Args:
+        content: A string tensor, of PNG, JPEG, BMP or GIF.
+        channels: 1 or 3.
+        draw: 63 random bits, an int64 tensor.
+        size: (height, width) that come out.
+
+    Returns:
+        A float32 tensor (*size, channels) of 0 to 255.
+
+    Example:
+        >>> jpeg = tf.io.encode_jpeg(tf.fill((40, 30, 3), tf.constant(128, tf.uint8)))
+        >>> crop = training_crop(jpeg, 3, tf.constant(7, tf.int64), (8, 8))
+        >>> crop.shape, float(crop[0, 0, 0])
+        (TensorShape([8, 8, 3]), 128.0)
+    """
+
+    def jpeg():
+        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(content))
+        box = crops.random_box(height, width, draw)
+        return tf.io.decode_and_crop_jpeg(content, box, channels)
+
+    # In a JPEG without its end, a crop may miss the damage: it is decoded as a whole, to fail.
+    whole = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
+    whole &= tf.strings.substr(content, -2, 2) == b"\xff\xd9"
+    cut = tf.cond(whole, jpeg, lambda: crops.random_cut(decode(content, channels), draw))
+    return crops.finished(tf.ensure_shape(cut, (None, None, channels)), draw, size)
