@@ -151,10 +151,15 @@ def test_datasets_that_are_no_image_classification_are_refused(tmp_path):
         data.load("tf_flowers", root)
 
 
-def test_a_dataset_too_large_for_memory_is_refused(prepared, monkeypatch):
+def test_a_dataset_too_large_for_memory_is_streamed(prepared, monkeypatch):
     monkeypatch.setattr(reader, "_LARGEST", 1000)
-    with pytest.raises(ValueError, match=r"--dataset=mnist takes .*--dataset=folder reads"):
+    with pytest.raises(ValueError, match=r"--image_size must be given for mnist, which takes more"):
         data.load("mnist", prepared)
+    dataset = data.load("mnist", prepared, image_size=14)
+    assert isinstance(dataset.train, data.Photographs)
+    ((images, labels),) = dataset.train.batches(40)
+    assert (images.shape, images.dtype) == ((40, 14, 14, 3), np.uint8)
+    np.testing.assert_array_equal(labels, digits(40, 28, 1)[1])
 
 
 @pytest.mark.parametrize("name", ["mnist", "oxford_flowers102"])

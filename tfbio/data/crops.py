@@ -153,6 +153,22 @@ def evaluation_crops(image, size, count=1):
     return tf.concat([five, five[:, :, ::-1]], 0)
 
 
+def as_bytes(image):
+    """Return an image of 0 to 255 rounded to bytes, as batches of photographs hold it.
+
+    Args:
+        image: A float32 tensor.
+
+    Returns:
+        A uint8 tensor.
+
+    Example:
+        >>> as_bytes(tf.constant([0.4, 0.6, 255.0])).numpy()
+        array([  0,   1, 255], dtype=uint8)
+    """
+    return tf.cast(image + 0.5, tf.uint8)
+
+
 def average_over_crops(model, images):
     """Return logits of images of which each is one crop, or several.
 

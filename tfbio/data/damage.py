@@ -14,7 +14,7 @@ class Damage:
 
     Args:
         name: A function from an example's index to what it is called.
-        size: The number of images that the pass would take.
+        size: The number of images in a pass.
         share: How many of them may be damaged. One always may, unless it is 0.
 
     Example:

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from tfbio.data import decoding
+from tfbio.data import crops, decoding
 from tfbio.data.arrays import prepared
 from tfbio.data.damage import TROUBLE
 from tfbio.data.decoding import decode
@@ -26,6 +26,8 @@ class Encoded(Split):
         image_shape: (height, width, channels) of the images that come out: other sizes are
             resized, other numbers of channels converted.
         names: What the images are called in messages; the paths where None.
+        cropped: Whether the images are cropped as `Photographs` are for evaluation, to the byte,
+            instead of resized as a whole.
 
     Example:
         >>> png = tf.io.encode_png(tf.fill((4, 6, 3), tf.constant(51, tf.uint8))).numpy()
@@ -35,16 +37,19 @@ class Encoded(Split):
         (2, 2, 2, 1) [0 1]
     """
 
-    def __init__(self, sources, labels, image_shape, names=None):
+    def __init__(self, sources, labels, image_shape, names=None, cropped=False):
         super().__init__(labels, image_shape)
         with tf.device("CPU:0"):
             self._sources = tf.constant(sources, tf.string)
             self._names = self._sources if names is None else tf.constant(names, tf.string)
-        self._in_files = names is None
+        self._in_files, self._cropped = names is None, cropped
 
     def _image(self, content):
         height, width, channels = self.image_shape
-        image = prepared(decode(content, channels), (height, width))
+        image = decode(content, channels)
+        if self._cropped:
+            image = crops.as_bytes(crops.evaluation_crops(image, height))
+        image = prepared(image, (height, width))
         return tf.ensure_shape(image, self.image_shape)
 
     def _guarded(self, function, rows, *more):

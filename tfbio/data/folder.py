@@ -66,7 +66,7 @@ def load(data_dir, image_size):
     return Encoded(paths, labels, shape), Encoded(test_paths, test_labels, shape), tuple(classes)
 
 
-def images(folder, size, channels, batch_size=64):
+def images(folder, size, channels, batch_size=64, cropped=False):
     """Return the images of a folder and of all folders within, to predict their classes.
 
     Args:
@@ -74,6 +74,7 @@ def images(folder, size, channels, batch_size=64):
         size: (height, width) to resize to, or None where all images are of one size.
         channels: 1 or 3.
         batch_size: Images per batch; the last may be smaller.
+        cropped: Whether they are cropped centrally, as photographs are, and not resized as a whole.
 
     Returns:
         (sorted paths, a `tf.data.Dataset` of float32 images of 0 to 1, in the paths' order). A
@@ -100,7 +101,7 @@ def images(folder, size, channels, batch_size=64):
     if not paths:
         raise ValueError(f"--images: {root} holds no images: none of {', '.join(EXTENSIONS)}.")
     shape = size or common_size(paths, "images")
-    split = Encoded(paths, np.zeros(len(paths)), (*shape, channels))
+    split = Encoded(paths, np.zeros(len(paths)), (*shape, channels), cropped=cropped)
     return paths, split.batches(batch_size).map(lambda images, _: images)
 
 

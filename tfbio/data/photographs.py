@@ -88,7 +88,8 @@ class Photographs(Split):
     Args:
         source: `Files`, `records.Records` or `Contents`.
         image_size: Pixels a side of what comes out, in three channels.
-        max_corrupt: The share of the images that may be damaged before an error is raised.
+        max_corrupt: The share of the images that may be damaged, in one pass and on one worker,
+            before an error is raised; one always may, unless this is 0.
         statistics: (mean, std) by channel that are to stand for the images' own, or None.
 
     Example:
@@ -129,7 +130,7 @@ class Photographs(Split):
             image = decoding.training_crop(content, 3, draw, (size, size))
         else:
             image = crops.evaluation_crops(decoding.decode(content, 3), size, plan.crops)
-        image = tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+        image = crops.as_bytes(image)
         shape = self.image_shape if plan.crops == 1 else (plan.crops, *self.image_shape)
         return tf.ensure_shape(image, shape)
 
@@ -171,7 +172,7 @@ class Photographs(Split):
 
     def _checked_examples(self, dataset, plan):
         """Return (images, labels), or (images, labels, weights) for evaluation; note damage."""
-        damage = Damage(self._source.name, len(plan.part), self.max_corrupt)
+        damage = Damage(self._source.name, len(plan.rows), self.max_corrupt)
         count, reach = len(plan.rows), min(_SUBSTITUTES, len(plan.rows))
 
         def note(wanted, found):

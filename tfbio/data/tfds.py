@@ -228,7 +228,7 @@ def _source(tfds, builder, split, num_classes, large):
         return records.Records(info.filepaths, records.TFDS, num_classes)
     if large:
         raise ValueError(
-            f"--dataset={builder.name} does not fit in half of the memory, {_LARGEST / 2**30:.0f} GiB, and "
-            f"must be in files of TFRecords to be streamed. Received: {builder.info.file_format}."
+            f"--dataset={builder.name} does not fit in half of the memory and must be in files of "
+            f"TFRecords to be streamed. Received: {builder.info.file_format}."
         )
     return Contents(*_in_memory(tfds, builder, split))

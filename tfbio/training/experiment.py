@@ -51,7 +51,11 @@ class Experiment:
         False, "Download the dataset with TFDS if it is not here.", changes_results=False
     )
     image_size: int = _option(
-        0, "Resize images to this many pixels a side; 0: as they are.", low=0, high=4096
+        0,
+        "Resize images to this many pixels a side; 0: as they are, or 224 for imagenet2012 and "
+        "imagenette.",
+        low=0,
+        high=4096,
     )
     augmentation: str = _option(
         "none", "What is done to training images.", choices=data.augmentations()
@@ -64,6 +68,21 @@ class Experiment:
         "The share of the training split that is held out for validation; with 0, no step is best.",
         low=0,
         below=1,
+    )
+    evaluation_crops: int = _option(
+        1,
+        "Crops of each photograph in evaluation: 1, the center, or 10, whose probabilities are "
+        "averaged.",
+        low=1,
+        high=10,
+    )
+    max_corrupt: float = _option(
+        0.001,
+        "The share of the photographs of a pass that may be damaged, and are left out; one always "
+        "may, unless this is 0.",
+        low=0,
+        below=1,
+        changes_results=False,
     )
     # Network and rule.
     model: str = _option(

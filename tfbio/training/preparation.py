@@ -25,6 +25,7 @@ class Facts(NamedTuple):
         mean: The mean of every channel over the training images, where they are standardized.
         std: Their standard deviations, or None like the means.
         fingerprint: A digest of the labels of all splits: other data have another.
+        cropped: Whether images are cropped for evaluation, as photographs are.
     """
 
     image_shape: tuple
@@ -32,6 +33,7 @@ class Facts(NamedTuple):
     mean: list | None = None
     std: list | None = None
     fingerprint: str = ""
+    cropped: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +102,12 @@ class Prepared:
 
     def all_of(self, split):
         """Return a split's batches in order, the last one filled up by examples of weight 0."""
-        size = self.experiment.batch_size
-        return self.devices.distribute(lambda shard: split.batches(size, pad=True, shard=shard))
+        e = self.experiment
+
+        def batches(shard):
+            return split.batches(e.batch_size, pad=True, crops=e.evaluation_crops, shard=shard)
+
+        return self.devices.distribute(batches)
 
 
 def prepare(experiment, source=None):
@@ -127,8 +133,13 @@ def prepare(experiment, source=None):
     """
     devices = strategies.of(experiment)
     dataset = data.load(
-        experiment.dataset, experiment.data_dir, experiment.download, experiment.image_size
+        experiment.dataset,
+        experiment.data_dir,
+        experiment.download,
+        experiment.image_size,
+        experiment.max_corrupt,
     )
+    dataset.test.check_crops(experiment.evaluation_crops)
     train, validation = _hold_out(experiment, dataset.train)
     steps = _steps(experiment, devices, train)
     if not steps:
@@ -141,7 +152,8 @@ def prepare(experiment, source=None):
     digest = hashlib.blake2b(digest_size=16)
     for split in (dataset.train, dataset.test):
         digest.update(np.int64([split.size, *split.labels]).tobytes())
-    facts = Facts(dataset.image_shape, dataset.class_names, mean, std, digest.hexdigest())
+    cropped = isinstance(dataset.test, data.Photographs)
+    facts = Facts(dataset.image_shape, dataset.class_names, mean, std, digest.hexdigest(), cropped)
     model = build(experiment, facts, devices.strategy, schedule, source)
     return Prepared(experiment, devices, model, dataset, train, validation, schedule, facts)
 

@@ -61,7 +61,9 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
         OSError: If files cannot be read or written.
     """
     model, facts = restored(experiment, checkpoint, tell)
-    paths, batches = data.images(images, facts.image_shape[:2], facts.image_shape[2])
+    paths, batches = data.images(
+        images, facts.image_shape[:2], facts.image_shape[2], cropped=facts.cropped
+    )
     pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
     rows = []
     with data.clear_errors("images"):

@@ -1,0 +1,483 @@
+"""Photographs: three readers with equal batches, crops, colors, damage, workers, evaluation."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from tests import photographs
+from tfbio import data, training
+from tfbio.data import crops, decoding, records
+from tfbio.data.photographs import Contents, Photographs
+
+SIZE = 32
+ORDER = (3, 5)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return {"train": photographs.examples(40, 0), "validation": photographs.examples(14, 1)}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def shards(parts, tmp_path_factory):
+    return photographs.write_shards(tmp_path_factory.mktemp("shards"), parts)
+
+
+@pytest.fixture(scope="module")
+def folders(parts, tmp_path_factory):
+    return photographs.write_folders(tmp_path_factory.mktemp("folders"), parts)
+
+
+@pytest.fixture(scope="module")
+def split(parts):
+    return in_memory([content for *_, content in parts["train"]])
+
+
+def in_memory(contents, **options):
+    names = [f"photograph {index}" for index in range(len(contents))]
+    return Photographs(Contents(contents, np.arange(len(contents)), names), SIZE, **options)
+
+
+def listed(batches):
+    return [tuple(part.numpy() for part in batch) for batch in batches]
+
+
+def joined(workers):
+    """Return whole batches from those of workers."""
+    together = zip(*workers, strict=True)
+    return [tuple(map(np.concatenate, zip(*batch, strict=True))) for batch in together]
+
+
+def same(one, other):
+    assert len(one) == len(other) > 0
+    for a, b in zip(one, other, strict=True):
+        for x, y in zip(a, b, strict=True):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
+
+
+def test_three_readers_give_equal_batches(parts, shards, tmp_path):
+    places = [
+        shards,
+        photographs.write_folders(tmp_path / "folders", parts, photographs.WNIDS),
+        photographs.write_tfds(tmp_path / "tfds", parts),
+    ]
+    seen = []
+    for place in places:
+        found = data.load("imagenet2012", place, image_size=SIZE)
+        assert found.class_names == photographs.WNIDS == tuple(sorted(photographs.WNIDS))
+        assert (found.train.size, found.test.size, found.image_shape) == (40, 14, (SIZE, SIZE, 3))
+        assert data.channel_statistics(found.train)[0] == [0.485, 0.456, 0.406]
+        train, held = found.train.hold_out(0.2, seed=1)
+        batches = listed(train.batches(8, ORDER, augmentation="resized_crop_flip"))
+        batches += listed(held.batches(8)) + listed(found.test.batches(8, pad=True))
+        seen.append(batches)
+    same(seen[0], seen[1])
+    same(seen[0], seen[2])
+    assert seen[0][0][0].dtype == np.uint8
+    assert {label for batch in seen[0] for label in batch[1]} == {0, 7, 999}
+
+
+def test_a_place_that_is_no_local_folder_is_read(parts, shards):
+    for name, write in (("a", photographs.write_shards), ("b", photographs.write_folders)):
+        found = data.load("imagenet2012", write(f"ram://{name}/imagenet", parts), image_size=SIZE)
+        images, _ = next(iter(found.train.batches(40)))
+        wanted = data.load("imagenet2012", shards, image_size=SIZE).train
+        np.testing.assert_array_equal(images, next(iter(wanted.batches(40)))[0])
+
+
+def test_some_of_the_classes_are_classes_of_their_own(folders, caplog):
+    found = data.load("imagenet2012", folders)
+    assert found.class_names == photographs.CLASSES
+    assert set(found.train.labels) == {0, 1, 2}
+    assert found.image_shape == (224, 224, 3)
+    assert "the classes are the 3 folders of" in caplog.text
+
+
+def test_imagenette_comes_in_its_sizes(parts, tmp_path):
+    name = "imagenette/160px-v2"
+    few = photographs.catalog.class_names(name)[:3]
+    renamed = {
+        part: [(few[photographs.CLASSES.index(wnid)], *rest) for wnid, *rest in found]
+        for part, found in parts.items()
+    }
+    root = photographs.write_folders(tmp_path, renamed, photographs.catalog.class_names(name))
+    found = data.load(name, root, image_size=SIZE)
+    assert (found.num_classes, found.train.size) == (10, 40)
+    mean, _ = data.channel_statistics(found.train)
+    pixels = next(iter(found.train.batches(40)))[0].numpy() / 255
+    np.testing.assert_allclose(mean, np.mean(pixels, (0, 1, 2), np.float64), rtol=1e-5)
+
+
+def test_mock_data_of_tfds_is_read(tmp_path):
+    with tfds.testing.mock_data(num_examples=6):
+        builder = tfds.builder("imagenet2012")
+        examples = builder.as_dataset(split="train", decoders={"image": tfds.decode.SkipDecoding()})
+        mocked = [
+            (photographs.WNIDS[int(each["label"])], f"{index}.JPEG", each["image"].numpy())
+            for index, each in enumerate(examples)
+        ]
+    assert {content[:2] for *_, content in mocked} == {b"\xff\xd8"}
+    root = photographs.write_tfds(tmp_path, {"train": mocked, "validation": mocked[:2]})
+    found = data.load("imagenet2012", root, image_size=SIZE)
+    ((images, labels),) = listed(found.train.batches(6))
+    assert [photographs.WNIDS[label] for label in labels] == [wnid for wnid, *_ in mocked]
+    wanted = decoding.decode(mocked[2][2], 3)
+    wanted = tf.round(crops.evaluation_crops(wanted, SIZE))
+    np.testing.assert_array_equal(images[2], tf.clip_by_value(wanted, 0, 255))
+
+
+def test_what_is_missing_is_said(tmp_path, parts):
+    with pytest.raises(FileNotFoundError, match=r"--data_dir: no such folder as"):
+        data.load("imagenet2012", str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match=r"imagenet2012 was not found in .*train-00000-of-"):
+        data.load("imagenet2012", str(tmp_path))
+    root = photographs.write_shards(tmp_path / "a", parts)
+    (tmp_path / "a" / "train-00001-of-00003").unlink()
+    with pytest.raises(ValueError, match=r"Received: 2 of .* train-00001-of-00003 is missing"):
+        data.load("imagenet2012", root)
+    root = photographs.write_shards(tmp_path / "b", {"train": parts["train"]})
+    with pytest.raises(ValueError, match=r"has no shards validation-00000"):
+        data.load("imagenet2012", root)
+    root = photographs.write_folders(tmp_path / "c", {"train": parts["train"]})
+    with pytest.raises(ValueError, match=r"has the folder train, but no folder val"):
+        data.load("imagenet2012", root)
+
+
+def test_shards_of_other_labels_or_features_are_refused(tmp_path):
+    def write(features):
+        for part in ("train", "validation"):
+            with tf.io.TFRecordWriter(str(tmp_path / f"{part}-00000-of-00001")) as file:
+                file.write(records.example(features))
+
+    for label in (0, 1001):
+        write({"image/encoded": b"x", "image/class/label": label})
+        with pytest.raises(ValueError, match=rf"outside 1 to 1000. Received: {label}"):
+            data.load("imagenet2012", str(tmp_path))
+    write({"image": b"x", "label": 3})
+    with pytest.raises(ValueError, match=r"record 0 must have an image, image/encoded"):
+        data.load("imagenet2012", str(tmp_path))
+    path = tmp_path / "train-00000-of-00001"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"train-00000-of-00001 is cut short"):
+        data.load("imagenet2012", str(tmp_path))
+
+
+def test_shards_are_indexed_once(shards, monkeypatch):
+    def fail(*_):
+        raise AssertionError("read again")
+
+    first = data.load("imagenet2012", shards).train
+    monkeypatch.setattr(records, "_scanned", fail)
+    np.testing.assert_array_equal(data.load("imagenet2012", shards).train.labels, first.labels)
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "resized_crop_flip"])
+def test_every_tail_and_every_workers_part_are_the_whole_epochs(split, augmentation):
+    options = {"order": ORDER, "augmentation": augmentation, "multiple": 2}
+    whole = listed(split.batches(8, **options))
+    same(whole, listed(split.batches(8, **options)))
+    same(whole[3:], listed(split.batches(8, start=3, **options)))
+    halves = [listed(split.batches(8, shard=(index, 2), **options)) for index in range(2)]
+    same(whole, joined(halves))
+    other = listed(split.batches(8, (3, 6), augmentation=augmentation))
+    assert not np.array_equal(other[0][0], whole[0][0])
+
+
+def test_the_parallelism_changes_nothing(split):
+    batches = split.batches(8, ORDER, augmentation="resized_crop_flip")
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.autotune.enabled = False
+    same(listed(batches), listed(batches.with_options(options)))
+
+
+def test_damaged_images_are_left_out_named_and_replaced(parts, caplog):
+    contents = [content for *_, content in parts["train"]]
+    good = in_memory(contents)
+    whole = listed(good.batches(8, ORDER, augmentation="resized_crop_flip", multiple=2))
+    order = np.concatenate([labels for _, labels in whole])
+    # Two in a row, one of which is cut short, and the last: its substitute is the first.
+    for place, bad in ((10, b""), (11, contents[order[11]][:-200]), (39, b"\xff\xd8?" * 9)):
+        contents[order[place]] = bad
+    split = in_memory(contents, max_corrupt=0.1)
+    options = {"order": ORDER, "augmentation": "resized_crop_flip", "multiple": 2}
+    found = listed(split.batches(8, **options))
+    labels = np.concatenate([labels for _, labels in found])
+    order[10], order[11], order[39] = order[12], order[12], order[0]
+    np.testing.assert_array_equal(labels, order)
+    assert [len(labels) for _, labels in found] == [8] * 5
+    np.testing.assert_array_equal(found[0][0], whole[0][0])
+    named = [record.getMessage() for record in caplog.records if "cannot be read" in record.message]
+    assert len(named) == 3
+    assert named[2].startswith("--data_dir: photograph ")
+    assert named[2].endswith("It is left out; 3 so far")
+    same(found[2:], listed(split.batches(8, start=2, **options)))
+    halves = [listed(split.batches(8, shard=(index, 2), **options)) for index in range(2)]
+    same(found, joined(halves))
+
+
+def test_damaged_images_weigh_nothing_in_evaluation(parts, caplog):
+    contents = [content for *_, content in parts["validation"]]
+    contents[5] = contents[5][:300]
+    *_, (_, _, weights) = batches = listed(in_memory(contents).batches(7, pad=True))
+    assert weights.tolist() == [1.0] * 7
+    assert batches[0][2].tolist() == [1.0] * 5 + [0.0, 1.0]
+    assert not batches[0][0][5].any()
+    assert "photograph 5 cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("share", "bad", "admitted"),
+    [(0.05, 2, 2), (0.05, 3, 2), (0.001, 1, 1), (0.001, 2, 1), (0.0, 1, 0)],
+)
+def test_too_much_damage_stops_the_run(parts, share, bad, admitted):
+    contents = [b"?"] * bad + [content for *_, content in parts["train"]][bad:]
+    split = in_memory(contents, max_corrupt=share)
+    if bad <= admitted:
+        assert len(listed(split.batches(8, ORDER))) == 5
+        return
+    message = rf"^--max_corrupt={share:g} admits {admitted} damaged images of 40 in a pass\. Rec"
+    with pytest.raises(ValueError, match=message), data.clear_errors():
+        listed(split.batches(8, ORDER))
+
+
+def test_a_dataset_without_a_good_image_ends_in_an_error():
+    split = in_memory([b"?"] * 50, max_corrupt=0.99)
+    with pytest.raises(ValueError, match=r"photograph \d+ cannot be read"), data.clear_errors():
+        listed(split.batches(8, ORDER))
+
+
+def test_a_damaged_record_is_named(parts, tmp_path, caplog):
+    root = photographs.write_shards(tmp_path, parts)
+    path = tmp_path / "train-00001-of-00003"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    found = data.load("imagenet2012", root, image_size=SIZE)
+    assert found.train.size == 40
+    listed(found.train.batches(8))
+    assert "train-00001-of-00003, record " in caplog.text
+
+
+def test_every_kind_of_image_decodes_to_its_colors():
+    image = photographs.originals()[1].resize((96, 64))
+    png, gif = io.BytesIO(), io.BytesIO()
+    image.save(png, "PNG")
+    image.quantize(256).save(gif, "GIF")
+    kinds = {
+        "rgb": photographs.jpeg(image),
+        "cmyk": photographs.jpeg(image.convert("CMYK")),
+        "gray": photographs.jpeg(image.convert("L")),
+        "png": png.getvalue(),
+        "gif": gif.getvalue(),
+    }
+    # PIL writes CMYK only; the marker's last byte says which of the two it is.
+    at = kinds["cmyk"].index(b"Adobe") + 11
+    assert kinds["cmyk"][at] == 0
+    kinds["ycck"] = kinds["cmyk"][:at] + b"\x02" + kinds["cmyk"][at + 1 :]
+    for name, content in kinds.items():
+        decoded = decoding.decode(content, 3).numpy()
+        wanted = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), np.float32)
+        assert np.abs(decoded - wanted).mean() < 3, name
+    split = in_memory(list(kinds.values()), max_corrupt=0)
+    for name in ("none", "resized_crop_flip"):
+        ((images, _),) = listed(split.batches(len(kinds), ORDER, augmentation=name))
+        assert len(images) == len(kinds)
+
+
+def boxes(height, width, count):
+    draws = tf.range(count, dtype=tf.int64) * 7919
+    return tf.vectorized_map(lambda draw: crops.random_box(height, width, draw), draws).numpy()
+
+
+def torchvision_box(height, width, random):
+    """RandomResizedCrop.get_params, in NumPy."""
+    for _ in range(10):
+        area = height * width * random.uniform(0.08, 1.0)
+        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return random.integers(0, height - h + 1), random.integers(0, width - w + 1), h, w
+    w, h = width, height
+    if width / height < 3 / 4:
+        h = round(width / (3 / 4))
+    elif width / height > 4 / 3:
+        w = round(height * (4 / 3))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (300, 60), (1, 1)])
+def test_random_boxes_are_distributed_as_torchvisions(height, width):
+    found = boxes(height, width, 2000)
+    random = np.random.default_rng(0)
+    wanted = np.array([torchvision_box(height, width, random) for _ in range(4000)])
+    assert (found[:, :2] >= 0).all()
+    assert (found[:, 2:] >= 1).all()
+    assert (found[:, :2] + found[:, 2:] <= (height, width)).all()
+    for name, measure in (
+        ("area", lambda box: box[:, 2] * box[:, 3] / (height * width)),
+        ("ratio", lambda box: np.log(box[:, 3] / box[:, 2])),
+        ("top", lambda box: box[:, 0] / height),
+        ("left", lambda box: box[:, 1] / width),
+    ):
+        for share in (0.1, 0.25, 0.5, 0.75, 0.9):
+            near = np.quantile(measure(wanted), share)
+            share_of = [np.mean(measure(each) <= near + 1e-9) for each in (found, wanted)]
+            assert abs(share_of[0] - share_of[1]) < 0.05, (name, share)  # deviation 0.014
+
+
+def test_an_image_of_no_admitted_ratio_is_cut_centrally():
+    (box,) = boxes(1000, 50, 1)
+    np.testing.assert_array_equal(box, (466, 0, 67, 50))
+
+
+def test_a_crop_is_what_was_cut_resized_and_mirrored(parts):
+    content = parts["train"][0][2]
+    whole = decoding.decode(content, 3).numpy().astype(np.float32)
+    mirrored = 0
+    for draw in range(100, 120):
+        top, left, height, width = crops.random_box(*whole.shape[:2], np.int64(draw)).numpy()
+        cut = whole[top : top + height, left : left + width]
+        wanted = tf.image.resize(cut, (SIZE, SIZE)).numpy()
+        wanted = wanted[:, ::-1] if draw % 2 else wanted
+        mirrored += draw % 2
+        found = decoding.training_crop(content, 3, tf.constant(draw, tf.int64), (SIZE, SIZE))
+        # The decoder smooths colors across the border of a crop less.
+        assert np.abs(found - wanted).mean() < 2
+    assert mirrored == 10
+
+
+def test_random_crops_are_for_folders_and_arrays_too(folders, parts):
+    found = data.load("folder", folders, image_size=SIZE)
+    (images, _), *_ = listed(found.train.batches(8, ORDER, augmentation="resized_crop_flip"))
+    bytes_ = data.load("imagenet2012", folders, image_size=SIZE).train
+    (wanted, _), *_ = listed(bytes_.batches(8, ORDER, augmentation="resized_crop_flip"))
+    assert images.dtype == np.float32
+    np.testing.assert_allclose(images * 255, wanted, atol=0.51)
+    stored = np.stack([np.asarray(image.resize((48, 40))) for image in photographs.originals()])
+    for array in (stored, (stored / 255).astype(np.float32)):
+        split = data.Arrays(array, np.arange(4), SIZE)
+        ((out, labels),) = listed(split.batches(4, ORDER, augmentation="resized_crop_flip"))
+        draws = data.split.chance.bits(4, *ORDER, data.split.chance.AUGMENTATION) >> np.uint64(1)
+        wanted = crops.training_crop(stored[labels[1]], np.int64(draws[1]), (SIZE, SIZE)) / 255
+        np.testing.assert_allclose(out[1], wanted, atol=1e-6)
+
+
+def test_evaluation_resizes_and_cuts_as_pil_does():
+    image = photographs.originals()[2].resize((300, 200))
+    found = crops.evaluation_crops(np.asarray(image), 56).numpy()
+    pil = image.resize((96, 64), Image.Resampling.BILINEAR)
+    wanted = np.asarray(pil.crop((20, 4, 76, 60)), np.float32)
+    assert np.abs(found - wanted).mean() < 0.6
+    ten = crops.evaluation_crops(np.asarray(image), 56, count=10).numpy()
+    corners = [(0, 0), (40, 0), (0, 8), (40, 8), (20, 4)]
+    five = [np.asarray(pil.crop((x, y, x + 56, y + 56)), np.float32) for x, y in corners]
+    wanted = np.stack(five + [cut[:, ::-1] for cut in five])
+    assert np.abs(ten - wanted).mean((1, 2, 3)).max() < 0.6
+
+
+def test_ten_crops_average_probabilities(split):
+    images, _ = next(iter(split.batches(4, crops=10)))
+    assert images.shape == (4, 10, SIZE, SIZE, 3)
+    weights = np.random.default_rng(0).normal(size=(3, 5)).astype("f4")
+
+    def model(images):
+        return tf.reduce_mean(tf.cast(images, tf.float32), (1, 2)) / 20 @ weights
+
+    logits = data.average_over_crops(model, images)
+    wanted = np.mean([tf.nn.softmax(model(images[:, index])) for index in range(10)], 0)
+    np.testing.assert_allclose(tf.nn.softmax(logits), wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"--evaluation_crops must be 1 or 10. Received: 5"):
+        split.check_crops(5)
+
+
+@pytest.fixture(scope="module")
+def small_net(tmp_path_factory):
+    path = tmp_path_factory.mktemp("net") / "net.py"
+    path.write_text(
+        "import keras\n"
+        "def net(num_classes, input_shape):\n"
+        "    x = inputs = keras.Input(input_shape)\n"
+        "    x = keras.layers.Conv2D(8, 5, 4, activation='relu', name='conv')(x)\n"
+        "    x = keras.layers.GlobalAveragePooling2D()(x)\n"
+        "    return keras.Model(inputs, keras.layers.Dense(num_classes, name='top')(x))\n"
+    )
+    return f"{path}:net"
+
+
+@pytest.fixture(scope="module")
+def damaged(parts, tmp_path_factory):
+    """Folders with a damaged image in each part."""
+    root = tmp_path_factory.mktemp("damaged")
+    parts = {
+        part: [*found[:-1], (*found[-1][:2], found[-1][2][:500])] for part, found in parts.items()
+    }
+    return photographs.write_folders(root, parts)
+
+
+def options(place, net, workdir, **changes):
+    return training.Experiment(
+        **{
+            "dataset": "imagenet2012",
+            "data_dir": place,
+            "image_size": SIZE,
+            "augmentation": "resized_crop_flip",
+            "standardize": True,
+            "model": net,
+            "rule": "feedback_alignment",
+            "epochs": 2,
+            "batch_size": 8,
+            "steps_per_call": 1,
+            "validation_fraction": 0.2,
+            "evaluation_crops": 10,
+            "workdir": str(workdir),
+            **changes,
+        }
+    )
+
+
+class Cut(Exception):  # noqa: N818
+    pass
+
+
+def test_photographs_train_evaluate_predict_and_resume(damaged, small_net, tmp_path, caplog):
+    def train(workdir, cut_at=None):
+        def progress(step, total):
+            if step == cut_at:
+                raise Cut
+
+        return training.train_and_evaluate(
+            options(damaged, small_net, workdir), tell=lambda text: None, progress=progress
+        )
+
+    whole = train(tmp_path / "whole")
+    assert whole["steps"] == 8
+    assert 0 <= whole["test_accuracy"] <= 1
+    assert np.isfinite(whole["test_loss"])
+    named = [record.getMessage() for record in caplog.records if "cannot be read" in record.message]
+    assert len({text.split(" cannot")[0] for text in named}) == 2
+    with pytest.raises(Cut):
+        train(tmp_path / "cut", cut_at=6)
+    resumed = train(tmp_path / "cut")
+    kept = ("test_loss", "test_accuracy", "validation_loss", "loss", "weight_angles")
+    assert {name: resumed[name] for name in kept} == {name: whole[name] for name in kept}
+    table = tmp_path / "table.csv"
+    images = f"{damaged}/train/{photographs.CLASSES[0]}"
+    count = training.predict(options(damaged, small_net, tmp_path / "whole"), images, table)
+    assert count == 14 == len(table.read_text().splitlines()) - 1
+
+
+def test_ten_crops_are_refused_where_images_are_used_as_a_whole(tmp_path):
+    with pytest.raises(ValueError, match=r"--evaluation_crops=10 needs a dataset of photographs"):
+        training.prepare(training.Experiment(evaluation_crops=10))
