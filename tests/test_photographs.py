@@ -13,6 +13,7 @@ from tests import photographs
 from tfbio import data, training
 from tfbio.data import crops, decoding, records
 from tfbio.data.photographs import Contents, Photographs
+from tfbio.training import use
 
 SIZE = 32
 ORDER = (3, 5)
@@ -411,7 +412,7 @@ def small_net(tmp_path_factory):
         "    x = inputs = keras.Input(input_shape)\n"
         "    x = keras.layers.Conv2D(8, 5, 4, activation='relu', name='conv')(x)\n"
         "    x = keras.layers.GlobalAveragePooling2D()(x)\n"
-        "    return keras.Model(inputs, keras.layers.Dense(num_classes, name='top')(x))\n"
+        "    return keras.Model(inputs, keras.layers.Dense(num_classes, name='top')(x), name='net')\n"
     )
     return f"{path}:net"
 
@@ -436,8 +437,9 @@ def options(place, net, workdir, **changes):
             "standardize": True,
             "model": net,
             "rule": "feedback_alignment",
-            "epochs": 2,
+            "epochs": 1,
             "batch_size": 8,
+            "checkpoint_every": 2,
             "steps_per_call": 1,
             "validation_fraction": 0.2,
             "evaluation_crops": 10,
@@ -462,22 +464,65 @@ def test_photographs_train_evaluate_predict_and_resume(damaged, small_net, tmp_p
         )
 
     whole = train(tmp_path / "whole")
-    assert whole["steps"] == 8
+    assert whole["steps"] == 4
     assert 0 <= whole["test_accuracy"] <= 1
     assert np.isfinite(whole["test_loss"])
     named = [record.getMessage() for record in caplog.records if "cannot be read" in record.message]
     assert len({text.split(" cannot")[0] for text in named}) == 2
     with pytest.raises(Cut):
-        train(tmp_path / "cut", cut_at=6)
+        train(tmp_path / "cut", cut_at=2)
     resumed = train(tmp_path / "cut")
     kept = ("test_loss", "test_accuracy", "validation_loss", "loss", "weight_angles")
     assert {name: resumed[name] for name in kept} == {name: whole[name] for name in kept}
+    assert resumed["resumed_at_steps"] == [2]
     table = tmp_path / "table.csv"
     images = f"{damaged}/train/{photographs.CLASSES[0]}"
-    count = training.predict(options(damaged, small_net, tmp_path / "whole"), images, table)
+    count = use.predict(options(damaged, small_net, tmp_path / "whole"), images, table)
     assert count == 14 == len(table.read_text().splitlines()) - 1
 
 
 def test_ten_crops_are_refused_where_images_are_used_as_a_whole(tmp_path):
     with pytest.raises(ValueError, match=r"--evaluation_crops=10 needs a dataset of photographs"):
         training.prepare(training.Experiment(evaluation_crops=10))
+
+
+@pytest.fixture
+def dispatcher():
+    server = tf.data.experimental.service.DispatchServer()
+    yield server
+    server._stop()
+
+
+def worker(dispatcher):
+    address = dispatcher.target.partition("://")[2]
+    config = tf.data.experimental.service.WorkerConfig(address, heartbeat_interval_ms=100)
+    return tf.data.experimental.service.WorkerServer(config)
+
+
+def test_a_data_service_gives_the_same_batches(shards, dispatcher, caplog):
+    split = data.load("imagenet2012", shards, image_size=SIZE).train
+    split._source._where.numpy()
+    options = {"order": ORDER, "augmentation": "resized_crop_flip", "start": 1}
+    first = worker(dispatcher)
+    service = data.Service(dispatcher.target, timeout=60)
+    service.check()
+    same(listed(split.batches(8, **options, service=service)), listed(split.batches(8, **options)))
+    second = worker(dispatcher)
+    with pytest.raises(ValueError, match=r"must have one worker"), data.clear_errors():
+        listed(split.batches(8, **options, service=service))
+    first._stop()
+    second._stop()
+
+
+def test_a_silent_data_service_ends_in_an_error(split, dispatcher, small_net, tmp_path):
+    # A dispatcher without a worker.
+    service = data.Service(dispatcher.target, timeout=1)
+    message = r"^--data_service=grpc://.* gave no batch within --data_service_timeout=1 seconds"
+    with pytest.raises(ValueError, match=message), data.clear_errors():
+        listed(split.batches(8, ORDER, service=service))
+    port = dispatcher.target.rpartition(":")[2]
+    dispatcher._stop()
+    with pytest.raises(OSError, match=rf"--data_service=grpc://localhost:{port} cannot be conn"):
+        data.Service(f"grpc://localhost:{port}", timeout=1).check()
+    with pytest.raises(ValueError, match=r"--data_service_timeout belongs to --data_service"):
+        training.Experiment(data_service_timeout=3)

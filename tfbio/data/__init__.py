@@ -7,6 +7,7 @@ from tfbio.data.datasets import Dataset, load, names
 from tfbio.data.encoded import Encoded, clear_errors
 from tfbio.data.folder import images
 from tfbio.data.photographs import Photographs
+from tfbio.data.service import Service
 from tfbio.data.split import Split
 from tfbio.data.statistics import channel_statistics
 
@@ -15,6 +16,7 @@ __all__ = [
     "Dataset",
     "Encoded",
     "Photographs",
+    "Service",
     "Split",
     "augmentations",
     "average_over_crops",

@@ -207,6 +207,7 @@ class Split(abc.ABC):
         pad=False,
         shard=(0, 1),
         crops=1,
+        service=None,
     ):
         """Return one epoch's batches, or a worker's part of each of them.
 
@@ -228,6 +229,8 @@ class Split(abc.ABC):
                 divide the batch size, and where not `pad`, `multiple`.
 
             crops: 1, or for photographs, which are cropped for evaluation, 10: ten crops each.
+
+            service: A `Service` to make the batches, or None to make them in this process.
 
         Returns:
             A `tf.data.Dataset` of (images, labels), float32 of 0 to 1, or uint8 of 0 to 255 where
@@ -267,7 +270,10 @@ class Split(abc.ABC):
         full = len(part) % batch_size == 0
         plan = Plan(rows, part, draws, augmentation, batch_size, full, pad, crops)
         with tf.device("CPU:0"):  # on a GPU, indices would travel back for every batch
-            dataset = self._checked_examples(self._examples(plan), plan)
+            dataset = self._examples(plan)
+            if service is not None:
+                dataset = service.stream(dataset)
+            dataset = self._checked_examples(dataset, plan)
             if pad:
                 dataset = dataset.map(
                     lambda images, labels, weights=None: _padded(

@@ -84,6 +84,15 @@ class Experiment:
         below=1,
         changes_results=False,
     )
+    data_service: str = _option(
+        "",
+        "The dispatcher of a tf.data service that makes the training batches, such as "
+        "grpc://host:5000; empty: this process.",
+        changes_results=False,
+    )
+    data_service_timeout: int = _option(
+        300, "Seconds to wait for one of its batches.", low=1, high=10**5, changes_results=False
+    )
     # Network and rule.
     model: str = _option(
         "digits_cnn",
@@ -214,6 +223,13 @@ class Experiment:
             raise ValueError(
                 "--standardize does not go with the networks of keras.applications, which prepare "
                 f"their images in their own way. Received: --model={self.model}."
+            )
+        if self.data_service:
+            data.Service(self.data_service, self.data_service_timeout)
+        elif self.data_service_timeout != _default("data_service_timeout"):
+            raise ValueError(
+                "--data_service_timeout belongs to --data_service, which is not given. "
+                f"Received: {self.data_service_timeout}."
             )
         self._check_execution()
         if self.rule_module:

@@ -97,6 +97,7 @@ class Prepared:
                 augmentation=self.experiment.augmentation,
                 multiple=_multiple(self.experiment, self.devices),
                 shard=shard,
+                service=_service(self.experiment),
             )
         )
 
@@ -139,6 +140,8 @@ def prepare(experiment, source=None):
         experiment.image_size,
         experiment.max_corrupt,
     )
+    if service := _service(experiment):
+        service.check()
     dataset.test.check_crops(experiment.evaluation_crops)
     train, validation = _hold_out(experiment, dataset.train)
     steps = _steps(experiment, devices, train)
@@ -230,6 +233,12 @@ def _multiple(experiment, devices):
     if devices.static:
         return experiment.batch_size
     return devices.replicas * experiment.accumulate
+
+
+def _service(experiment):
+    if not experiment.data_service:
+        return None
+    return data.Service(experiment.data_service, experiment.data_service_timeout)
 
 
 def _hold_out(experiment, split):
