@@ -101,8 +101,8 @@ class Service:
         index, element = found
         if index != expected:
             raise ValueError(
-                f"--data_service={self._address} gave batch {int(index)} where batch {expected} was "
-                "due: it must have one worker, which alone keeps the order."
+                f"--data_service={self._address} gave batch {int(index)}, not batch {expected}: it "
+                "must have one worker, which alone keeps the order."
             )
         return element
 
