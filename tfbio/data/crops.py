@@ -107,7 +107,7 @@ def finished(cut, draw, size):
         >>> finished(row, odd, (1, 2)).numpy().ravel()
         array([1., 0.], dtype=float32)
     """
-    # A choice between two whole images, or a slice with a negative step, takes longer than all else.
+    # To choose between two whole images, or a slice with a negative step, would take longest.
     cut = tf.cond(draw % 2 == 1, lambda: tf.reverse(cut, [1]), lambda: cut)
     return tf.image.resize(cut, size)
 

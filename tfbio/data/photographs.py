@@ -184,7 +184,7 @@ class Photographs(Split):
                 if place < 0 and not plan.evaluation:
                     name = self._source.name(plan.rows[position])
                     raise ValueError(
-                        f"--data_dir: {name}{TROUBLE} Nor can the {reach - 1} images that follow it."
+                        f"--data_dir: {name}{TROUBLE} Nor can the {reach - 1} images after it."
                     )
             return np.int64(0)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import message
 from tensorflow.python.data.ops import dataset_ops
 
 _LOG = logging.getLogger("tfbio")
@@ -184,7 +185,10 @@ def _cached(paths, keys):
     home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     file = home / "tfbio" / f"records-{digest.hexdigest()}.npy"
     if file.is_file():
-        return np.load(file)
+        try:
+            return np.load(file)
+        except (ValueError, EOFError) as error:
+            _LOG.warning("%s is damaged, and is made again: %s", file, error)
     _LOG.info("%s and %d other shards are read once, to index them", paths[0], len(paths) - 1)
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
         parts = list(pool.map(lambda path: _scanned(path, keys), paths))
@@ -225,7 +229,7 @@ def _scanned(path, keys):
 def _label(content, keys, name):
     try:
         features = tf.train.Example.FromString(content).features.feature
-    except Exception as error:  # protobuf's DecodeError, by whichever implementation
+    except message.DecodeError as error:
         _LOG.warning("%s cannot be parsed: %s", name, re.sub(r"\s+", " ", str(error)))
         return _UNKNOWN
     values = features[keys.label].int64_list.value if keys.label in features else ()

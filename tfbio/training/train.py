@@ -84,7 +84,8 @@ def _train(experiment, devices, path, tell, progress, tell_epochs):
     finished = folder.read_json(summary, SUMMARY) if devices.chief else None
     if not devices.agree(finished is not None):
         source = _source(experiment, devices, tell)
-        prepared = prepare(experiment, source)  # sets the seeds: from here on, all starts do the same
+        # It sets the seeds: from here on, all starts do the same.
+        prepared = prepare(experiment, source)
         facts = prepared.facts._asdict()
         devices.check_same(facts)
         if devices.chief:
