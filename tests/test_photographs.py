@@ -2,6 +2,7 @@
 
 import io
 import math
+import time
 
 import numpy as np
 import pytest
@@ -508,8 +509,10 @@ def test_a_data_service_gives_the_same_batches(shards, dispatcher, caplog):
     service.check()
     same(listed(split.batches(8, **options, service=service)), listed(split.batches(8, **options)))
     second = worker(dispatcher)
+    while dispatcher._num_workers() < 2:
+        time.sleep(0.05)
     with pytest.raises(ValueError, match=r"must have one worker"), data.clear_errors():
-        listed(split.batches(8, **options, service=service))
+        listed(split.batches(1, **options, service=service))
     first._stop()
     second._stop()
 

@@ -98,7 +98,7 @@ class Encoded(Split):
 
         Nothing less than decoding tells whether an image is whole, and nothing is kept of it.
         """
-        whole = self._guarded(self._chosen, lambda content: tf.size(decode(content, 3)) > 0)
+        whole = self._guarded(lambda content: tf.size(decode(content, 3)) > 0, self._chosen)
         with clear_errors():
             for _ in whole.batch(1024):
                 pass

@@ -194,9 +194,9 @@ class Photographs(Split):
                 lambda: tf.constant(0, tf.int64),
                 lambda: tf.numpy_function(note, [wanted, found], tf.int64),
             )
-            with tf.control_dependencies([whole]):
+            with tf.control_dependencies([whole]):  # an index of -1 would be an error of its own
                 images = tf.identity(images)
-            rows = tf.gather(plan.rows, wanted if plan.evaluation else found)
+                rows = tf.gather(plan.rows, wanted if plan.evaluation else found)
             labels = tf.gather(self._labels, rows)
             if plan.evaluation:
                 return images, labels, tf.cast(found >= 0, tf.float32)
