@@ -57,6 +57,7 @@ def test_public_functions_of_the_library_have_an_example():
         "tfbio.training.use.evaluate",
         "tfbio.training.use.predict",
         "tfbio.training.use.export",
+        "tfbio.training.use.restored",
     ]
 
 

@@ -107,7 +107,7 @@ def he_normal(fan):
         An initializer. Keras's own HeNormal is cut off at two standard deviations.
 
     Example:
-        >>> float(he_normal("fan_out")((3, 3, 8, 512)).numpy().std().round(2))
+        >>> round(float(he_normal("fan_out")((3, 3, 8, 512)).numpy().std()), 2)
         0.02
 
     References:
@@ -120,7 +120,7 @@ def pytorch_uniform():
     """Return PyTorch's default for kernels, U(−1/√fan_in, 1/√fan_in).
 
     Example:
-        >>> float(abs(pytorch_uniform()((100, 1000))).numpy().max().round(3))
+        >>> round(float(abs(pytorch_uniform()((100, 1000))).numpy().max()), 3)
         0.1
     """
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")

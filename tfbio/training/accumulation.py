@@ -19,16 +19,17 @@ class Accumulation:
 
     Example:
         >>> import keras
-        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, name="out")])
+        >>> dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+        >>> model = keras.Sequential([keras.Input((1,)), dense])
         >>> model.compile(keras.optimizers.SGD(0.5), "mse")
         >>> model.optimizer.build(model.trainable_variables)
         >>> sums = Accumulation(model, 2)
         >>> with sums.in_place():
         ...     for gradient in (1.0, 3.0):
-        ...         model.optimizer.apply_gradients([(tf.constant([gradient]), model.weights[1])])
+        ...         model.optimizer.apply_gradients([(tf.constant([[gradient]]), dense.kernel)])
         >>> sums.release()
-        >>> print(model.weights[1].numpy())
-        [-1.]
+        >>> print(dense.kernel.numpy())
+        [[-1.]]
     """
 
     def __init__(self, model, count):

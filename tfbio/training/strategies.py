@@ -165,6 +165,12 @@ def watched(devices):
 
     Raises:
         WorkerLost: If another worker has gone.
+
+    Example:
+        >>> with watched(Devices(tf.distribute.get_strategy(), worker=0, workers=2)):
+        ...     raise tf.errors.UnavailableError(None, None, "Socket closed")
+        Traceback (most recent call last):
+        tfbio.training.strategies.WorkerLost: --strategy=multi_worker: worker 0 of 2 has lost the...
     """
     try:
         yield

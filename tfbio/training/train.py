@@ -84,13 +84,14 @@ def _train(experiment, devices, path, tell, progress, tell_epochs):
     finished = folder.read_json(summary, SUMMARY) if devices.chief else None
     if not devices.agree(finished is not None):
         source = _source(experiment, devices, tell)
+        new = devices.chief and folder.read_flags(path) is None
         # It sets the seeds: from here on, all starts do the same.
         prepared = prepare(experiment, source)
         facts = prepared.facts._asdict()
         devices.check_same(facts)
+        if new:
+            prepared.check_images()
         if devices.chief:
-            if folder.read_flags(path) is None:
-                prepared.check_images()
             folder.claim(path, experiment, facts)
         with Signals(devices.agree) as signals:  # until here there is nothing to save
             training = Training(prepared, path, tell, signals, tell_epochs)
