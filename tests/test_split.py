@@ -254,6 +254,30 @@ def test_holding_out_twice_is_of_what_is_left(digits):
     np.testing.assert_array_equal(outer.labels, labels[outer._chosen])
 
 
+@settings(max_examples=12)
+@given(st.integers(2, 50), st.floats(0.02, 1), st.floats(0.02, 1), st.integers(0, 5))
+def test_a_share_has_smaller_ones_within_and_follows_the_seed(size, one, other, seed):
+    split = data.Arrays(np.arange(size, dtype="f4").reshape(-1, 1, 1, 1), np.arange(size))
+    less, more = sorted([one, other])
+    if not round(less * size):
+        with pytest.raises(ValueError, match=r"--train_fraction must .* leave an image"):
+            split.share(less, seed)
+        return
+    part, greater = split.share(less, seed), split.share(more, seed)
+    assert part.size == round(less * size)
+    assert list(part.labels) == sorted(part.labels)  # in stored order
+    assert set(part.labels) <= set(greater.labels)
+    np.testing.assert_array_equal(part.labels, split.share(less, seed).labels)
+    ((images, seen),) = listed(part.batches(size))
+    np.testing.assert_array_equal(images.ravel(), seen)
+
+
+def test_shares_follow_the_seed_and_are_not_the_held_out(digits):
+    chosen = [tuple(digits.share(0.5, seed)._chosen) for seed in range(3)]
+    assert len(set(chosen)) == 3
+    assert set(chosen[0]) != set(digits.hold_out(0.5, 0)[1]._chosen)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -269,6 +293,12 @@ def test_holding_out_twice_is_of_what_is_left(digits):
 def test_arguments_out_of_range_are_refused(digits, arguments, message):
     with pytest.raises(ValueError, match=message):
         digits.batches(**{"batch_size": 100, **arguments})
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 0, 1.5, float("nan")])
+def test_shares_out_of_range_are_refused(digits, fraction):
+    with pytest.raises(ValueError, match=r"--train_fraction must be more than 0, at most 1"):
+        digits.share(fraction, seed=0)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])

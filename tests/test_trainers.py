@@ -333,6 +333,7 @@ BAD = [
     (["--schedule=step", "--milestones=8,5"], "--milestones must be epochs in ascending order", 1),
     (["--schedule=step", "--milestones=40"], "less than --epochs=30", 1),
     (["--validation_fraction=0.9999"], "leaves 0 of 1437 images", 1),
+    (["--train_fraction=0"], "--train_fraction must be more than 0", 1),
     (["--validation_fraction=0.0001"], "0 to validate on", 1),
     (["--image_size=2147483647"], "--image_size must be 0 or more, and at most 4096", 1),
     (["--batch_size=99999999999999999999"], "--batch_size must be 1 or more, and at most", 1),

@@ -69,6 +69,9 @@ class Experiment:
         low=0,
         below=1,
     )
+    train_fraction: float = _option(
+        1.0, "The share of the rest, at random, that is learned from.", low=0, high=1
+    )
     evaluation_crops: int = _option(
         1,
         "Crops of each photograph in evaluation: 1, the center, or 10, whose probabilities are "

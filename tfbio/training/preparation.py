@@ -243,10 +243,10 @@ def _service(experiment):
 
 def _hold_out(experiment, split):
     """Return (training split, validation split or None)."""
-    fraction = experiment.validation_fraction
-    if not fraction:
-        return split, None
-    return split.hold_out(fraction, experiment.seed)
+    validation = None
+    if experiment.validation_fraction:
+        split, validation = split.hold_out(experiment.validation_fraction, experiment.seed)
+    return split.share(experiment.train_fraction, experiment.seed), validation
 
 
 def _schedule(experiment, steps_per_epoch):
