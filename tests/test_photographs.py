@@ -511,8 +511,11 @@ def test_a_data_service_gives_the_same_batches(shards, dispatcher, caplog):
     second = worker(dispatcher)
     while dispatcher._num_workers() < 2:
         time.sleep(0.05)
+    # The first alone may serve a short stream before the second has begun.
+    long = service.stream(tf.data.Dataset.range(10**6))
     with pytest.raises(ValueError, match=r"must have one worker"), data.clear_errors():
-        listed(split.batches(1, **options, service=service))
+        for _ in long:
+            pass
     first._stop()
     second._stop()
 
