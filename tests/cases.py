@@ -89,21 +89,6 @@ class Stepped(tfbio.rules.FeedbackRule):
         return kernel
 
 
-@tfbio.rules.register("test_trainable")
-class Trainable(tfbio.rules.FeedbackRule):
-    """A B of its own that learns with W's gradient, as Kolen and Pollack's does."""
-
-    def make_state(self, kernel, fans):
-        super().make_state(kernel, fans)
-        shape = tuple(kernel.shape)
-        self.matrix = self.new_state(
-            "feedback", shape, lambda: tf.ones(shape), kernel.dtype, trainable=True
-        )
-
-    def feedback(self, kernel):
-        return tf.convert_to_tensor(self.matrix)
-
-
 @tfbio.rules.register("test_misshapen")
 class Misshapen(tfbio.rules.FeedbackRule):
     """A mistake: B is W transposed, of another dtype, or nothing at all."""

@@ -209,7 +209,7 @@ def test_a_feedback_matrix_that_learns_follows_its_kernel_and_may_change_sign():
         {"weight_decay": 0.1, "momentum": 0.5},
         {"no_sign_change": True},
     ):
-        model = tfbio.convert(some_model(), "test_trainable")
+        model = tfbio.convert(some_model(), "kolen_pollack")
         last = optimizers.LastLayer.of(model, learning_rate_scale=0.5)
         assert [model.trainable_variables[i].name for i in last.indexes] == [
             "kernel",

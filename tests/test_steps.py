@@ -179,7 +179,7 @@ def test_stateless_calls_return_the_state_that_a_call_would_keep(rule):
 
 def test_a_trainable_feedback_follows_w_to_the_end():
     # Kolen and Pollack's identity: equal gradients keep W − B constant under plain SGD.
-    model = compiled(network("test_trainable"))
+    model = compiled(network("kolen_pollack"))
     before = {n: s.kernel - s.feedback for n, s in walk.sites(model).items()}
     fitted(model)
     for name, site in walk.sites(model).items():

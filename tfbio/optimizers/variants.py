@@ -137,7 +137,15 @@ class Variants:
     def _all_reduce_sum_gradients(self, grads_and_vars):
         """Return the replicas' gradients summed, and then clipped where that is asked for."""
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)
-        gradients = super()._clip_gradients([gradient for gradient, _ in pairs])
+        gradients = [gradient for gradient, _ in pairs]
+        # A learned B has its kernel's gradient, which would count twice.
+        own = [g for g, v in pairs if not getattr(v, "learned_feedback", False)]
+        if self.global_clipnorm and len(own) < len(pairs):
+            norm = tf.linalg.global_norm(own)
+            scale = self.global_clipnorm / tf.maximum(norm, self.global_clipnorm)
+            gradients = [gradient * scale for gradient in gradients]
+        else:
+            gradients = super()._clip_gradients(gradients)
         return [(g, variable) for g, (_, variable) in zip(gradients, pairs, strict=True)]
 
     def _apply_weight_decay(self, variables):

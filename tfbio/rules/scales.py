@@ -227,14 +227,15 @@ class ScaledRule(FeedbackRule):
             return magnitude(self.scale, self._fans, kernel=None)
         return magnitude("match", self._fans, tf.convert_to_tensor(self.rms))
 
-    def new_random(self, name, kernel, fans, transform=tf.identity):
-        """Return a fixed random matrix of the kernel's shape and dtype, drawn under the scale.
+    def new_random(self, name, kernel, fans, transform=tf.identity, trainable=False):
+        """Return a random matrix of the kernel's shape and dtype, drawn under the scale.
 
         Args:
             name: The weight's name.
             kernel: The kernel.
             fans: Its `Fans`.
             transform: A function of the drawn matrix, such as `tf.abs`.
+            trainable: Whether it learns from there on, as W does, or is fixed.
 
         Returns:
             The `keras.Variable`.
@@ -245,6 +246,7 @@ class ScaledRule(FeedbackRule):
             shape,
             lambda: transform(draw(shape, dtype, self.key(), self.scale, fans, self.s)),
             dtype,
+            trainable=trainable,
         )
 
     def scale_label(self):
