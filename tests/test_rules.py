@@ -326,6 +326,7 @@ def test_names_aliases_and_round_trips():
         "sign_symmetry",
         "frsf",
         "brsf",
+        "kolen_pollack",
     )
     expected = {"bp": "backprop", "sham": "backprop", "fa": "feedback_alignment"}
     expected |= {"ss": "sign_symmetry", "usf": "sign_symmetry"}

@@ -102,6 +102,8 @@ class Variants:
             _settings(self, last if last and index in last.indexes else None, variable)
             for index, variable in enumerate(variables)
         )
+        # By position: a step gets TensorFlow's variables, without the mark.
+        self._learned = tuple(getattr(v, "learned_feedback", False) for v in variables)
         super().build(variables)
 
     def update_step(self, gradient, variable, learning_rate):
@@ -139,7 +141,7 @@ class Variants:
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)
         gradients = [gradient for gradient, _ in pairs]
         # A learned B has its kernel's gradient, which would count twice.
-        own = [g for g, v in pairs if not getattr(v, "learned_feedback", False)]
+        own = [g for g, v in pairs if not self._learned[self._get_variable_index(v)]]
         if self.global_clipnorm and len(own) < len(pairs):
             norm = tf.linalg.global_norm(own)
             scale = self.global_clipnorm / tf.maximum(norm, self.global_clipnorm)

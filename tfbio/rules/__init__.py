@@ -8,12 +8,14 @@ from tfbio.rules.scales import Fans, ScaledRule
 # The order is the order of the tables: the control first.
 from tfbio.rules.backprop import Backprop
 from tfbio.rules.feedback_alignment import FeedbackAlignment, FeedbackAlignmentSignedInit
-from tfbio.rules.kolen_pollack import KolenPollack
 from tfbio.rules.sign_symmetry import (
     BatchwiseRandomSignFeedback,
     FixedRandomSignFeedback,
     SignSymmetry,
 )
+
+# isort: split
+from tfbio.rules.kolen_pollack import KolenPollack
 
 __all__ = [
     "Backprop",
