@@ -278,6 +278,8 @@ BAD = [
     (["--rul=fa"], "rul", 2),
     (["--epochs=many"], "epochs", 2),
     (["--flagfile=/none.cfg"], "/none.cfg", 2),
+    (["--flagfile="], "--flagfile must be a file's path. Received: none", 2),
+    ([f"--flagfile={ROOT / 'docs/demo.png'}"], "--flagfile must be a file of text in UTF-8", 2),
     (["fa"], "Unexpected argument 'fa'", 2),
     (["--rule=sign_symetry"], "--rule: Unknown rule 'sign_symetry'. Did you mean", 1),
     (["--rule=frsf(scale=-1)"], "--rule: `scale` must be", 1),

@@ -409,6 +409,29 @@ def test_a_full_disk_harms_nothing(tmp_path, monkeypatch):
     assert arrays["w"].tolist() == [1, 1, 1]
 
 
+def test_a_full_disk_is_told_by_the_flag_and_the_run_goes_on_later(whole, tmp_path, monkeypatch):
+    real = Checkpoints.save
+
+    def full(self, step, *rest):
+        if step > 30:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder / "a.npz"))
+        return real(self, step, *rest)
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    with pytest.raises(OSError, match=r"--workdir=.*: No space left on device, .*a\.npz\. "):
+        train(tmp_path)
+    monkeypatch.undo()
+    train(tmp_path)
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    (tmp_path / "step-000000001-0123456789abcdef.npz.writing").write_bytes(b"half")
+    saved = checkpoints.save(2, {"w": np.ones(3)}, {})
+    assert list(tmp_path.iterdir()) == [saved]
+
+
 def test_without_validation_there_is_no_best(tmp_path):
     summary = train(tmp_path, validation_fraction=0.0, epochs=1)
     assert summary["best"] is None
@@ -450,11 +473,18 @@ def test_a_finished_run_predicts_and_exports(whole, tmp_path):
     assert [pathlib.Path(row["image"]).name for row in rows] == [f"{i:03d}.png" for i in range(40)]
 
 
-def test_images_that_are_not_square_are_predicted(tmp_path, images):
+def test_images_that_are_not_square_are_predicted(tmp_path, images, monkeypatch):
     options = {"dataset": "folder", "data_dir": str(images), "model": "digits_cnn", "rule": "bp"}
     train(tmp_path / "run", **options, batch_size=5)
     experiment = folder.read_flags(tmp_path / "run")
     assert use.predict(experiment, images / "test", tmp_path / "new" / "table.csv") == 20
+    # What cannot be written is told before the work.
+    monkeypatch.setattr(use, "restored", None)
+    for output in (images / "test", images / "test" / "0" / "0.png" / "table.csv"):
+        with pytest.raises(OSError, match=f"--output={output} cannot be written: "):
+            use.predict(experiment, images / "test", output)
+    with pytest.raises(OSError, match=r"--output=.*0\.png cannot be written: File exists"):
+        use.export(experiment, images / "test" / "0" / "0.png")
 
 
 SCHEDULES = [

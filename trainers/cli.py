@@ -65,9 +65,14 @@ def parse(values, arguments):
     Returns:
         The program's name, in a list.
     """
+    # absl takes a name that is empty, as an unset variable leaves it, for no flagfile at all.
+    if any(argument in ("--flagfile=", "-flagfile=") for argument in arguments):
+        fail("--flagfile must be a file's path. Received: none.", status=2)
     try:
         left = values(arguments)
-    except (flags.Error, OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        fail(f"--flagfile must be a file of text in UTF-8, a flag a line: {error}.", status=2)
+    except (flags.Error, OSError) as error:
         fail(error, status=2)
     if len(left) > 1:
         fail(f"Unexpected argument {left[1]!r}: options are written --name=value.", status=2)

@@ -173,7 +173,8 @@ class Checkpoints:
         write(path, content)
         # The one just written counts as newest, even after a fall-back to an older step.
         others = [old for old in self._paths() if old != path]
-        for old in others[self.keep - 1 :]:
+        # A process that was killed as it wrote has left its file, of which no other has the name.
+        for old in (*others[self.keep - 1 :], *self.folder.glob("*.writing")):
             old.unlink(missing_ok=True)
         return path
 

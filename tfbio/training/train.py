@@ -1,6 +1,8 @@
 """Training: an experiment from its first step, or from where it was cut, to its summary."""
 
+import contextlib
 import dataclasses
+import errno
 import pathlib
 import statistics
 import time
@@ -68,9 +70,24 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
         if devices.chief:
             with folder.locked(experiment.workdir) as path:
                 folder.check(path, experiment)
-                return _train(experiment, devices, path, tell, progress, tell_epochs)
+                with _full_disk_told(path):
+                    return _train(experiment, devices, path, tell, progress, tell_epochs)
         path = pathlib.Path(experiment.workdir)
         return _train(experiment, devices, path, *_SILENT, tell_epochs=False)
+
+
+@contextlib.contextmanager
+def _full_disk_told(path):
+    """Name the flag in the error of a full disk, which may come from any writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            f"--workdir={path}: {error.strerror}, {error.filename or 'in its records'}. The "
+            "checkpoints are whole: the same command goes on from the newest once there is room."
+        ) from error
 
 
 _SILENT = (lambda text: None, lambda step, total: None)

@@ -1,7 +1,11 @@
 """Use: what a run's folder is good for once it is trained: measure, predict, export."""
 
+import contextlib
 import csv
 import dataclasses
+import errno
+import io
+import os
 import pathlib
 
 import numpy as np
@@ -60,11 +64,15 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
         ValueError: If the folder holds no such run or checkpoint, or no images, or a damaged one.
         OSError: If files cannot be read or written.
     """
+    output = pathlib.Path(output)
+    with _output_told(output):  # before the work
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     model, facts = restored(experiment, checkpoint, tell)
     paths, batches = data.images(
         images, facts.image_shape[:2], facts.image_shape[2], cropped=facts.cropped
     )
-    pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
     rows = []
     with data.clear_errors("images"):
         for batch in batches:
@@ -73,10 +81,12 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
                 chosen = int(np.argmax(probabilities))
                 path = paths[len(rows)]
                 rows.append((path, facts.class_names[chosen], float(probabilities[chosen])))
-    with pathlib.Path(output).open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(("image", "class", "probability"))
-        table.writerows((path, name, f"{probability:.6f}") for path, name, probability in rows)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("image", "class", "probability"))
+    table.writerows((path, name, f"{probability:.6f}") for path, name, probability in rows)
+    with _output_told(output):
+        output.write_bytes(text.getvalue().encode(errors="surrogateescape"))
     return len(rows)
 
 
@@ -95,12 +105,24 @@ def export(experiment, output, checkpoint="last", tell=print):
         ValueError: If the folder holds no such run or checkpoint, or the model cannot be saved.
         OSError: If files cannot be read or written.
     """
-    model, facts = restored(experiment, checkpoint, tell)
     path = pathlib.Path(output)
-    path.mkdir(parents=True, exist_ok=True)
+    with _output_told(path):
+        path.mkdir(parents=True, exist_ok=True)
+    model, facts = restored(experiment, checkpoint, tell)
     model.export(str(path / "saved_model"), verbose=False)
     folder.save_json(path / "data.json", facts._asdict())
     model.save(path / "model.keras")
+
+
+@contextlib.contextmanager
+def _output_told(path):
+    """Name the flag in the error of an output that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"--output={path} cannot be written: {error.strerror}. Give another place."
+        ) from error
 
 
 def latest(workdir, checkpoint, tell=print):
