@@ -186,6 +186,13 @@ def test_a_runs_flags_are_a_config(tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_a_place_that_is_no_local_folder_is_left_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given, kept in (("gs://bucket/imagenet", "gs://bucket/imagenet"), ("a", f"{tmp_path}/a")):
+        (experiment,) = compare.experiments(parsed("--dataset=imagenet2012", f"--data_dir={given}"))
+        assert experiment.data_dir == kept
+
+
 RULE = """
 import tfbio
 

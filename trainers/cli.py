@@ -145,14 +145,15 @@ def experiment_of_run(values):
 def absolute(options):
     """Return options with the user's own files by absolute path, for a run's flags.cfg.
 
-    A run can then be gone on with, and used, from any folder.
+    A run can then be gone on with, and used, from any folder. What is in no folder of this machine,
+    such as gs://bucket/imagenet, stays as it is.
 
     Args:
         options: A dict from option to value.
     """
     found = dict(options)
     for name in ("rule_module", "weights", "data_dir", "init_from"):
-        if found.get(name) and found[name] != "imagenet":
+        if found.get(name) and found[name] != "imagenet" and "://" not in found[name]:
             found[name] = os.path.abspath(os.path.expanduser(found[name]))
     file, colon, function = found.get("model", "").rpartition(":")
     if colon and file.endswith(".py"):
