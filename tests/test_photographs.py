@@ -481,6 +481,11 @@ def test_photographs_train_evaluate_predict_and_resume(damaged, small_net, tmp_p
     images = f"{damaged}/train/{photographs.CLASSES[0]}"
     count = use.predict(options(damaged, small_net, tmp_path / "whole"), images, table)
     assert count == 14 == len(table.read_text().splitlines()) - 1
+    measured = [
+        use.evaluate(options(damaged, small_net, tmp_path / "whole", evaluation_crops=crops))
+        for crops in (10, 1)
+    ]
+    assert measured[0]["test_loss"] == whole["test_loss"] != measured[1]["test_loss"]
 
 
 def test_ten_crops_are_refused_where_images_are_used_as_a_whole(tmp_path):

@@ -1,6 +1,7 @@
 """The command line: real runs, configs, and bad input told in one line."""
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 from absl import flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tfbio import models, training
 from trainers import classify, cli, compare
@@ -184,6 +187,13 @@ def test_a_runs_flags_are_a_config(tmp_path):
     classify.classify(values)
     for name in ("metrics.csv", "data.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_place_that_is_no_local_folder_is_left_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place, kept in (("gs://bucket/imagenet", "gs://bucket/imagenet"), ("a", f"{tmp_path}/a")):
+        (experiment,) = compare.experiments(parsed("--dataset=imagenet2012", f"--data_dir={place}"))
+        assert experiment.data_dir == kept
 
 
 RULE = """
@@ -386,6 +396,15 @@ def test_any_flagfile_is_taken_or_refused_without_a_traceback(tmp_path_factory, 
     except (SystemExit, ValueError):
         return
     assert experiments
+
+
+def test_the_bar_is_drawn_without_a_thread():
+    # Rich's imports as it draws, and fails while TensorFlow Datasets is imported.
+    shown, threads = io.StringIO(), threading.active_count()
+    with cli.progress(Console(force_terminal=True, file=shown)) as (_, bar):
+        bar("frsf")(1, 2)
+        assert threading.active_count() == threads
+        assert "1/2 steps" in shown.getvalue()
 
 
 @given(st.lists(st.sampled_from(["fa", "frsf(scale='unit',seed=1)", "usf(agreement=0.5)"])))

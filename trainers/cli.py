@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import pathlib
 import signal
 import sys
+import time
 
 import tensorflow as tf
 from absl import app, flags
@@ -24,6 +26,10 @@ _DEFINE = {
     float: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
 }
+
+
+_REDRAWN = 0.1
+"""Seconds between two drawings of a progress bar."""
 
 
 def option(default, text):
@@ -150,14 +156,15 @@ def experiment_of_run(values):
 def absolute(options):
     """Return options with the user's own files by absolute path, for a run's flags.cfg.
 
-    A run can then be gone on with, and used, from any folder.
+    A run can then be gone on with, and used, from any folder. What is in no folder of this machine,
+    such as gs://bucket/imagenet, stays as it is.
 
     Args:
         options: A dict from option to value.
     """
     found = dict(options)
     for name in ("rule_module", "weights", "data_dir", "init_from"):
-        if found.get(name) and found[name] != "imagenet":
+        if found.get(name) and found[name] != "imagenet" and "://" not in found[name]:
             found[name] = os.path.abspath(os.path.expanduser(found[name]))
     file, colon, function = found.get("model", "").rpartition(":")
     if colon and file.endswith(".py"):
@@ -202,16 +209,23 @@ def progress(console):
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps, left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as shown:
+    # Rich imports as it draws, which fails in a thread of its own while TensorFlow Datasets is
+    # imported: it is drawn here.
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as shown:
 
         def tell(text):
             shown.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
         def bar(name):
             task = shown.add_task(name, total=1)
+            drawn = -math.inf
 
             def update(step, total):
-                shown.update(task, completed=step, total=total, visible=step < total)
+                nonlocal drawn
+                now = time.monotonic()
+                due = now >= drawn + _REDRAWN or step == total
+                drawn = now if due else drawn
+                shown.update(task, completed=step, total=total, visible=step < total, refresh=due)
 
             return update
 

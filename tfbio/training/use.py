@@ -23,7 +23,8 @@ def evaluate(experiment, checkpoint="last", tell=print):
     """Measure a run's weights on its validation and test splits, as its training does.
 
     Args:
-        experiment: The `Experiment`; its workdir holds the run.
+        experiment: The `Experiment`; its workdir holds the run, whose `evaluation_crops` may be
+            others.
         checkpoint: "last", or "best" by validation.
         tell: Called with lines of text.
 
@@ -153,7 +154,9 @@ def _load(experiment, checkpoint, tell):
             f"--workdir={path} has no {checkpoint} checkpoint. Give the folder of a run that was "
             "trained" + (" with validation." if checkpoint == "best" else ".")
         )
-    folder.check(path, experiment)
+    # Crops are for measuring: in evaluation, another number is no other run.
+    run = folder.read_flags(path) or experiment
+    folder.check(path, dataclasses.replace(experiment, evaluation_crops=run.evaluation_crops))
     return found[:2]
 
 
