@@ -459,6 +459,8 @@ def test_an_interrupt_while_tensorflow_is_imported_is_told_in_one_line(tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
