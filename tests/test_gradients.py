@@ -25,7 +25,9 @@ def derivatives(model, x):
     with tf.GradientTape() as tape:
         tape.watch(x)
         loss = tf.reduce_sum(tf.square(model(x)))
-    return tape.gradient(loss, [x, *model.trainable_variables])
+    # A B that learns is no part of the function that the model computes.
+    own = [v for v in model.trainable_variables if not getattr(v, "learned_feedback", False)]
+    return tape.gradient(loss, [x, *own])
 
 
 def equal(actual, expected):
