@@ -1,5 +1,6 @@
 """Photographs: three readers with equal batches, crops, colors, damage, workers, evaluation."""
 
+import gc
 import io
 import math
 import time
@@ -14,6 +15,7 @@ from tests import photographs
 from tfbio import data, training
 from tfbio.data import crops, decoding, records
 from tfbio.data.photographs import Contents, Photographs
+from tfbio.data.split import Plan
 from tfbio.training import use
 
 SIZE = 32
@@ -258,6 +260,13 @@ def test_a_dataset_without_a_good_image_ends_in_an_error():
     split = in_memory([b"?"] * 50, max_corrupt=0.99)
     with pytest.raises(ValueError, match=r"photograph \d+ cannot be read"), data.clear_errors():
         listed(split.batches(8, ORDER))
+
+
+def test_nothing_of_an_epochs_length_outlives_it(split):
+    for options in ({"order": ORDER, "augmentation": "resized_crop_flip"}, {"pad": True}):
+        iter(split.batches(8, **options))
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, Plan)]
 
 
 def test_a_damaged_record_is_named(parts, tmp_path, caplog):
