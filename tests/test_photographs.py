@@ -406,7 +406,14 @@ def test_ten_crops_average_probabilities(split):
     def model(images):
         return tf.reduce_mean(tf.cast(images, tf.float32), (1, 2)) / 20 @ weights
 
-    logits = data.average_over_crops(model, images)
+    seen = set()
+
+    def seeing(images):
+        seen.add(images.shape[0])
+        return model(images)
+
+    logits = data.average_over_crops(seeing, images)
+    assert seen == {4}  # one crop of each image at a time: more would not fit
     wanted = np.mean([tf.nn.softmax(model(images[:, index])) for index in range(10)], 0)
     np.testing.assert_allclose(tf.nn.softmax(logits), wanted, rtol=1e-5)
     with pytest.raises(ValueError, match=r"--evaluation_crops must be 1 or 10. Received: 5"):
