@@ -1,5 +1,6 @@
 """Photographs: three readers with equal batches, crops, colors, damage, workers, evaluation."""
 
+import gc
 import io
 import math
 import time
@@ -14,6 +15,7 @@ from tests import photographs
 from tfbio import data, training
 from tfbio.data import crops, decoding, records
 from tfbio.data.photographs import Contents, Photographs
+from tfbio.data.split import Plan
 from tfbio.training import use
 
 SIZE = 32
@@ -260,6 +262,13 @@ def test_a_dataset_without_a_good_image_ends_in_an_error():
         listed(split.batches(8, ORDER))
 
 
+def test_nothing_of_an_epochs_length_outlives_it(split):
+    for options in ({"order": ORDER, "augmentation": "resized_crop_flip"}, {"pad": True}):
+        iter(split.batches(8, **options))
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, Plan)]
+
+
 def test_a_damaged_record_is_named(parts, tmp_path, caplog):
     root = photographs.write_shards(tmp_path, parts)
     path = tmp_path / "train-00001-of-00003"
@@ -397,7 +406,14 @@ def test_ten_crops_average_probabilities(split):
     def model(images):
         return tf.reduce_mean(tf.cast(images, tf.float32), (1, 2)) / 20 @ weights
 
-    logits = data.average_over_crops(model, images)
+    seen = set()
+
+    def seeing(images):
+        seen.add(images.shape[0])
+        return model(images)
+
+    logits = data.average_over_crops(seeing, images)
+    assert seen == {4}  # one crop of each image at a time: more would not fit
     wanted = np.mean([tf.nn.softmax(model(images[:, index])) for index in range(10)], 0)
     np.testing.assert_allclose(tf.nn.softmax(logits), wanted, rtol=1e-5)
     with pytest.raises(ValueError, match=r"--evaluation_crops must be 1 or 10. Received: 5"):

@@ -147,6 +147,27 @@ def test_runs_are_grouped_by_what_they_differ_in_and_unfinished_ones_are_told(
     assert not rows["backprop"][-1]
 
 
+def test_the_names_of_the_papers_rows_cover_no_curve(tmp_path, monkeypatch):
+    from matplotlib import pyplot as plt
+
+    runs = []
+    for row in ("backprop", "sign_symmetry", "sign_symmetry_batch_manhattan"):
+        values = parsed(f"--flagfile={ROOT}/configs/xiao2018/resnet18_{row}.cfg")
+        (experiment,) = compare.experiments(values)
+        records = [{"epoch": epoch, "accuracy": 0.1 * epoch} for epoch in (1, 2)]
+        runs.append(training.report.Run(experiment, None, records, []))
+    kept = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    training.report.figure(training.report.by_settings(runs), tmp_path / "figure.png")
+    (figure,) = kept
+    monkeypatch.undo()
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    (box,) = [legend.get_window_extent() for legend in legends if legend]
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
+    plt.close(figure)
+
+
 def test_the_comparer_takes_one_run_too(tmp_path):
     done = run("--rule=fa", "--epochs=1", f"--workdir={tmp_path}", module="trainers.compare")
     assert done.returncode == 0, done.stderr

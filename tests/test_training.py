@@ -1,6 +1,7 @@
 """Training: nothing is lost, nothing is written twice, and what cannot go on says so."""
 
 import csv
+import dataclasses
 import errno
 import itertools
 import json
@@ -449,6 +450,8 @@ def test_a_finished_run_can_be_measured_again(whole):
     }
     best = use.evaluate(experiment, "best")
     assert best == {name: summary["best"][name] for name in best}
+    elsewhere = use.evaluate(dataclasses.replace(experiment, strategy="mirrored"))
+    assert elsewhere == pytest.approx(last, rel=1e-5)
 
 
 def test_a_finished_run_predicts_and_exports(whole, tmp_path):

@@ -171,7 +171,7 @@ def as_bytes(image):
 
 
 def average_over_crops(model, images):
-    """Return logits of images of which each is one crop, or several.
+    """Return logits of images of which each is one crop, or several, which are taken one by one.
 
     Args:
         model: A function from images to logits.
@@ -188,8 +188,11 @@ def average_over_crops(model, images):
     """
     if len(images.shape) == 4:
         return tf.cast(model(images), tf.float32)
-    crops = images.shape[1]
-    logits = model(tf.reshape(images, (-1, *images.shape[2:])))
-    logs = tf.nn.log_softmax(tf.cast(logits, tf.float32))
-    logs = tf.reshape(logs, (-1, crops, logs.shape[-1]))
-    return tf.reduce_logsumexp(logs, axis=1) - math.log(crops)
+    # All at once would take ten times the memory of the batch that training fits to the device.
+    logs = tf.map_fn(
+        lambda index: tf.nn.log_softmax(tf.cast(model(images[:, index]), tf.float32)),
+        tf.range(images.shape[1]),
+        parallel_iterations=1,
+        fn_output_signature=tf.float32,
+    )
+    return tf.reduce_logsumexp(logs, axis=0) - math.log(images.shape[1])

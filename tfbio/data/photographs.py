@@ -174,31 +174,37 @@ class Photographs(Split):
         """Return (images, labels), or (images, labels, weights) for evaluation; note damage."""
         damage = Damage(self._source.name, len(plan.rows), self.max_corrupt)
         count, reach = len(plan.rows), min(_SUBSTITUTES, len(plan.rows))
+        evaluation, name, order = plan.evaluation, self._source.name, tf.constant(plan.rows)
 
-        def note(wanted, found):
-            for position, place in zip(wanted, found, strict=True):
+        # TensorFlow keeps this function for ever: it must hold no array of an epoch's length.
+        def note(wanted, found, candidates):
+            for position, place, rows in zip(wanted, found, candidates, strict=True):
                 distance = (place - position) % count
                 if place < 0:
-                    distance = 1 if plan.evaluation else reach
-                damage.add(plan.rows[(position + np.arange(distance)) % count])
-                if place < 0 and not plan.evaluation:
-                    name = self._source.name(plan.rows[position])
+                    distance = 1 if evaluation else reach
+                damage.add(rows[:distance])
+                if place < 0 and not evaluation:
                     raise ValueError(
-                        f"--data_dir: {name}{TROUBLE} Nor can the {reach - 1} images after it."
+                        f"--data_dir: {name(rows[0])}{TROUBLE} Nor can the {reach - 1} images "
+                        "after it."
                     )
             return np.int64(0)
+
+        def noted(wanted, found):
+            candidates = tf.gather(order, (wanted[:, None] + np.arange(reach)) % count)
+            return tf.numpy_function(note, [wanted, found, candidates], tf.int64)
 
         def checked(images, wanted, found):
             whole = tf.cond(
                 tf.reduce_all(wanted == found),
                 lambda: tf.constant(0, tf.int64),
-                lambda: tf.numpy_function(note, [wanted, found], tf.int64),
+                lambda: noted(wanted, found),
             )
             with tf.control_dependencies([whole]):  # an index of -1 would be an error of its own
                 images = tf.identity(images)
-                rows = tf.gather(plan.rows, wanted if plan.evaluation else found)
+                rows = tf.gather(order, wanted if evaluation else found)
             labels = tf.gather(self._labels, rows)
-            if plan.evaluation:
+            if evaluation:
                 return images, labels, tf.cast(found >= 0, tf.float32)
             return images, labels
 

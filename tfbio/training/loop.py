@@ -1,7 +1,5 @@
 """The loop: compiled steps of training and evaluation, the same under every strategy."""
 
-from functools import partial
-
 import keras
 import tensorflow as tf
 
@@ -140,7 +138,9 @@ def _evaluation(prepared):
     strategy, model = prepared.strategy, prepared.model
 
     def sums(images, labels, weights):
-        logits = data.average_over_crops(partial(model, training=False), _ready(images))
+        logits = data.average_over_crops(
+            lambda images: model(_ready(images), training=False), images
+        )
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         correct = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)
         sums = [tf.reduce_sum(weights * each) for each in (losses, correct, tf.ones_like(losses))]

@@ -18,6 +18,7 @@ from tfbio.training.train import SUMMARY
 # Okabe and Ito's palette, which readers with any color vision can tell apart; then other strokes.
 _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STROKES = ("-", "--", ":", "-.")
+_SHORT = 40  # letters of a name for which there is room among the curves
 # Backprop with these is backprop still, which others are timed against.
 _OF_RULES = {"rule", "last_layer_rule", "overrides", "rule_module"}
 
@@ -285,7 +286,10 @@ def figure(results, path):
     for axes in (curves, angles, times):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    curves.legend(loc="lower right", frameon=False)
+    if max(map(len, results)) <= _SHORT:
+        curves.legend(loc="lower right", frameon=False)
+    else:  # it would cover the curves
+        fig.legend(*curves.get_legend_handles_labels(), loc="outside lower left", frameon=False)
     most = max(len(runs) for runs in results.values())
     if most > 1:
         fig.suptitle(f"{most} runs a rule; lines and bars are means, bands minimum to maximum")

@@ -23,8 +23,8 @@ def evaluate(experiment, checkpoint="last", tell=print):
     """Measure a run's weights on its validation and test splits, as its training does.
 
     Args:
-        experiment: The `Experiment`; its workdir holds the run, whose `evaluation_crops` may be
-            others.
+        experiment: The `Experiment`; its workdir holds the run, whose `strategy` and
+            `evaluation_crops` may be others.
         checkpoint: "last", or "best" by validation.
         tell: Called with lines of text.
 
@@ -154,17 +154,20 @@ def _load(experiment, checkpoint, tell):
             f"--workdir={path} has no {checkpoint} checkpoint. Give the folder of a run that was "
             "trained" + (" with validation." if checkpoint == "best" else ".")
         )
-    # Crops are for measuring: in evaluation, another number is no other run.
+    # Where and by how many crops a run is measured makes it no other run.
     run = folder.read_flags(path) or experiment
-    folder.check(path, dataclasses.replace(experiment, evaluation_crops=run.evaluation_crops))
+    free = {name: getattr(run, name) for name in ("evaluation_crops", "strategy", "tpu")}
+    folder.check(path, dataclasses.replace(experiment, **free))
     return found[:2]
 
 
 def _here(experiment):
     """Return the experiment as this process can evaluate it, all weights from the checkpoint."""
     started = {"weights": "", "init_from": "", "init_checkpoint": "last"}
+    # Evaluation takes the moving statistics, on any devices.
+    started |= {"sync_batch_norm": False}
     if experiment.strategy == "multi_worker":
-        started |= {"strategy": "one_device", "sync_batch_norm": False}
+        started |= {"strategy": "one_device"}
     return dataclasses.replace(experiment, **started)
 
 
