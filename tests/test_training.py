@@ -22,6 +22,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tfbio
 from tests import kills
 from tfbio import training
 from tfbio.training import folder, use
@@ -512,6 +513,15 @@ def test_schedules(schedule, oracle):
     for step in (0, 1, 9, 10, 19, 20, 49, 50, 74, 75, 99):
         assert float(schedule(step)) == pytest.approx(oracle(step), rel=1e-5, abs=1e-9)
         assert float(tf.function(again)(tf.constant(step))) == pytest.approx(oracle(step), rel=1e-5)
+
+
+def test_a_run_outlives_the_file_of_its_first_weights(tmp_path):
+    first = tmp_path / "first.weights.h5"
+    options = {"model": "digits_cnn", "rule": "bp", "augmentation": "none"}
+    tfbio.models.build("digits_cnn", 10, (8, 8, 1)).save_weights(first)
+    train(tmp_path / "run", **options, weights=str(first), epochs=1)
+    first.unlink()
+    assert use.evaluate(folder.read_flags(tmp_path / "run"))["step"] == 26
 
 
 def test_a_run_that_was_killed_once_claimed_ends_as_if_it_was_not(whole, tmp_path, monkeypatch):

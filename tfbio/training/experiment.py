@@ -240,8 +240,6 @@ class Experiment:
                 modules.load(self.rule_module)
         with named("model"):
             models.find(self.model)
-        if self.weights not in ("", "imagenet") and not pathlib.Path(self.weights).is_file():
-            raise ValueError(f"--weights: there is no file {self.weights!r}.")
         with named("rule"):
             rules.get(self.rule)
         if self.last_layer_rule:
@@ -436,6 +434,8 @@ def _check(field, value):
     fits = number if field.type is float else type(value) is field.type
     if not fits:
         raise ValueError(f"{flag} must be of type {field.type.__name__}. Received: {value!r}.")
+    if field.type is str and len(value.splitlines()) > 1:  # flags.cfg has a line for each
+        raise ValueError(f"{flag} must be one line of text. Received: {value!r}.")
     if limits["choices"] and value not in limits["choices"]:
         raise ValueError(
             f"{flag} must be one of {', '.join(limits['choices'])}. Received: {value!r}."
