@@ -372,6 +372,7 @@ BAD = [
     (["--batch_size=99999999999999999999"], "--batch_size must be 1 or more, and at most", 1),
     (["--workdir="], "--workdir must not be empty", 1),
     (["--published=bp=9,\nfa=13"], "--published must be one line of text", 1),
+    (["--published=bp=9\n"], "--published must be one line of text", 1),
     (["--overrides=conv1=bp;\u2028conv2=fa"], "--overrides must be one line of text", 1),
     (["--workdir=/proc/none"], "/proc/none", 1),
 ]

@@ -434,7 +434,7 @@ def _check(field, value):
     fits = number if field.type is float else type(value) is field.type
     if not fits:
         raise ValueError(f"{flag} must be of type {field.type.__name__}. Received: {value!r}.")
-    if field.type is str and len(value.splitlines()) > 1:  # flags.cfg has a line for each
+    if field.type is str and value and value.splitlines() != [value]:  # flags.cfg has a line for each
         raise ValueError(f"{flag} must be one line of text. Received: {value!r}.")
     if limits["choices"] and value not in limits["choices"]:
         raise ValueError(
