@@ -434,7 +434,8 @@ def _check(field, value):
     fits = number if field.type is float else type(value) is field.type
     if not fits:
         raise ValueError(f"{flag} must be of type {field.type.__name__}. Received: {value!r}.")
-    if field.type is str and value and value.splitlines() != [value]:  # flags.cfg has a line for each
+    # flags.cfg has a line for each.
+    if field.type is str and value and value.splitlines() != [value]:
         raise ValueError(f"{flag} must be one line of text. Received: {value!r}.")
     if limits["choices"] and value not in limits["choices"]:
         raise ValueError(
