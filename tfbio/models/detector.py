@@ -165,20 +165,16 @@ class RetinaNet(keras_cv.models.RetinaNet):
             "confidence" and "classes" (batch, D), sorted by confidence and padded with −1, and
             "num_detections" (batch,). D is the decoder's limit.
         """
-        height, width = (
-            static or dynamic
-            for static, dynamic in zip(
-                images.shape[1:3], tf.unstack(tf.shape(images)[1:3]), strict=True
-            )
-        )
-        shape = (height, width, images.shape[-1])
+        # All numbers or, where a compiled function takes any size, all tensors: Keras wants no mix.
+        shape = tuple(images.shape[1:])
+        if None in shape:
+            shape = tuple(tf.unstack(tf.shape(images)[1:]))
         boxes = decoded(
             tf.concat(list(self.anchor_generator(image_shape=shape).values()), axis=0),
             predictions["box"],
             self.bounding_box_format,
             self.label_encoder.box_variance_tuple,
-            height,
-            width,
+            *shape[:2],
         )
         decoder = self.prediction_decoder
         boxes = keras_cv.bounding_box.convert_format(
