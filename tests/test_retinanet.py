@@ -46,13 +46,13 @@ def gradients(model, y=LABELS, x=IMAGES, training=True):
     """Return the loss, and by path the gradient of every trainable variable."""
     with tf.GradientTape() as tape:
         loss = model.compute_loss(x, y, model(x, training=training), None, training=training)
-    found = tape.gradient(loss, model.trainable_variables)
-    return loss, {
-        f"{name}/{variable.name}": found[index]
+    variables = {
+        f"{name}/{variable.name}": variable
         for name, layer in walk.layers(model).items()
-        for variable in layer._trainable_variables
-        for index in [[v is variable for v in model.trainable_variables].index(True)]
+        for variable in (layer._trainable_variables if layer.trainable else ())
     }
+    assert len(variables) == len(model.trainable_variables)
+    return loss, tape.gradient(loss, {name: v.value for name, v in variables.items()})
 
 
 def compiled(model, optimizer=None, **options):
@@ -181,16 +181,19 @@ def test_saved_and_loaded_it_is_the_same_to_the_bit(tmp_path, monkeypatch):
 
 def test_a_few_steps_of_fit_lower_the_loss_that_they_show():
     model = compiled(tfbio.convert(tiny(), "sign_symmetry"), keras.optimizers.Adam(0.003))
-    first = model.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
-    np.testing.assert_allclose(first["loss"], gradients(model)[0], rtol=1e-5)
-    np.testing.assert_allclose(
-        first["loss"], first["box_loss"] + first["classification_loss"], rtol=1e-5
-    )
+    first, _ = gradients(model)
     data = tf.data.Dataset.from_tensors({"images": IMAGES, "bounding_boxes": LABELS}).repeat(40)
-    history = model.fit(data, verbose=0).history
+    history = model.fit(data, shuffle=False, verbose=0).history
     assert set(history) == {"loss", "box_loss", "classification_loss"}
+    model.run_eagerly = True  # compilation takes longer than the step
     last = model.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
-    assert last["loss"] < 0.7 * first["loss"]
+    assert last["loss"] < 0.7 * first
+    # What is shown is what was computed, and no tracker that nothing updates.
+    np.testing.assert_allclose(last["loss"], gradients(model)[0], rtol=1e-4)
+    parts = last["box_loss"], last["classification_loss"]
+    assert min(parts) > 0
+    np.testing.assert_allclose(last["loss"], sum(parts), rtol=1e-5)
+    assert last["loss"] < history["loss"][0] < first
     with pytest.raises(ValueError, match="no sample weights"):
         model.train_on_batch(IMAGES, LABELS, np.ones(2))
 
@@ -322,7 +325,7 @@ def test_boxes_are_in_full_precision_under_a_mixed_policy():
         np.testing.assert_array_equal(found, expected)
     compiled(model, run_eagerly=True)
     assert {output.dtype for output in model(IMAGES).values()} == {tf.float32}
-    assert np.isfinite(model.train_on_batch(IMAGES, LABELS))
+    assert np.all(np.isfinite(model.train_on_batch(IMAGES, LABELS)))
     assert model.predict_on_batch(IMAGES)["boxes"].dtype == np.float32
 
 
