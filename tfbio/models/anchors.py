@@ -100,7 +100,7 @@ class AnchorMatcher(LabelEncoder):
         >>> labels = {"boxes": tf.constant([[[20.0, 20, 52, 52]]]), "classes": tf.zeros((1, 1))}
         >>> _, classes = AnchorMatcher(anchors, (1.0,) * 4)(tf.zeros((1, 64, 64, 3)), labels)
         >>> print(tf.unique_with_counts(tf.sort(classes[0])).count.numpy())
-        [ 12 724  31]
+        [ 20 732  22]
     """
 
     def __init__(self, anchors, box_variance):

@@ -41,7 +41,7 @@ class SmoothL1(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """Return the loss of every box."""
-        d = keras.ops.abs(y_true - y_pred)
+        d = keras.ops.abs(keras.ops.subtract(y_true, y_pred))
         inner, outer = d * d / (2 * self.beta), d - self.beta / 2
         return keras.ops.sum(keras.ops.where(d < self.beta, inner, outer), axis=-1)
 

@@ -81,7 +81,7 @@ def retinanet(
         >>> import tfbio
         >>> model = retinanet(3, "resnet10", (64, 64, 3), head_layers=1, channels=8)
         >>> [model.output[name].shape for name in ("box", "classification")]
-        [(None, 765, 4), (None, 765, 3)]
+        [(None, 774, 4), (None, 774, 3)]
         >>> model = tfbio.convert(model, "sign_symmetry", overrides={"*_head*": "backprop"})
         >>> len(tfbio.walk.sites(model))
         24
