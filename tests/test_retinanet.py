@@ -265,10 +265,10 @@ def test_a_shared_heads_random_feedback_is_one_draw_per_step():
 
 
 def test_predictions_are_the_boxes_that_were_encoded():
-    model = tiny(bounding_box_format="xywh", score_threshold=0.3)
+    model = tiny(bounding_box_format="xywh", score_threshold=0.3, box_variance=(0.1, 0.1, 0.2, 0.4))
     xywh = tf.concat([LABELS["boxes"][..., :2], LABELS["boxes"][..., 2:]], axis=-1).numpy()
     xywh[..., 2:] -= xywh[..., :2]
-    labels = {"boxes": np.where(LABELS["classes"][..., None] < 0, -1, xywh), **{}}
+    labels = {"boxes": np.where(LABELS["classes"][..., None] < 0, -1, xywh)}
     labels["classes"] = LABELS["classes"]
     deltas, classes = model.label_encoder(IMAGES, labels)
     logits = 10 * tf.one_hot(tf.cast(classes, tf.int32), 3) - 5
