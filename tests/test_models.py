@@ -259,7 +259,7 @@ def test_the_networks_for_imagenet_start_as_published():
         assert 0.99 < np.abs(kernel).max() * np.sqrt(fan_in) <= 1.0001
         assert abs(kernel.std() * np.sqrt(3 * fan_in) - 1) < 0.02
         assert (model.get_layer(name).bias is None) == (name != "logits")
-    with pytest.raises(ValueError, match=r"`depth` must be one of 18, .* Received: 20."):
+    with pytest.raises(ValueError, match=r"`depth` must be one of 10, 18, .* Received: 20."):
         models.resnet(20, 10, (32, 32, 3))
 
 

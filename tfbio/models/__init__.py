@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from tfbio.models.alexnet import alexnet
 from tfbio.models.applications import Preprocess, application, application_names
 from tfbio.models.batch_normalization import BatchNormalization
+from tfbio.models.box_loss import SmoothL1
 from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.lenet import lenet
 from tfbio.models.lenet_cifar import lenet_cifar
 from tfbio.models.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from tfbio.models.resnet_cifar import IdentityShortcut, residual, resnet20, resnet32, resnet56
+from tfbio.models.retinanet import copy_backbone, retinanet
 from tfbio.models.standardize import standardized
 from tfbio.models.user import from_file
 
@@ -31,10 +33,12 @@ __all__ = [
     "BatchNormalization",
     "IdentityShortcut",
     "Preprocess",
+    "SmoothL1",
     "alexnet",
     "application",
     "application_names",
     "build",
+    "copy_backbone",
     "digits_cnn",
     "find",
     "from_file",
@@ -51,6 +55,7 @@ __all__ = [
     "resnet56",
     "resnet101",
     "resnet152",
+    "retinanet",
     "standardized",
 ]
 

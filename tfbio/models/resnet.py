@@ -4,8 +4,8 @@ import keras
 
 from tfbio.models.parts import classified, convolved, he_normal, pooled
 
-_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-_BLOCKS[152] = (3, 8, 36, 3)
+_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+_BLOCKS |= {101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def resnet18(num_classes, input_shape):
@@ -73,7 +73,7 @@ def resnet(depth, num_classes, input_shape, fan="fan_out"):
     0.9, in Keras's sense.
 
     Args:
-        depth: 18, 34, 50, 101 or 152.
+        depth: 18, 34, 50, 101 or 152; or 10, with one block per stage, for small experiments.
         num_classes: The number of outputs (logits).
         input_shape: (height, width, channels).
         fan: "fan_out", k·Cout with k kernel positions, as torchvision and Xiao et al. have it, or
@@ -93,20 +93,44 @@ def resnet(depth, num_classes, input_shape, fan="fan_out"):
         He et al. 2015, "Deep residual learning for image recognition", table 1; the stride in the
         3×3 convolution is Goyal et al.'s 2017, "Accurate, large minibatch SGD".
     """
+    images = keras.Input(input_shape, name="images")
+    x = stages(images, depth, fan)[-1]
+    x = keras.layers.GlobalAveragePooling2D(name="average")(x)
+    return keras.Model(images, classified(x, num_classes), name=f"resnet{depth}")
+
+
+def stages(images, depth, fan="fan_out"):
+    """Return the outputs of a residual network's four stages, below images; see `resnet`.
+
+    Args:
+        images: A Keras tensor (batch, height, width, channels).
+        depth: As in `resnet`.
+        fan: As in `resnet`.
+
+    Returns:
+        A list of four Keras tensors, 4, 8, 16 and 32 times smaller in height and width.
+
+    Raises:
+        ValueError: If the depth is another.
+
+    Example:
+        >>> [stage.shape for stage in stages(keras.Input((64, 64, 3)), 18)][1:3]
+        [(None, 8, 8, 128), (None, 4, 4, 256)]
+    """
     if depth not in _BLOCKS:
         known = ", ".join(map(str, _BLOCKS))
         raise ValueError(f"`depth` must be one of {known}. Received: {depth}.")
     initializer = he_normal(fan)
     block = _basic if depth < 50 else _bottleneck
-    images = keras.Input(input_shape, name="images")
     x = convolved(images, 64, 7, 2, 3, initializer, "stem")
     x = pooled(keras.layers.ReLU(name="stem_relu")(x), "pool", padding=1)
+    outputs = []
     for stage, blocks in enumerate(_BLOCKS[depth], start=1):
         for index in range(1, blocks + 1):
             strides = 2 if stage > 1 and index == 1 else 1
             x = block(x, 32 * 2**stage, strides, initializer, f"stage{stage}_block{index}")
-    x = keras.layers.GlobalAveragePooling2D(name="average")(x)
-    return keras.Model(images, classified(x, num_classes), name=f"resnet{depth}")
+        outputs.append(x)
+    return outputs
 
 
 def _basic(x, filters, strides, initializer, name):
