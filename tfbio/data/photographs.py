@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from tfbio.data import augmentation, chance, crops, decoding
 from tfbio.data.damage import TROUBLE, Damage
-from tfbio.data.split import PARALLEL, Split
+from tfbio.data.examples import PARALLEL
+from tfbio.data.split import Split
 
 _SUBSTITUTES = 32  # images that may be damaged in a row
 _STATISTICS = 5000  # images that stand for all in channel statistics
