@@ -40,7 +40,9 @@ class Annotations:
         ...     {
         ...         "images": [{"id": 7, "file_name": "a.jpg", "height": 20, "width": 30}],
         ...         "categories": [{"id": 5, "name": "dog"}, {"id": 3, "name": "cat"}],
-        ...         "annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4]}],
+        ...         "annotations": [
+        ...             {"id": 1, "image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4]}
+        ...         ],
         ...     },
         ...     "a.json",
         ... )
@@ -86,7 +88,7 @@ class Annotations:
         )
 
     def corners(self):
-        """Return the objects' boxes as (x1, y1, x2, y2), clipped to their images, float64 (m, 4)."""
+        """Return the objects' (x1, y1, x2, y2), clipped to their images, float64 (m, 4)."""
         return _corners(self.boxes, self.sizes[self.images])
 
     def document(self):

@@ -6,11 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio.data import augmentation, chance, crops, decoding
-from tfbio.data.damage import TROUBLE, Damage
+from tfbio.data.damage import Damage, noted, readable
 from tfbio.data.examples import PARALLEL
 from tfbio.data.split import Split
 
-_SUBSTITUTES = 32  # images that may be damaged in a row
 _STATISTICS = 5000  # images that stand for all in channel statistics
 
 
@@ -137,29 +136,15 @@ class Photographs(Split):
 
     def _examples(self, plan):
         """Return batches of (images, position wanted, position found, or -1)."""
-        rows = tf.constant(plan.rows)
-        count = len(plan.rows)
-        reach = 1 if plan.evaluation else min(_SUBSTITUTES, count)
-        draws = plan.draws if plan.draws is not None else np.zeros(len(plan.part), np.int64)
 
-        def one(position, draw):
-            def read(candidate):
-                content = self._source.content(rows[candidate % count])
-                return self._image(content, plan, draw), position, candidate % count
+        def read(row, draw):
+            return self._image(self._source.content(row), plan, draw)
 
-            def none(candidate):
-                shape = self.image_shape if plan.crops == 1 else (plan.crops, *self.image_shape)
-                return tf.zeros(shape, tf.uint8), position, tf.constant(-1, tf.int64)
+        def blank():
+            shape = self.image_shape if plan.crops == 1 else (plan.crops, *self.image_shape)
+            return tf.zeros(shape, tf.uint8)
 
-            # Candidates are read until one can be: lazily, so that it is the first as a rule.
-            candidates = tf.data.Dataset.range(position, position + reach)
-            found = candidates.map(read).ignore_errors()
-            missing = tf.data.Dataset.range(1).map(none)
-            return found.concatenate(missing).take(1)
-
-        dataset = tf.data.Dataset.from_tensor_slices((plan.part, draws))
-        dataset = dataset.interleave(one, **PARALLEL)
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(plan.part)))
+        dataset = readable(plan, read, blank)
         dataset = dataset.batch(plan.batch_size, plan.full)
         if plan.augmentation in ("none", augmentation.CROP):
             return dataset
@@ -174,30 +159,11 @@ class Photographs(Split):
     def _checked_examples(self, dataset, plan):
         """Return (images, labels), or (images, labels, weights) for evaluation; note damage."""
         damage = Damage(self._source.name, len(plan.rows), self.max_corrupt)
-        count, reach = len(plan.rows), min(_SUBSTITUTES, len(plan.rows))
-
-        def note(wanted, found):
-            for position, place in zip(wanted, found, strict=True):
-                distance = (place - position) % count
-                if place < 0:
-                    distance = 1 if plan.evaluation else reach
-                damage.add(plan.rows[(position + np.arange(distance)) % count])
-                if place < 0 and not plan.evaluation:
-                    name = self._source.name(plan.rows[position])
-                    raise ValueError(
-                        f"--data_dir: {name}{TROUBLE} Nor can the {reach - 1} images after it."
-                    )
-            return np.int64(0)
 
         def checked(images, wanted, found):
-            whole = tf.cond(
-                tf.reduce_all(wanted == found),
-                lambda: tf.constant(0, tf.int64),
-                lambda: tf.numpy_function(note, [wanted, found], tf.int64),
-            )
-            with tf.control_dependencies([whole]):  # an index of -1 would be an error of its own
+            rows = noted(plan, damage, wanted, found)
+            with tf.control_dependencies([rows]):
                 images = tf.identity(images)
-                rows = tf.gather(plan.rows, wanted if plan.evaluation else found)
             labels = tf.gather(self._labels, rows)
             if plan.evaluation:
                 return images, labels, tf.cast(found >= 0, tf.float32)
