@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import pathlib
 import shutil
 import tempfile
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfbio.data import chance
+from tfbio.data import chance, records
 
 _LOG = logging.getLogger("tfbio")
 _VERSION = 1  # of what is drawn: another one is another dataset
@@ -80,8 +79,7 @@ def prepare(size=128, counts=None, seed=0, cache=""):
         raise ValueError(f"Of canvases, every part needs one or more. Received: {counts}.")
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise ValueError(f"The canvases' seed must be an integer, 0 or more. Received: {seed!r}.")
-    home = pathlib.Path(cache or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    home = home if cache else home / "tfbio"
+    home = pathlib.Path(cache).expanduser() if cache else records.cache_folder()
     name = "-".join(map(str, ("digits_detection", f"v{_VERSION}", size, *counts, seed)))
     folder = home / name
     if _whole(folder):
