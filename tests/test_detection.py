@@ -72,8 +72,7 @@ def is_green(images):
 
 
 @pytest.mark.parametrize("augmentation", boxes.augmentations())
-@pytest.mark.parametrize("form", ["JPEG", "PNG"])
-@pytest.mark.parametrize("size", [96, (64, 128)])
+@pytest.mark.parametrize(("form", "size"), [("JPEG", (64, 128)), ("PNG", 96)])
 def test_boxes_go_with_their_objects(augmentation, form, size):
     split = split_of(*rectangles(24, form), size)
     ((images, targets),) = listed(split.batches(24, ORDER, augmentation=augmentation))
@@ -118,13 +117,12 @@ def test_jitter_scales_cuts_and_mirrors_at_random():
     np.testing.assert_array_equal((both != jittered).any(1), mirrored)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "jitter_flip"])
-def test_every_tail_and_every_workers_part_are_the_whole_epochs(split, augmentation):
-    options = {"order": ORDER, "augmentation": augmentation, "multiple": 2}
+def test_every_tail_and_every_workers_part_are_the_whole_epochs(split):
+    options = {"order": ORDER, "augmentation": "jitter_flip", "multiple": 2}
     whole = listed(split.batches(4, **options))
     assert [len(images) for images, _ in whole] == [4, 4, 2]
     same(listed(split.batches(4, **options)), whole)
-    for start in range(4):
+    for start in (1, 3):
         same(listed(split.batches(4, start=start, **options)), whole[start:])
     parts = [listed(split.batches(4, shard=(index, 2), **options)) for index in range(2)]
     joined = [
@@ -290,7 +288,7 @@ def test_no_digit_and_no_background_is_in_two_parts():
     digits = canvases._digits()
     held = [{image.tobytes() for image in images} for images, _ in digits.values()]
     assert [len(labels) for _, labels in digits.values()] == [1137, 300, 360]
-    assert not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
+    assert len(set.union(*held)) == sum(map(len, held))
     for photograph in canvases._photographs():
         parts = [canvases._columns(photograph, part) for part in canvases.PARTS]
         assert sum(part.width for part in parts) == photograph.width
@@ -367,9 +365,7 @@ def test_sets_that_do_not_fit_together_are_refused(tmp_path):
     val, train = (root / "annotations" / f"instances_{part}2017.json" for part in ("val", "train"))
     sound = val.read_text()
     changed(val, lambda document: document["categories"][0].update(name="red"))
-    with pytest.raises(
-        ValueError, match=r"val2017.json must have the categories of .*5 red .*5 gr"
-    ):
+    with pytest.raises(ValueError, match=r"val2017.json must have the categories of .*5 red"):
         detection_sets.load("coco", str(root))
     val.write_text(sound)
     changed(train, lambda document: document["annotations"].clear())

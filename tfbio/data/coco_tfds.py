@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfbio.data import coco, records
 from tfbio.data import tfds as catalog
+from tfbio.data.damage import TROUBLE
 from tfbio.data.photographs import Contents
 
 _LOG = logging.getLogger("tfbio")
@@ -111,9 +112,15 @@ def _document(builder, split, names, take):
     }
     for example in dataset.as_numpy_iterator():
         take(example["image"])
-        height, width, _ = tf.io.extract_jpeg_shape(example["image"]).numpy().tolist()
         key, objects = int(example["image/id"]), example["objects"]
         name = example["image/filename"].decode()
+        try:
+            height, width, _ = tf.io.extract_jpeg_shape(example["image"]).numpy().tolist()
+        except tf.errors.OpError as error:
+            # Its boxes are given as shares of a size that nobody knows.
+            raise ValueError(
+                f"--dataset={builder.info.full_name}, {split}: {name}, image {key},{TROUBLE}"
+            ) from error
         document["images"].append({"id": key, "file_name": name, "height": height, "width": width})
         for index, (y1, x1, y2, x2) in enumerate(objects["bbox"].astype(np.float64).tolist()):
             # A hundredth of a pixel, to which COCO's own numbers are given.
