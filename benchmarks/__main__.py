@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("gradient_scale", "step_time", "peak_memory", "input_pipeline")
+BENCHMARKS = ("gradient_scale", "step_time", "peak_memory", "input_pipeline", "detection_input")
 
 
 def main():

@@ -108,9 +108,12 @@ class Detection(Examples):
         return self._boxes[begin:end], self._classes[begin:end]
 
     def _read(self, plan, row, draw):
-        """Return (image, boxes, classes, about) of the image at a row."""
-        size, (boxes, classes) = self.image_shape[:2], self._objects(row)
-        content, sides = self._source.content(row), self._sizes[row]
+        """Return (what is seen of the image at a row, what that is, and what it becomes).
+
+        No more than what may fail, and choose another row: this is run in a dataset of its own for
+        every image, and each further operation would cost in its start.
+        """
+        size, sides, content = self.image_shape[:2], self._sizes[row], self._source.content(row)
         if "jitter" in plan.augmentation:
             # An odd draw mirrors: what is cut must not depend on that.
             window, out = geometry.jittered(sides, size, draw // 2)
@@ -122,37 +125,38 @@ class Detection(Examples):
             out = geometry.fitted(sides, size)
         same = tf.debugging.Assert(tf.reduce_all(real == sides), ["size"])
         with tf.control_dependencies([same]):
-            boxes, seen = geometry.moved(boxes, window, out)
-        # Where augmentation cuts, speed counts; elsewhere an image looks as in evaluation.
-        antialias = "jitter" not in plan.augmentation
+            return tf.identity(image), window, out, row, draw
+
+    def _blank(self):
+        size = tf.constant(self.image_shape[:2], tf.int32)
+        image, zero = tf.zeros((1, 1, 3), tf.uint8), tf.constant(0, tf.int64)
+        return image, tf.concat([[0, 0], size], 0), size, zero, zero
+
+    def _framed(self, plan, image, window, out, row, draw):
+        """Return (image, boxes, classes, about) of what is read."""
+        size, (boxes, classes) = self.image_shape[:2], self._objects(row)
+        boxes, seen = geometry.moved(boxes, window, out)
         if not plan.evaluation:
             boxes, classes = boxes[seen], classes[seen]
         if "flip" in plan.augmentation:
-            flip = draw % 2 == 1
-            width = tf.cast(out[1], tf.float32)
+            flip, width = draw % 2 == 1, tf.cast(out[1], tf.float32)
             image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
             boxes = tf.where(flip, geometry.mirrored(boxes, width), boxes)
-        image = _resized(image, out, antialias)
+        # Where augmentation cuts, speed counts; elsewhere an image looks as in evaluation.
+        image = _resized(image, out, antialias="jitter" not in plan.augmentation)
         image = tf.pad(image, [[0, size[0] - out[0]], [0, size[1] - out[1]], [0, 0]])
-        about = {"sizes": sides, "scales": tf.cast(out / window[2:], tf.float32)}
-        image = tf.ensure_shape(image, self.image_shape)
         return (
-            image,
+            tf.ensure_shape(image, self.image_shape),
             geometry.padded(boxes, self.max_boxes),
             geometry.padded(classes, self.max_boxes),
-            about,
-        )
-
-    def _blank(self):
-        return (
-            tf.zeros(self.image_shape, tf.uint8),
-            tf.fill((self.max_boxes, 4), -1.0),
-            tf.fill((self.max_boxes,), -1.0),
-            {"sizes": tf.ones((2,), tf.int32), "scales": tf.ones((2,))},
+            {"sizes": self._sizes[row], "scales": tf.cast(out / window[2:], tf.float32)},
         )
 
     def _examples(self, plan):
         dataset = readable(plan, lambda row, draw: self._read(plan, row, draw), self._blank)
+        dataset = dataset.map(
+            lambda read, *positions: (self._framed(plan, *read), *positions), **PARALLEL
+        )
         return dataset.batch(plan.batch_size, plan.full, **PARALLEL)
 
     def _checked_examples(self, dataset, plan):
@@ -163,12 +167,12 @@ class Detection(Examples):
             rows = noted(plan, damage, wanted, found)
             with tf.control_dependencies([rows]):
                 images = tf.identity(images)
-            targets = {"boxes": boxes, "classes": classes}
             if not plan.evaluation:
-                return images, targets
+                return images, {"boxes": boxes, "classes": classes}
             weights = tf.cast(found >= 0, tf.float32)
             ids = tf.gather(self._annotations.image_ids, rows)
-            return images, targets, {**about, "ids": ids, "weights": weights}
+            targets = {"boxes": boxes, "classes": classes}
+            return images, _unread(targets, weights), {**about, "ids": ids, "weights": weights}
 
         return dataset.map(checked)
 
@@ -176,13 +180,11 @@ class Detection(Examples):
         return f"{self._source.name(row)}, image {self._annotations.image_ids[row]},"
 
     def _filled(self, dataset, batch_size, missing):
-        def marked(images, targets, about):
-            real = about["weights"] > 0
-            boxes = tf.where(real[:, None, None], targets["boxes"], -1.0)
-            classes = tf.where(real[:, None], targets["classes"], -1.0)
-            return images, {"boxes": boxes, "classes": classes}, about
-
-        return super()._filled(dataset, batch_size, missing).map(marked)
+        return (
+            super()
+            ._filled(dataset, batch_size, missing)
+            .map(lambda images, targets, about: (images, _unread(targets, about["weights"]), about))
+        )
 
 
 def original(boxes, about):
@@ -206,6 +208,15 @@ def original(boxes, about):
     scales = np.maximum(np.rint(scales * sizes), 1.0) / np.maximum(sizes, 1.0)
     whole = np.asarray(boxes, np.float64) / np.tile(scales[:, None, ::-1], 2)
     return np.clip(whole, 0.0, np.tile(sizes[:, None, ::-1], 2))
+
+
+def _unread(targets, weights):
+    """Return targets without the objects of images of weight 0."""
+    real = weights > 0
+    return {
+        "boxes": tf.where(real[:, None, None], targets["boxes"], -1.0),
+        "classes": tf.where(real[:, None], targets["classes"], -1.0),
+    }
 
 
 def _resized(image, out, antialias):
