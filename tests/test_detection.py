@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tfbio import coco_metrics, coco_results
 from tfbio.data import Detection, boxes, canvases, clear_errors, coco, detection, detection_sets
 from tfbio.data.photographs import Contents
 
@@ -193,6 +194,29 @@ def test_what_a_cut_leaves_of_an_object_decides():
     assert seen.numpy().tolist() == [False, True, False]
 
 
+def test_an_object_that_is_cut_away_is_no_object():
+    contents, document = rectangles(40)
+    for index, (image, entry) in enumerate(
+        zip(document["images"], document["annotations"], strict=True)
+    ):
+        height, width = image["height"], image["width"]
+        pixels = np.full((height, width, 3), GRAY, np.uint8)
+        pixels[-8:, -8:] = GREEN
+        contents[index] = jpeg(pixels, "PNG")
+        entry["bbox"] = [width - 8, height - 8, 8, 8]
+    split = split_of(contents, document)
+    ((images, targets),) = listed(split.batches(40, ORDER, augmentation="jitter"))
+    there = targets["classes"][:, 0] == 0
+    green = is_green(images).sum((1, 2))
+    assert 10 < there.sum() < 40
+    assert green[there].min() > 0
+    # Less than a quarter of what was 8×8 pixels, enlarged.
+    assert green[~there].max() < 30
+    assert (targets["boxes"][~there] == -1).all()
+    x1, y1, x2, y2 = targets["boxes"][there, 0].T
+    assert min((x2 - x1).min(), (y2 - y1).min()) >= 1
+
+
 def test_damaged_images_are_replaced_in_training_and_weigh_nothing_in_evaluation(caplog):
     contents, document = rectangles(6)
     contents[2] = b"\xff\xd8\xff no image"
@@ -262,6 +286,22 @@ def test_digits_on_canvases_are_a_whole_set(drawn):
     for image, objects in zip(images, targets["boxes"], strict=True):
         for x1, y1, x2, y2 in objects[objects[:, 0] >= 0].astype(int):
             assert image[y1:y2, x1:x2].std() > 8  # ink on what lies beneath
+
+
+def test_perfect_predictions_are_an_ap_of_1(drawn):
+    found = detection_sets.load(
+        "digits_detection",
+        str(drawn.parent),
+        image_size=(96, 160),
+        canvas_size=64,
+        canvas_counts=(30, 8, 8),
+    )
+    annotations, results = found.train.annotations, []
+    for _, targets, about in listed(found.train.batches(7, pad=True)):
+        predictions = {**targets, "confidence": np.where(targets["classes"] < 0, -1.0, 0.5)}
+        results += coco_results.of_batch(annotations, predictions, about)
+    assert len(results) == len(annotations.ids)
+    assert coco_metrics.evaluate(annotations, results).summary["AP"] == pytest.approx(1)
 
 
 def test_canvases_are_drawn_once_and_again_where_damaged(drawn, tmp_path, caplog):
