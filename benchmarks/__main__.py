@@ -3,7 +3,14 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("gradient_scale", "step_time", "detection_step", "peak_memory", "input_pipeline")
+BENCHMARKS = (
+    "gradient_scale",
+    "step_time",
+    "detection_step",
+    "peak_memory",
+    "input_pipeline",
+    "detection_input",
+)
 
 
 def main():

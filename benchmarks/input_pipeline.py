@@ -46,7 +46,7 @@ def _main(_):
         tempfile.TemporaryDirectory() as folder,
         multiprocessing.get_context("spawn").Pool(cores) as pool,
     ):
-        paths = write(folder, IMAGES.value)
+        paths = cut(folder, IMAGES.value, 500, 400)
         size = sum(map(os.path.getsize, paths)) / len(paths)
         seconds = common.interleave(variants(paths, pool), ROUNDS.value, warmup=1)
         memory = sampled(paths, MEMORY.value) if MEMORY.value else None
@@ -69,8 +69,8 @@ def _main(_):
         )
 
 
-def write(folder, count):
-    """Write JPEGs, and return their paths."""
+def cut(folder, count, width, height):
+    """Write JPEGs cut from the photographs that scikit-learn ships, and return their paths."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
@@ -79,10 +79,12 @@ def write(folder, count):
     paths = []
     for index in range(count):
         original = originals[index % len(originals)]
-        left, top = random.integers(original.width - 499), random.integers(original.height - 399)
+        left = random.integers(original.width - width + 1)
+        top = random.integers(original.height - height + 1)
         path = pathlib.Path(folder, f"{index}.JPEG")
         # About the size of ImageNet's own.
-        original.crop((left, top, left + 500, top + 400)).save(path, quality=92)
+        box = (left, top, left + width, top + height)
+        original.crop(box).save(path, quality=92)
         paths.append(str(path))
     return paths
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from tests import photographs
 from tfbio import data, training
-from tfbio.data import crops, decoding, records
+from tfbio.data import chance, crops, decoding, records
+from tfbio.data.examples import Plan
 from tfbio.data.photographs import Contents, Photographs
-from tfbio.data.split import Plan
 from tfbio.training import use
 
 SIZE = 32
@@ -384,7 +384,7 @@ def test_random_crops_are_for_folders_and_arrays_too(folders, parts):
     for array in (stored, (stored / 255).astype(np.float32)):
         split = data.Arrays(array, np.arange(4), SIZE)
         ((out, labels),) = listed(split.batches(4, ORDER, augmentation="resized_crop_flip"))
-        draws = data.split.chance.bits(4, *ORDER, data.split.chance.AUGMENTATION) >> np.uint64(1)
+        draws = chance.bits(4, *ORDER, chance.AUGMENTATION) >> np.uint64(1)
         wanted = crops.training_crop(stored[labels[1]], np.int64(draws[1]), (SIZE, SIZE)) / 255
         np.testing.assert_allclose(out[1], wanted, atol=1e-6)
 

@@ -152,7 +152,7 @@ def test_datasets_that_are_no_image_classification_are_refused(tmp_path):
 
 
 def test_a_dataset_too_large_for_memory_is_streamed(prepared, monkeypatch):
-    monkeypatch.setattr(reader, "_LARGEST", 1000)
+    monkeypatch.setattr(reader, "LARGEST", 1000)
     with pytest.raises(ValueError, match=r"--image_size must be given for mnist, which takes more"):
         data.load("mnist", prepared)
     dataset = data.load("mnist", prepared, image_size=14)

@@ -4,7 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio.data import crops
-from tfbio.data.split import PARALLEL, Split
+from tfbio.data.examples import PARALLEL
+from tfbio.data.split import Split
 
 
 class Arrays(Split):

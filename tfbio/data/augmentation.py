@@ -30,12 +30,13 @@ def augmentations():
     return ("none", "flip", "crop_flip", CROP)
 
 
-def check(name, order):
+def check(name, order, names=None):
     """Refuse a name that is unknown, or an augmentation without an order to be random by.
 
     Args:
-        name: One of `augmentations()`.
+        name: A name.
         order: (seed, epoch), or None.
+        names: Those that are known; `augmentations()` where None.
 
     Raises:
         ValueError: If it is refused.
@@ -43,10 +44,9 @@ def check(name, order):
     Example:
         >>> check("flip", (0, 1))
     """
-    if name not in augmentations():
-        raise ValueError(
-            f"--augmentation must be one of {', '.join(augmentations())}. Received: {name!r}."
-        )
+    names = augmentations() if names is None else names
+    if name not in names:
+        raise ValueError(f"--augmentation must be one of {', '.join(names)}. Received: {name!r}.")
     if name != "none" and order is None:
         raise ValueError(
             f"Augmentation {name!r} is random by `order`, (seed, epoch), which is None here."

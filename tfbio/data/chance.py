@@ -3,7 +3,7 @@
 import numpy as np
 
 # The last word of Philox's counter keeps the streams for different purposes apart.
-ORDER, AUGMENTATION, HOLD_OUT, TEST, SHARE = range(5)
+ORDER, AUGMENTATION, HOLD_OUT, TEST, SHARE, CANVAS = range(6)
 
 
 def bits(size, seed, epoch, purpose):
@@ -16,7 +16,7 @@ def bits(size, seed, epoch, purpose):
         size: How many.
         seed: An integer of 0 to 2⁶⁴ − 1.
         epoch: Another.
-        purpose: One of ORDER, AUGMENTATION, HOLD_OUT, TEST and SHARE.
+        purpose: One of ORDER, AUGMENTATION, HOLD_OUT, TEST, SHARE and CANVAS.
 
     Returns:
         A uint64 array (size,).

@@ -3,10 +3,14 @@
 import logging
 
 import numpy as np
+import tensorflow as tf
+
+from tfbio.data.examples import PARALLEL
 
 _LOG = logging.getLogger("tfbio")
 TROUBLE = " cannot be read as an image."
 """What follows a damaged image's name in messages."""
+_SUBSTITUTES = 32  # images that may be damaged in a row
 
 
 class Damage:
@@ -16,6 +20,9 @@ class Damage:
         name: A function from an example's index to what it is called.
         size: The number of images in a pass.
         share: How many of them may be damaged. One always may, unless it is 0.
+
+    Attributes:
+        name: The same function.
 
     Example:
         >>> damage = Damage("image {}".format, size=5000, share=0.001)
@@ -27,7 +34,7 @@ class Damage:
     """
 
     def __init__(self, name, size, share):
-        self._name, self._size, self._share = name, size, share
+        self.name, self._size, self._share = name, size, share
         self._limit = max(1, int(share * size)) if share else 0
         self._rows = set()
 
@@ -43,11 +50,101 @@ class Damage:
             self._rows.add(row)
             count = len(self._rows)
             _LOG.warning(
-                "--data_dir: %s%s It is left out; %d so far", self._name(row), TROUBLE, count
+                "--data_dir: %s%s It is left out; %d so far", self.name(row), TROUBLE, count
             )
             if count > self._limit:
                 raise ValueError(
                     f"--max_corrupt={self._share:g} admits {self._limit} damaged images of "
                     f"{self._size:,} in a pass. Received: {count}, the last of which is "
-                    f"{self._name(row)}."
+                    f"{self.name(row)}."
                 )
+
+
+def readable(plan, read, blank):
+    """Return what is read of each image of a plan, or where it cannot be, of the next that can.
+
+    In training an image that cannot be read is replaced by the next one in the epoch's order that
+    can: so batches stay full, and depend neither on where they begin nor on the workers. In
+    evaluation it is blank.
+
+    Args:
+        plan: A `tfbio.data.examples.Plan`.
+        read: A function of an image's index and its random bits that returns tensors, in TensorFlow
+            alone; it fails where the image is damaged.
+        blank: A function that returns tensors of the same kind.
+
+    Returns:
+        A `tf.data.Dataset` of (what `read` returns, position wanted, position found, or −1).
+
+    Example:
+        >>> import tfbio.data.examples as examples
+        >>> plan = examples.Plan(np.arange(3), np.arange(3), None, "none", 3, True, False, 1)
+        >>> def read(row, draw):
+        ...     with tf.control_dependencies([tf.debugging.Assert(row > 0, ["damaged"])]):
+        ...         return row * 10
+        >>> found = readable(plan, read, lambda: tf.constant(0, tf.int64))
+        >>> [tuple(map(int, each)) for each in found]
+        [(10, 0, 1), (10, 1, 1), (20, 2, 2)]
+    """
+    rows, count, reach = tf.constant(plan.rows), len(plan.rows), _reach(plan)
+    draws = plan.draws if plan.draws is not None else np.zeros(len(plan.part), np.int64)
+
+    def one(position, draw):
+        def found(candidate):
+            return read(rows[candidate % count], draw), position, candidate % count
+
+        # Candidates are read until one can be: lazily, so that it is the first as a rule.
+        candidates = tf.data.Dataset.range(position, position + reach)
+        missing = tf.data.Dataset.range(1).map(lambda _: (blank(), position, np.int64(-1)))
+        return candidates.map(found).ignore_errors().concatenate(missing).take(1)
+
+    dataset = tf.data.Dataset.from_tensor_slices((plan.part, draws)).interleave(one, **PARALLEL)
+    return dataset.apply(tf.data.experimental.assert_cardinality(len(plan.part)))
+
+
+def noted(plan, damage, wanted, found):
+    """Return the indices of a batch's images, once those that cannot be read are noted.
+
+    Args:
+        plan: The `tfbio.data.examples.Plan`.
+        damage: A `Damage`, which names them and counts them.
+        wanted: The positions wanted, an int64 tensor.
+        found: The positions found, or −1.
+
+    Returns:
+        An int64 tensor: in training the images found, in evaluation those wanted. Running it
+        raises a ValueError where too many are damaged.
+
+    Example:
+        >>> import tfbio.data.examples as examples
+        >>> plan = examples.Plan(np.array([5, 6]), np.arange(2), None, "none", 2, True, False, 1)
+        >>> damage = Damage("image {}".format, size=2, share=0.5)
+        >>> wanted, found = tf.constant([0, 1], tf.int64), tf.constant([1, 1], tf.int64)
+        >>> noted(plan, damage, wanted, found).numpy()
+        array([6, 6])
+    """
+    count, reach = len(plan.rows), _reach(plan)
+    evaluation, order = plan.evaluation, tf.constant(plan.rows)
+
+    # TensorFlow keeps this function for ever: it must hold no array of an epoch's length.
+    def note(wanted, found, candidates):
+        for position, place, rows in zip(wanted, found, candidates, strict=True):
+            damage.add(rows[: reach if place < 0 else (place - position) % count])
+            if place < 0 and not evaluation:
+                raise ValueError(
+                    f"--data_dir: {damage.name(rows[0])}{TROUBLE} Nor can the {reach - 1} images "
+                    "after it."
+                )
+        return np.int64(0)
+
+    def damaged():
+        candidates = tf.gather(order, (wanted[:, None] + np.arange(reach)) % count)
+        return tf.numpy_function(note, [wanted, found, candidates], tf.int64)
+
+    whole = tf.cond(tf.reduce_all(wanted == found), lambda: tf.constant(0, tf.int64), damaged)
+    with tf.control_dependencies([whole]):  # an index of -1 would be an error of its own
+        return tf.gather(order, wanted if evaluation else found)
+
+
+def _reach(plan):
+    return 1 if plan.evaluation else min(_SUBSTITUTES, len(plan.rows))

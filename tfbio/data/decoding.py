@@ -68,8 +68,47 @@ def training_crop(content, channels, draw, size):
         box = crops.random_box(height, width, draw)
         return tf.io.decode_and_crop_jpeg(content, box, channels)
 
-    # In a JPEG without its end, a crop may miss the damage: it is decoded as a whole, to fail.
-    whole = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
-    whole &= tf.strings.substr(content, -2, 2) == b"\xff\xd9"
-    cut = tf.cond(whole, jpeg, lambda: crops.random_cut(decode(content, channels), draw))
+    cut = tf.cond(
+        _whole_jpeg(content), jpeg, lambda: crops.random_cut(decode(content, channels), draw)
+    )
     return crops.finished(tf.ensure_shape(cut, (None, None, channels)), draw, size)
+
+
+def window(content, channels, box):
+    """Return a part of an encoded image; of a JPEG, no more than that is decoded.
+
+    Args:
+        content: A string tensor, of PNG, JPEG, BMP or GIF.
+        channels: 1 or 3.
+        box: An int32 tensor (top, left, height, width), within the image.
+
+    Returns:
+        (a uint8 tensor (height, width, channels), the whole image's (height, width), int32).
+
+    Example:
+        >>> png = tf.io.encode_png(tf.zeros((40, 30, 3), tf.uint8))
+        >>> part, sides = window(png, 3, tf.constant([5, 5, 10, 20]))
+        >>> part.shape, sides.numpy()
+        (TensorShape([10, 20, 3]), array([40, 30], dtype=int32))
+    """
+
+    def jpeg():
+        sides = tf.io.extract_jpeg_shape(content)[:2]
+        return tf.io.decode_and_crop_jpeg(content, box, channels), sides
+
+    def other():
+        image = decode(content, channels)
+        top, left, height, width = tf.unstack(box)
+        return image[top : top + height, left : left + width], tf.shape(image)[:2]
+
+    part, sides = tf.cond(_whole_jpeg(content), jpeg, other)
+    return tf.ensure_shape(part, (None, None, channels)), sides
+
+
+def _whole_jpeg(content):
+    """Return whether these are a JPEG's bytes, and with its end.
+
+    Without it a part may miss the damage: such an image is decoded as a whole, to fail.
+    """
+    whole = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
+    return whole & (tf.strings.substr(content, -2, 2) == b"\xff\xd9")

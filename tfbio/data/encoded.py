@@ -10,7 +10,8 @@ from tfbio.data import crops, decoding
 from tfbio.data.arrays import prepared
 from tfbio.data.damage import TROUBLE
 from tfbio.data.decoding import decode
-from tfbio.data.split import PARALLEL, Split
+from tfbio.data.examples import PARALLEL
+from tfbio.data.split import Split
 
 # By what `clear_errors` knows an error of ours among the many lines of TensorFlow's.
 _SIGN = "Damaged: "

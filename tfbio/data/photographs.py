@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio.data import augmentation, chance, crops, decoding
-from tfbio.data.damage import TROUBLE, Damage
-from tfbio.data.split import PARALLEL, Split
+from tfbio.data.damage import Damage, noted, readable
+from tfbio.data.examples import PARALLEL
+from tfbio.data.split import Split
 
-_SUBSTITUTES = 32  # images that may be damaged in a row
 _STATISTICS = 5000  # images that stand for all in channel statistics
 
 
@@ -136,29 +136,15 @@ class Photographs(Split):
 
     def _examples(self, plan):
         """Return batches of (images, position wanted, position found, or -1)."""
-        rows = tf.constant(plan.rows)
-        count = len(plan.rows)
-        reach = 1 if plan.evaluation else min(_SUBSTITUTES, count)
-        draws = plan.draws if plan.draws is not None else np.zeros(len(plan.part), np.int64)
 
-        def one(position, draw):
-            def read(candidate):
-                content = self._source.content(rows[candidate % count])
-                return self._image(content, plan, draw), position, candidate % count
+        def read(row, draw):
+            return self._image(self._source.content(row), plan, draw)
 
-            def none(candidate):
-                shape = self.image_shape if plan.crops == 1 else (plan.crops, *self.image_shape)
-                return tf.zeros(shape, tf.uint8), position, tf.constant(-1, tf.int64)
+        def blank():
+            shape = self.image_shape if plan.crops == 1 else (plan.crops, *self.image_shape)
+            return tf.zeros(shape, tf.uint8)
 
-            # Candidates are read until one can be: lazily, so that it is the first as a rule.
-            candidates = tf.data.Dataset.range(position, position + reach)
-            found = candidates.map(read).ignore_errors()
-            missing = tf.data.Dataset.range(1).map(none)
-            return found.concatenate(missing).take(1)
-
-        dataset = tf.data.Dataset.from_tensor_slices((plan.part, draws))
-        dataset = dataset.interleave(one, **PARALLEL)
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(plan.part)))
+        dataset = readable(plan, read, blank)
         dataset = dataset.batch(plan.batch_size, plan.full)
         if plan.augmentation in ("none", augmentation.CROP):
             return dataset
@@ -173,38 +159,13 @@ class Photographs(Split):
     def _checked_examples(self, dataset, plan):
         """Return (images, labels), or (images, labels, weights) for evaluation; note damage."""
         damage = Damage(self._source.name, len(plan.rows), self.max_corrupt)
-        count, reach = len(plan.rows), min(_SUBSTITUTES, len(plan.rows))
-        evaluation, name, order = plan.evaluation, self._source.name, tf.constant(plan.rows)
-
-        # TensorFlow keeps this function for ever: it must hold no array of an epoch's length.
-        def note(wanted, found, candidates):
-            for position, place, rows in zip(wanted, found, candidates, strict=True):
-                distance = (place - position) % count
-                if place < 0:
-                    distance = 1 if evaluation else reach
-                damage.add(rows[:distance])
-                if place < 0 and not evaluation:
-                    raise ValueError(
-                        f"--data_dir: {name(rows[0])}{TROUBLE} Nor can the {reach - 1} images "
-                        "after it."
-                    )
-            return np.int64(0)
-
-        def noted(wanted, found):
-            candidates = tf.gather(order, (wanted[:, None] + np.arange(reach)) % count)
-            return tf.numpy_function(note, [wanted, found, candidates], tf.int64)
 
         def checked(images, wanted, found):
-            whole = tf.cond(
-                tf.reduce_all(wanted == found),
-                lambda: tf.constant(0, tf.int64),
-                lambda: noted(wanted, found),
-            )
-            with tf.control_dependencies([whole]):  # an index of -1 would be an error of its own
+            rows = noted(plan, damage, wanted, found)
+            with tf.control_dependencies([rows]):
                 images = tf.identity(images)
-                rows = tf.gather(order, wanted if evaluation else found)
             labels = tf.gather(self._labels, rows)
-            if evaluation:
+            if plan.evaluation:
                 return images, labels, tf.cast(found >= 0, tf.float32)
             return images, labels
 

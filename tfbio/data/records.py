@@ -25,7 +25,7 @@ class Keys(NamedTuple):
 
     Attributes:
         image: The encoded image.
-        label: Its class.
+        label: Its class, or "" where the records have none, and all are of class 0.
         first: The label of the first class.
     """
 
@@ -178,12 +178,7 @@ def example(features):
 
 def _cached(paths, keys):
     """Return (shard, offset, label) of every record, three int64 arrays."""
-    digest = hashlib.blake2b(repr(keys).encode(), digest_size=16)
-    for path in paths:
-        stat = tf.io.gfile.stat(path)
-        digest.update(repr((path, stat.length, stat.mtime_nsec)).encode())
-    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    file = home / "tfbio" / f"records-{digest.hexdigest()}.npy"
+    file = cache_folder() / f"records-{digest(paths, keys)}.npy"
     if file.is_file():
         try:
             return np.load(file)
@@ -195,14 +190,65 @@ def _cached(paths, keys):
     index = np.concatenate(
         [np.insert(part, 0, shard, 1) for shard, part in enumerate(parts)], dtype=np.int64
     ).T
+    keep(file, lambda path: np.save(path, index))
+    return index
+
+
+def digest(paths, keys):
+    """Return a text that is another one when a shard changes.
+
+    Args:
+        paths: The shards.
+        keys: A `Keys`.
+
+    Returns:
+        A text.
+
+    Example:
+        >>> len(digest([], USUAL))
+        32
+    """
+    found = hashlib.blake2b(repr(keys).encode(), digest_size=16)
+    for path in paths:
+        stat = tf.io.gfile.stat(path)
+        found.update(repr((str(path), stat.length, stat.mtime_nsec)).encode())
+    return found.hexdigest()
+
+
+def cache_folder():
+    """Return `$XDG_CACHE_HOME/tfbio` or `~/.cache/tfbio`.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Example:
+        >>> cache_folder().name
+        'tfbio'
+    """
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tfbio"
+
+
+def keep(file, write):
+    """Write a file of the cache, so that nobody ever sees half of it; log where that fails.
+
+    Args:
+        file: Its `pathlib.Path`.
+        write: A function of the path to write to.
+
+    Example:
+        >>> import tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp(), "inner", "index.txt")
+        >>> keep(file, lambda path: path.write_text("1"))
+        >>> file.read_text()
+        '1'
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(f".{os.getpid()}.npy")
-        np.save(unfinished, index)
+        unfinished = file.with_suffix(f".{os.getpid()}{file.suffix}")
+        write(unfinished)
         unfinished.replace(file)
     except OSError as error:
         _LOG.warning("the index is not kept, and is made again by the next run: %s", error)
-    return index
 
 
 def _scanned(path, keys):
@@ -233,6 +279,8 @@ def _label(content, keys, name):
         _LOG.warning("%s cannot be parsed: %s", name, re.sub(r"\s+", " ", str(error)))
         return _UNKNOWN
     values = features[keys.label].int64_list.value if keys.label in features else ()
+    if not keys.label:
+        values = [keys.first]
     if len(values) != 1 or keys.image not in features:
         raise ValueError(
             f"--data_dir: {name} must have an image, {keys.image}, and one label, {keys.label}. "

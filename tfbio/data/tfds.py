@@ -13,8 +13,8 @@ from tfbio.data.arrays import Arrays
 from tfbio.data.encoded import Encoded
 from tfbio.data.photographs import Contents
 
-# Bytes of a dataset that is held in memory as it is stored: half of what this machine has.
-_LARGEST = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+LARGEST = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+"""Bytes of a dataset that is held in memory as it is stored: half of what this machine has."""
 _TESTS = ("test", "validation")
 _DECODED = 2 * 2**30  # bytes of images that are rather held decoded
 _LOG = logging.getLogger("tfbio")
@@ -91,23 +91,18 @@ def load(name, data_dir, download, image_size, remedy, photographs, streamed=Fal
         True
     """
     tfds = _tfds()
-    try:
-        builder = tfds.builder(name, data_dir=data_dir or None)
-        kind, classes = _kind(tfds, name, builder.info.features)
-        prepared = bool(builder.info.splits)
-    except ValueError as error:
-        if str(error).startswith("--"):
-            raise
-        raise _damaged(name, data_dir, error) from error
-    # A builder's own code and the files of its metadata can fail in any way.
-    except Exception as error:
-        raise _damaged(name, data_dir, error) from error
-    if not prepared and not download:
+    kinds = []
+    builder = prepared(
+        name,
+        data_dir,
+        download,
+        remedy,
+        check=lambda features: kinds.append(_kind(tfds, name, features)),
+    )
+    if builder is None:
         return None
-    if not prepared:
-        _download(builder, name, remedy)
-        builder = tfds.builder(name, data_dir=data_dir or None)
-    large = int(builder.info.dataset_size) > _LARGEST
+    kind, classes = kinds[0]
+    large = int(builder.info.dataset_size) > LARGEST
     # The test split of ImageNet has no labels.
     train, test = _splits(name, builder.info.splits, ("validation",) if streamed else _TESTS)
 
@@ -125,7 +120,7 @@ def load(name, data_dir, download, image_size, remedy, photographs, streamed=Fal
     try:
         parts = [part(split) for split in (train, test)]
     except (tf.errors.OpError, OSError) as error:
-        raise _damaged(name, data_dir, error) from error
+        raise damaged(name, data_dir, error) from error
     for part, split in zip(parts, (train, test), strict=True):
         if not 0 <= part.labels.min() <= part.labels.max() < len(classes):
             raise ValueError(
@@ -133,6 +128,48 @@ def load(name, data_dir, download, image_size, remedy, photographs, streamed=Fal
                 f"{split!r}. Received: {part.labels.min()} to {part.labels.max()}."
             )
     return (*parts, classes)
+
+
+def prepared(name, data_dir, download, remedy, check=lambda features: None):
+    """Return the builder of a prepared dataset, or prepare it where a download is wanted.
+
+    Args:
+        name: A name in the catalog.
+        data_dir: The folder of prepared datasets, or "" for TFDS's own.
+        download: Whether to download what is not prepared.
+        remedy: What else could be done, for messages.
+        check: Called with the dataset's features before anything is downloaded.
+
+    Returns:
+        A `tfds.core.DatasetBuilder`, or None if the dataset is not prepared.
+
+    Raises:
+        ValueError: If it is damaged on disk.
+        OSError: If the download fails.
+
+    Example:
+        >>> import tempfile
+        >>> prepared("mnist", tempfile.mkdtemp(), download=False, remedy="") is None
+        True
+    """
+    tfds = _tfds()
+    try:
+        builder = tfds.builder(name, data_dir=data_dir or None)
+        check(builder.info.features)
+        ready = bool(builder.info.splits)
+    except ValueError as error:
+        if str(error).startswith("--"):
+            raise
+        raise damaged(name, data_dir, error) from error
+    # A builder's own code and the files of its metadata can fail in any way.
+    except Exception as error:
+        raise damaged(name, data_dir, error) from error
+    if not ready and not download:
+        return None
+    if not ready:
+        _download(builder, name, remedy)
+        builder = tfds.builder(name, data_dir=data_dir or None)
+    return builder
 
 
 def _tfds():
@@ -146,7 +183,22 @@ def _tfds():
     return tfds
 
 
-def _damaged(name, data_dir, error):
+def damaged(name, data_dir, error):
+    """Return an error that says that a prepared dataset cannot be read.
+
+    Args:
+        name: The dataset's name.
+        data_dir: Where it is.
+        error: What went wrong.
+
+    Returns:
+        A ValueError.
+
+    Example:
+        >>> raise damaged("mnist", "data", OSError("no such file"))
+        Traceback (most recent call last):
+        ValueError: --dataset=mnist cannot be read from data: OSError: no such file
+    """
     place = data_dir or "the default folder of TensorFlow Datasets"
     return ValueError(f"--dataset={name} cannot be read from {place}: {_first_line(error)}")
 

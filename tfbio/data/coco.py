@@ -1,0 +1,440 @@
+"""COCO: the objects in images, as the JSON documents of that format hold them."""
+
+import collections
+import dataclasses
+import json
+import logging
+import posixpath
+import reprlib
+
+import numpy as np
+import tensorflow as tf
+
+_LOG = logging.getLogger("tfbio")
+_NAMED = 10  # of what is left out for one reason, so many are named
+_LARGEST = 10**6  # pixels a side, and the greatest coordinate
+_TOLERANCE = 1.0  # pixels that a box may reach over its image without a word
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """The images of a document, and the objects in them.
+
+    Attributes:
+        where: What the document is called in messages.
+        image_ids: The images' ids, int64 (n,), in the document's order.
+        file_names: Their files, relative to the images' folder.
+        sizes: Their (height, width) in pixels, int64 (n, 2).
+        category_ids: The categories' ids, ascending. The class of the i-th one is i, from 0.
+        class_names: Their names in the same order, no two alike.
+        ids: The objects' ids, int64 (m,).
+        images: For each object, the position of its image, int64 (m,), ascending.
+        classes: Its class, int64 (m,).
+        boxes: Its box (x, y, width, height), from the upper left corner and in pixels, as it is in
+            the document, float64 (m, 4).
+        areas: The area that decides whether it counts as small, medium or large, float64 (m,).
+        crowds: Whether it is a crowd, in which no single objects are told apart, bool (m,).
+
+    Example:
+        >>> annotations = parse(
+        ...     {
+        ...         "images": [{"id": 7, "file_name": "a.jpg", "height": 20, "width": 30}],
+        ...         "categories": [{"id": 5, "name": "dog"}, {"id": 3, "name": "cat"}],
+        ...         "annotations": [
+        ...             {"id": 1, "image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4]}
+        ...         ],
+        ...     },
+        ...     "a.json",
+        ... )
+        >>> annotations.class_names, annotations.classes, annotations.areas
+        (('cat', 'dog'), array([1]), array([12.]))
+    """
+
+    where: str
+    image_ids: np.ndarray
+    file_names: tuple
+    sizes: np.ndarray
+    category_ids: tuple
+    class_names: tuple
+    ids: np.ndarray
+    images: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowds: np.ndarray
+
+    def taken(self, rows):
+        """Return the annotations of some of the images.
+
+        Args:
+            rows: The images' positions, ascending.
+
+        Returns:
+            `Annotations` of no other images.
+        """
+        rows = np.asarray(rows, np.int64)
+        positions = np.full(len(self.image_ids), -1)
+        positions[rows] = np.arange(len(rows))
+        images = positions[self.images]
+        kept = images >= 0
+        objects = ("ids", "classes", "boxes", "areas", "crowds")
+        return dataclasses.replace(
+            self,
+            image_ids=self.image_ids[rows],
+            file_names=tuple(self.file_names[row] for row in rows),
+            sizes=self.sizes[rows],
+            images=images[kept],
+            **{name: getattr(self, name)[kept] for name in objects},
+        )
+
+    def corners(self):
+        """Return the objects' (x1, y1, x2, y2), clipped to their images, float64 (m, 4)."""
+        return _corners(self.boxes, self.sizes[self.images])
+
+    def document(self):
+        """Return the document that says all this, a dict that JSON can hold."""
+        images = zip(self.image_ids.tolist(), self.file_names, self.sizes.tolist(), strict=True)
+        objects = zip(
+            self.ids.tolist(),
+            self.image_ids[self.images].tolist(),
+            np.array(self.category_ids, np.int64)[self.classes].tolist(),
+            self.boxes.tolist(),
+            self.areas.tolist(),
+            self.crowds.astype(int).tolist(),
+            strict=True,
+        )
+        keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+        categories = zip(self.category_ids, self.class_names, strict=True)
+        return {
+            "images": [
+                {"id": key, "file_name": name, "height": height, "width": width}
+                for key, name, (height, width) in images
+            ],
+            "annotations": [dict(zip(keys, values, strict=True)) for values in objects],
+            "categories": [{"id": key, "name": name} for key, name in categories],
+        }
+
+
+def read(path):
+    """Read a document from a file.
+
+    Args:
+        path: A file of JSON, on disk or in any place that `tf.io.gfile` reads.
+
+    Returns:
+        `Annotations`.
+
+    Raises:
+        ValueError: If the file holds no JSON, or not what `parse` takes; the message names it.
+        OSError: If it is missing.
+
+    Example:
+        >>> tf.io.write_file("ram://coco/broken.json", '{"images": [')
+        >>> read("ram://coco/broken.json")
+        Traceback (most recent call last):
+        ValueError: --data_dir: ram://coco/broken.json is not JSON, or cut short: Expecting value...
+    """
+    if not tf.io.gfile.exists(str(path)):
+        raise FileNotFoundError(f"--data_dir: there is no file {str(path)!r}.")
+    with tf.io.gfile.GFile(str(path), "rb") as file:
+        content = file.read()
+    try:
+        document = json.loads(content)
+    # A RecursionError where brackets are nested too deeply.
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"--data_dir: {path} is not JSON, or cut short: {str(error) or 'empty'}."
+        ) from error
+    return parse(document, str(path))
+
+
+def parse(document, where):
+    """Check a document, and return what it says.
+
+    What cannot be understood is an error. What can be done without is left out, counted and logged
+    with the document's name and its ids: annotations of an image or a category that the document
+    does not have, or whose box has no area or lies outside of the image, and the second of two
+    with one id.
+
+    Args:
+        document: What JSON's text stands for: a dict of the lists "images", "annotations" and
+            "categories". Of an annotation, "area" may be missing, and is then the box's; and
+            "iscrowd", which is then 0.
+        where: What the document is called in messages.
+
+    Returns:
+        `Annotations`.
+
+    Raises:
+        ValueError: If a part is missing or of the wrong kind, two images or two categories have
+            one id, a file name leaves the images' folder, there is no image or no category, or
+            nothing is left of the annotations.
+
+    Example:
+        >>> parse({"images": []}, "a.json")
+        Traceback (most recent call last):
+        ValueError: --data_dir: a.json must hold a list of 'annotations'. Received: nothing.
+
+    References:
+        Lin et al. 2014, "Microsoft COCO: common objects in context".
+    """
+    if not isinstance(document, dict):
+        raise ValueError(
+            f"--data_dir: {where} must hold an object with the lists images, annotations and "
+            f"categories. Received: {_short(document)}."
+        )
+    images, annotations, categories = (
+        _entries(document, key, where) for key in ("images", "annotations", "categories")
+    )
+    for key, entries in (("image", images), ("category", categories)):
+        if not entries:
+            raise ValueError(f"--data_dir: {where} has no {key}.")
+        counts = collections.Counter(entry["id"] for entry in entries)
+        if double := [each for each, count in counts.items() if count > 1]:
+            raise ValueError(
+                f"--data_dir: {where} must give every {key} an id of its own. "
+                f"Received: {key} {double[0]} {counts[double[0]]} times."
+            )
+    categories = sorted(categories, key=lambda entry: entry["id"])
+    names = [_field(entry, "name", _text, where, "category") for entry in categories]
+    alike = collections.Counter(names)
+    files = tuple(_field(image, "file_name", _inside, where, "image") for image in images)
+    sides = ("height", "width")
+    sizes = [[_field(image, side, _side, where, "image") for side in sides] for image in images]
+    sizes = np.array(sizes, np.int64)
+    return Annotations(
+        where=where,
+        image_ids=np.array([image["id"] for image in images], np.int64),
+        file_names=files,
+        sizes=sizes,
+        category_ids=tuple(entry["id"] for entry in categories),
+        class_names=tuple(
+            name if alike[name] == 1 else f"{name} ({entry['id']})"
+            for name, entry in zip(names, categories, strict=True)
+        ),
+        **_objects(annotations, images, sizes, categories, where),
+    )
+
+
+def _objects(annotations, images, sizes, categories, where):
+    """Return the fields of `Annotations` that are about objects."""
+    rows = {image["id"]: row for row, image in enumerate(images)}
+    classes = {entry["id"]: index for index, entry in enumerate(categories)}
+    report, found, seen = Report(where), [], set()
+    for entry in annotations:
+        key, image, category = entry["id"], entry.get("image_id"), entry.get("category_id")
+        for name, value in (("image_id", image), ("category_id", category)):
+            if not _whole(value):
+                raise _wrong(entry, name, where, "annotation", "must be an integer", value)
+        box = _field(entry, "bbox", _box, where, "annotation")
+        area = _field(entry, "area", _area, where, "annotation", box[2] * box[3])
+        crowd = _field(entry, "iscrowd", _flag, where, "annotation", 0)
+        what = f"annotation {key} of image {image}"
+        if key in seen:
+            report.add("a second time with the same id", what)
+        elif image not in rows:
+            report.add("an image that is not there", what)
+        elif category not in classes:
+            report.add("an unknown category", f"{what}, category {category}")
+        else:
+            seen.add(key)
+            found.append((rows[image], key, classes[category], *box, area, crowd))
+    # A stable sort: an image's objects stay in the document's order.
+    found.sort(key=lambda entry: entry[0])
+    columns = list(zip(*found, strict=True)) or [()] * 9
+    integers = [np.array(column, np.int64) for column in (*columns[:3], columns[8])]
+    boxes = np.array(columns[3:7], np.float64).reshape(4, -1).T
+    objects = {
+        **dict(zip(("images", "ids", "classes"), integers, strict=False)),
+        "boxes": boxes,
+        "areas": np.array(columns[7], np.float64),
+        "crowds": integers[3].astype(bool),
+    }
+    kept = _with_area(objects, images, sizes, report)
+    report.tell()
+    if annotations and not kept.any():
+        raise ValueError(
+            f"--data_dir: nothing is left of the {len(annotations)} annotations in {where}: "
+            f"{report.reasons()}."
+        )
+    return {name: column[kept] for name, column in objects.items()}
+
+
+def _with_area(objects, images, sizes, report):
+    """Return which boxes have an area within their image, and report the others."""
+    sizes = sizes[objects["images"]]
+    boxes = objects["boxes"]
+    corners = _corners(boxes, sizes)
+    empty = (boxes[:, 2:] <= 0).any(axis=1)
+    outside = ~empty & (corners[:, 2:] <= corners[:, :2]).any(axis=1)
+    beyond = np.maximum(-boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - sizes[:, ::-1]).max(axis=1)
+    for reason, which in (
+        ("a box without an area", empty),
+        ("a box outside of the image", outside),
+        ("", ~empty & ~outside & (beyond > _TOLERANCE)),
+    ):
+        for index in np.flatnonzero(which):
+            image = images[objects["images"][index]]
+            what = (
+                f"annotation {objects['ids'][index]} of image {image['id']}, "
+                f"{image['file_name']}, box {boxes[index].tolist()}"
+            )
+            if reason:
+                report.add(reason, what)
+            else:
+                report.clip(what)
+    return ~(empty | outside)
+
+
+class Report:
+    """Collects what is left out of a document, and why, and tells of it in few lines.
+
+    Args:
+        where: What the document is called.
+
+    Example:
+        >>> report = Report("a.json")
+        >>> report.add("a box without an area", "annotation 7 of image 1")
+        >>> report.reasons()
+        '1 with a box without an area'
+    """
+
+    def __init__(self, where):
+        self._where = where
+        self._left_out, self._clipped = collections.defaultdict(list), []
+
+    def add(self, reason, what):
+        """Note something that is left out."""
+        self._left_out[reason].append(what)
+
+    def clip(self, what):
+        """Note a box that is cut at its image's border."""
+        self._clipped.append(what)
+
+    def reasons(self):
+        """Return the counts by reason, as text."""
+        return ", ".join(f"{len(what)} with {reason}" for reason, what in self._left_out.items())
+
+    def tell(self):
+        """Log a line for each reason."""
+        for reason, what in self._left_out.items():
+            _LOG.warning(
+                "--data_dir: %s: %d annotations are left out, with %s: %s",
+                *(self._where, len(what), reason, listed(what)),
+            )
+        if self._clipped:
+            _LOG.warning(
+                "--data_dir: %s: %d boxes reach over their image, and training cuts them there: %s",
+                *(self._where, len(self._clipped), listed(self._clipped)),
+            )
+
+
+def listed(what):
+    """Return the first ten of a list of texts as one.
+
+    Args:
+        what: Texts.
+
+    Returns:
+        A text.
+
+    Example:
+        >>> listed(["a", "b"])
+        'a; b'
+    """
+    more = len(what) - _NAMED
+    return "; ".join(what[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _corners(boxes, sizes):
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    limits = sizes[:, ::-1]
+    return np.concatenate([np.clip(low, 0, limits), np.clip(high, 0, limits)], axis=1)
+
+
+def _entries(document, key, where):
+    entries = document.get(key)
+    if not isinstance(entries, list):
+        raise ValueError(
+            f"--data_dir: {where} must hold a list of {key!r}. "
+            f"Received: {_short(entries) if key in document else 'nothing'}."
+        )
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not _whole(entry.get("id")):
+            raise ValueError(
+                f"--data_dir: {where} must hold {key} with an integer 'id' each. "
+                f"Received: {_short(entry)}, at position {index}."
+            )
+    return entries
+
+
+def _field(entry, name, check, where, kind, default=None):
+    """Return an entry's field, as `check` makes it, which raises a ValueError that says what."""
+    if name not in entry and default is not None:
+        return default
+    try:
+        return check(entry.get(name))
+    except ValueError as error:
+        raise _wrong(entry, name, where, kind, error, entry.get(name)) from error
+
+
+def _wrong(entry, name, where, kind, must, value):
+    return ValueError(
+        f"--data_dir: {where}, {kind} {entry['id']}: {name!r} {must}. Received: {_short(value)}."
+    )
+
+
+def _whole(value):
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _text(value):
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
+    return value
+
+
+def _inside(value):
+    """Return a relative path that stays in its folder, normalized."""
+    _text(value)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("must be a text that UTF-8 can hold") from error
+    path = posixpath.normpath(value.replace("\\", "/"))  # a backslash leaves, too, on Windows
+    absolute = path.startswith("/") or path[1:2] == ":"
+    if absolute or "\0" in path or "://" in value or path.split("/")[0] in ("..", "."):
+        raise ValueError("must be a file within the images' folder")
+    return posixpath.normpath(value)
+
+
+def _side(value):
+    if not _whole(value) or not 1 <= value <= _LARGEST:
+        raise ValueError(f"must be a number of pixels, 1 to {_LARGEST}")
+    return value
+
+
+def _real(value):
+    return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST
+
+
+def _box(value):
+    if not isinstance(value, list) or len(value) != 4 or not all(map(_real, value)):
+        raise ValueError("must be x, y, width and height in pixels")
+    return tuple(map(float, value))
+
+
+def _area(value):
+    if type(value) not in (int, float) or not 0 <= value <= _LARGEST**2:
+        raise ValueError("must be a number of 0 or more")
+    return float(value)
+
+
+def _flag(value):
+    if type(value) not in (int, bool) or value not in (0, 1):
+        raise ValueError("must be 0 or 1")
+    return int(value)
+
+
+def _short(value):
+    return reprlib.repr(value)
