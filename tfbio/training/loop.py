@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfbio import data
+from tfbio.training import sums
 from tfbio.training.accumulation import Accumulation
 from tfbio.training.strategies import in_parts
 
@@ -48,7 +49,7 @@ class Loop:
         Raises:
             ValueError: If an image is damaged.
         """
-        with data.clear_errors():
+        with data.clear_errors(), sums.in_order():
             taken, finite = self._train(iterator, tf.constant(steps, tf.int64))
         return int(taken), bool(finite)
 
@@ -65,13 +66,13 @@ class Loop:
         Raises:
             ValueError: If an image is damaged.
         """
-        sums = [0.0, 0.0, 0.0]  # Python's floats have the precision
-        with data.clear_errors():
+        totals = [0.0, 0.0, 0.0]  # Python's floats have the precision
+        with data.clear_errors(), sums.in_order():
             for batch in self.prepared.all_of(split):
                 heed()
                 parts = self._evaluate(batch)
-                sums = [total + float(part) for total, part in zip(sums, parts, strict=True)]
-        loss, correct, count = sums
+                totals = [total + float(part) for total, part in zip(totals, parts, strict=True)]
+        loss, correct, count = totals
         return {"loss": loss / count, "accuracy": correct / count}
 
 
@@ -114,17 +115,17 @@ def _accumulating(prepared):
     """Return the same for a batch that every device takes in several parts."""
     strategy, model, count = prepared.strategy, prepared.model, prepared.experiment.accumulate
     with strategy.scope():
-        sums = Accumulation(model, count)
+        gradients = Accumulation(model, count)
 
     def add(batch, part):
         images, *rest = (in_parts(each, count)[part] for each in batch)
         return model.train_step((_ready(images), *rest))
 
     add = tf.function(add, jit_compile=prepared.experiment.jit)
-    release = tf.function(sums.release, jit_compile=prepared.experiment.jit)
+    release = tf.function(gradients.release, jit_compile=prepared.experiment.jit)
 
     def step(batch):
-        with sums.in_place():
+        with gradients.in_place():
             for part in tf.range(count - 1):
                 strategy.run(add, args=(batch, part))
             logs = strategy.run(add, args=(batch, tf.constant(count - 1)))
@@ -137,16 +138,16 @@ def _accumulating(prepared):
 def _evaluation(prepared):
     strategy, model = prepared.strategy, prepared.model
 
-    def sums(images, labels, weights):
+    def measured(images, labels, weights):
         logits = data.average_over_crops(
             lambda images: model(_ready(images), training=False), images
         )
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         correct = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)
-        sums = [tf.reduce_sum(weights * each) for each in (losses, correct, tf.ones_like(losses))]
-        return tuple(sums)
+        parts = (losses, correct, tf.ones_like(losses))
+        return tuple(tf.reduce_sum(weights * part) for part in parts)
 
-    step = tf.function(sums, jit_compile=prepared.experiment.jit)
+    step = tf.function(measured, jit_compile=prepared.experiment.jit)
 
     @tf.function(reduce_retracing=True)
     def evaluate(batch):
