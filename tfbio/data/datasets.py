@@ -135,7 +135,12 @@ def load(name, data_dir="", download=False, image_size=0, max_corrupt=0.001):
         for layout in _FORMATS.get(name, ()):
             if found := layout.find(place):
                 _LOG.info("%s is read from %s", name, found)
-                parts = (Arrays(*part, image_size) for part in layout.read(found))
+                try:
+                    parts = layout.read(found)
+                except ValueError as error:
+                    flag = "--data_dir" if data_dir else f"--dataset={name}"
+                    raise ValueError(f"{flag}: {error}") from error
+                parts = (Arrays(*part, image_size) for part in parts)
                 return _dataset(*parts, _CLASSES[name])
     make = functools.partial(Photographs, image_size=image_size, max_corrupt=max_corrupt)
     parts = tfds.load(name, data_dir, download, image_size, _remedy(name), make)
@@ -186,13 +191,14 @@ def _places(name):
     """Return the folders to look through without --data_dir, first to last."""
     dashed = name.replace("_", "-")
     keras = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
-    return (
+    places = (
         pathlib.Path("data", name),
         pathlib.Path("data", dashed),
         pathlib.Path("/usr/share/datasets", dashed),  # Debian's package dataset-fashion-mnist
         keras / dashed,
         keras,
     )
+    return tuple(dict.fromkeys(places))  # a name without "_" is dashed already
 
 
 def _remedy(name):

@@ -40,7 +40,8 @@ def suggest(name, first):
     # Without a namespace: those of other hubs are looked up in the network.
     valid = isinstance(name, str) and re.fullmatch(r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?", name)
     if not valid or re.split("[/:]", name)[0] not in catalog:
-        close = difflib.get_close_matches(str(name), [*first, *catalog], n=3)
+        every = dict.fromkeys((*first, *catalog))  # some are in both
+        close = difflib.get_close_matches(str(name), every, n=3)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise ValueError(
             f"--dataset must be one of {', '.join(first)}, or a name in the catalog of TensorFlow "
