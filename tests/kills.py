@@ -1,6 +1,7 @@
 """The harness of kills: a training that is killed again and again must end as if it never was.
 
 python -m tests.kills --kills=200
+python -m tests.kills --kills=20 --network=resnet18
 
 Each training is killed with SIGKILL at random moments of its process's life (building, training,
 validating, writing checkpoints and records, testing) until it ends; then its weights, metrics.csv,
@@ -35,6 +36,20 @@ OPTIONS = {
     "checkpoint_every": 7,
 }
 """A training of some seconds, a good part of which goes into records and checkpoints."""
+
+RESNET18 = {
+    "model": "resnet18",
+    "image_size": 32,
+    "rule": "sign_symmetry",
+    "train_fraction": 0.2,
+    "epochs": 3,
+    "batch_size": 50,
+    "weight_decay": 1e-4,
+    "steps_per_call": 2,
+    "log_every": 2,
+    "checkpoint_every": 3,
+}
+"""One of large operations, many of which run at the same time."""
 
 CLOCK = ("seconds", "seconds_per_step", "resumed_at_steps")
 """What of a summary depends on when and how often the training was started."""
@@ -116,7 +131,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--network", choices=("small", "resnet18"), default="small")
     chosen = parser.parse_args(arguments)
+    options = {"small": OPTIONS, "resnet18": RESNET18}[chosen.network]
     folder = pathlib.Path(tempfile.mkdtemp(prefix="kills-"))
     draw = random.Random(chosen.seed)
     processes = context()
@@ -124,7 +141,7 @@ def main(arguments=None):
     warm.start()
     warm.join()
     begin = time.monotonic()
-    killed(OPTIONS, folder / "whole", [None], processes)
+    killed(options, folder / "whole", [None], processes)
     life = time.monotonic() - begin
     reference = outcome(folder / "whole")
     print(f"uninterrupted: {life:.1f} s, {len(reference)} things to compare", flush=True)
@@ -135,7 +152,7 @@ def main(arguments=None):
         workdir = folder / f"run{number}"
         # Half of the lives end early on: more kills for a training, and in its preparation.
         delays = (draw.uniform(0, life * draw.choice((0.5, 1.1))) for _ in range(1000))
-        moments = killed(OPTIONS, workdir, delays, processes)
+        moments = killed(options, workdir, delays, processes)
         odd = differences(reference, outcome(workdir))
         summary = json.loads((workdir / "summary.json").read_text())
         resumed += len(summary["resumed_at_steps"])
