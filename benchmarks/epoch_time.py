@@ -38,7 +38,7 @@ def main():
 
 def _main(_):
     with tempfile.TemporaryDirectory() as workdir, cli.errors_in_one_line():
-        experiment = training.Experiment(
+        experiment = training.Classification(
             dataset="fashion_mnist",
             data_dir=DATA_DIR.value,
             image_size=32,

@@ -45,7 +45,7 @@ def train(options, workdir):
     from tfbio import training
 
     training.train_and_evaluate(
-        training.Experiment(**options, workdir=str(workdir)), tell=lambda text: None
+        training.Classification(**options, workdir=str(workdir)), tell=lambda text: None
     )
 
 

@@ -393,7 +393,7 @@ def test_bad_input_is_told_in_one_line(arguments, message, status, capsys, tmp_p
 
 @settings(max_examples=60)
 @given(
-    name=st.sampled_from([field.name for field in dataclasses.fields(training.Experiment)]),
+    name=st.sampled_from([field.name for field in dataclasses.fields(training.Classification)]),
     text=st.text(max_size=12) | st.integers().map(str) | st.floats().map(str),
 )
 def test_any_value_of_any_flag_is_taken_or_refused_without_a_traceback(name, text):
@@ -494,7 +494,7 @@ def test_an_interrupt_while_tensorflow_is_imported_is_told_in_one_line(tmp_path,
 
 def test_help_lists_every_flag():
     done = run("--help")
-    for field in dataclasses.fields(training.Experiment):
+    for field in dataclasses.fields(training.Classification):
         assert f"--{field.name}" in done.stdout or f"--[no]{field.name}" in done.stdout
 
 

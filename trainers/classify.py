@@ -70,7 +70,7 @@ def define(values):
         values: The `absl.flags.FlagValues` to define them in.
     """
     cli.define(Command, values)
-    cli.define(training.Experiment, values, lists=compare.LISTS)
+    cli.define(training.Classification, values, lists=compare.LISTS)
 
 
 def classify(values):
@@ -83,7 +83,7 @@ def classify(values):
     with cli.errors_in_one_line():
         command = Command(**cli.options(Command, values))
         if command.mode != "train":
-            _use(command, cli.experiment_of_run(values), console)
+            _use(command, cli.experiment_of_run(values, training.Classification), console)
             return
         experiments = compare.experiments(values)
     if len(experiments) > 1:

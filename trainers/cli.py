@@ -127,14 +127,15 @@ def options(kind, values):
     return {field.name: values[field.name].value for field in dataclasses.fields(kind)}
 
 
-def experiment_of_run(values):
+def experiment_of_run(values, kind):
     """Return the experiment in the folder that ``--workdir`` names, with what the flags change.
 
     Args:
         values: The parsed `absl.flags.FlagValues`.
+        kind: The kind of experiment, a class.
 
     Returns:
-        An `Experiment`: the run's own options, those given on the command line instead.
+        An `Experiment` of that kind: the run's own options, or those given on the command line.
 
     Raises:
         ValueError: If the folder holds no run, or an option is wrong.
@@ -144,7 +145,12 @@ def experiment_of_run(values):
         raise ValueError(
             f"--workdir must be a run's folder, with its flags.cfg. Received: {values.workdir!r}."
         )
-    fields = {field.name: field.type for field in dataclasses.fields(training.Experiment)}
+    if type(run) is not kind:
+        raise ValueError(
+            f"--workdir={values.workdir} holds a run of {type(run).__name__.lower()}, not of "
+            f"{kind.__name__.lower()}."
+        )
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
     given = {name: values[name].value for name in fields if values[name].present}
     if "seed" in given:
         if not str(given["seed"]).isdecimal():

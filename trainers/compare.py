@@ -43,7 +43,7 @@ def define(values):
         values: The `absl.flags.FlagValues` to define them in.
     """
     cli.define(Command, values)
-    cli.define(training.Experiment, values, lists=LISTS)
+    cli.define(training.Classification, values, lists=LISTS)
 
 
 def run(values):
@@ -55,7 +55,7 @@ def run(values):
     console = cli.console()
     with cli.errors_in_one_line():
         if values.runs:
-            fields = {field.name for field in dataclasses.fields(training.Experiment)}
+            fields = {field.name for field in dataclasses.fields(training.Classification)}
             odd = [name for name in fields - {"workdir"} if values[name].present]
             if odd:
                 raise ValueError(f"--{odd[0]} does not go with --runs, which trains nothing.")
@@ -110,7 +110,7 @@ def experiments(values):
     Raises:
         ValueError: If an option is wrong, or a rule or seed is named twice.
     """
-    options = cli.absolute(cli.options(training.Experiment, values))
+    options = cli.absolute(cli.options(training.Classification, values))
     seeds = []
     for text in cli.split(options["seed"]):
         if not (text.isascii() and text.isdecimal()):
@@ -119,7 +119,7 @@ def experiments(values):
     found = []
     for seed in seeds:
         for rule in cli.split(options["rule"]):
-            one = training.Experiment(**{**options, "rule": rule, "seed": seed})
+            one = training.Classification(**{**options, "rule": rule, "seed": seed})
             folder = pathlib.Path(one.workdir, training.slug(rule), f"seed{seed}")
             found.append(dataclasses.replace(one, workdir=str(folder)))
     if len({experiment.workdir for experiment in found}) < len(found):

@@ -39,8 +39,8 @@ def descriptions(experiment):
         `tf.summary.experimental.write_raw_pb`.
 
     Example:
-        >>> from tfbio.training import Experiment
-        >>> len(descriptions(Experiment()))
+        >>> from tfbio.training import Classification
+        >>> len(descriptions(Classification()))
         3
     """
     from tensorboard.plugins.hparams import api as hparams

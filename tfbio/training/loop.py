@@ -1,9 +1,9 @@
 """The loop: compiled steps of training and evaluation, the same under every strategy."""
 
-import keras
 import tensorflow as tf
 
 from tfbio import data
+from tfbio.training import preparation
 from tfbio.training.accumulation import Accumulation
 from tfbio.training.strategies import in_parts
 
@@ -21,8 +21,8 @@ class Loop:
         prepared: The same.
 
     Example:
-        >>> from tfbio.training import Experiment, prepare
-        >>> prepared = prepare(Experiment(rule="bp"))
+        >>> from tfbio.training import Classification, prepare
+        >>> prepared = prepare(Classification(rule="bp"))
         >>> loop = Loop(prepared)
         >>> loop.train(iter(prepared.epoch(0, start=0)), steps=2)
         (2, True)
@@ -33,7 +33,7 @@ class Loop:
     def __init__(self, prepared):
         self.prepared = prepared
         self._train = _training(prepared)
-        self._evaluate = _evaluation(prepared)
+        self._measure = prepared.evaluator()
 
     def train(self, iterator, steps):
         """Take steps, stopping after one whose loss is no finite number.
@@ -53,26 +53,20 @@ class Loop:
         return int(taken), bool(finite)
 
     def evaluate(self, split, heed=lambda: None):
-        """Return the mean loss and the top-1 accuracy over a split.
+        """Return what is measured on a split.
 
         Args:
-            split: A `tfbio.data.Split`.
+            split: One of `prepared`'s.
             heed: Called before each batch; what it raises ends the evaluation.
 
         Returns:
-            A dict of "loss" and "accuracy".
+            A dict of the experiment's `measures`.
 
         Raises:
             ValueError: If an image is damaged.
         """
-        sums = [0.0, 0.0, 0.0]  # Python's floats have the precision
         with data.clear_errors():
-            for batch in self.prepared.all_of(split):
-                heed()
-                parts = self._evaluate(batch)
-                sums = [total + float(part) for total, part in zip(sums, parts, strict=True)]
-        loss, correct, count = sums
-        return {"loss": loss / count, "accuracy": correct / count}
+            return self._measure(split, heed)
 
 
 def _training(prepared):
@@ -105,7 +99,7 @@ def _stepping(prepared):
 
     @tf.function(jit_compile=prepared.experiment.jit)
     def step(images, *rest):
-        return model.train_step((_ready(images), *rest))
+        return model.train_step((preparation.ready(images), *rest))
 
     return lambda batch: prepared.strategy.run(step, args=batch)
 
@@ -117,8 +111,8 @@ def _accumulating(prepared):
         sums = Accumulation(model, count)
 
     def add(batch, part):
-        images, *rest = (in_parts(each, count)[part] for each in batch)
-        return model.train_step((_ready(images), *rest))
+        images, *rest = tf.nest.map_structure(lambda each: in_parts(each, count)[part], batch)
+        return model.train_step((preparation.ready(images), *rest))
 
     add = tf.function(add, jit_compile=prepared.experiment.jit)
     release = tf.function(sums.release, jit_compile=prepared.experiment.jit)
@@ -132,30 +126,3 @@ def _accumulating(prepared):
         return logs
 
     return step
-
-
-def _evaluation(prepared):
-    strategy, model = prepared.strategy, prepared.model
-
-    def sums(images, labels, weights):
-        logits = data.average_over_crops(
-            lambda images: model(_ready(images), training=False), images
-        )
-        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        correct = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)
-        sums = [tf.reduce_sum(weights * each) for each in (losses, correct, tf.ones_like(losses))]
-        return tuple(sums)
-
-    step = tf.function(sums, jit_compile=prepared.experiment.jit)
-
-    @tf.function(reduce_retracing=True)
-    def evaluate(batch):
-        parts = strategy.run(step, args=batch)
-        return tuple(strategy.reduce("sum", part, axis=None) for part in parts)
-
-    return evaluate
-
-
-def _ready(images):
-    """Return images as models take them: bytes, a quarter of the traffic, become 0 to 1 here."""
-    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images

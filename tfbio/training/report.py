@@ -10,7 +10,8 @@ from rich.table import Table
 
 from tfbio import rules
 from tfbio.training import folder
-from tfbio.training.experiment import Experiment, differences
+from tfbio.training.classification import Classification
+from tfbio.training.experiment import differences
 from tfbio.training.preparation import slug
 from tfbio.training.records import read
 from tfbio.training.train import SUMMARY
@@ -27,13 +28,13 @@ class Run(NamedTuple):
     """A run, as its folder holds it.
 
     Attributes:
-        experiment: The `Experiment`.
+        experiment: The `Classification`.
         summary: What `train_and_evaluate` returned, or None of a run that is not finished.
         records: The lines of metrics.csv, as `tfbio.training.records.read` gives them.
         starts: The circumstances of its starts.
     """
 
-    experiment: Experiment
+    experiment: Classification
     summary: dict
     records: list
     starts: list
@@ -61,11 +62,13 @@ def load(workdir):
     experiment = folder.read_flags(path)
     if experiment is None:
         raise ValueError(f"{path} holds no run: it has no flags.cfg.")
+    if not isinstance(experiment, Classification):
+        raise ValueError(f"{path} holds no run of trainers.classify.")
     run = folder.read_json(path / "run.json", ["starts"], needed=True)
     records = read(path)
     if not records:
         raise ValueError(f"{path} has nothing to compare yet: its metrics.csv is empty.")
-    summary = folder.read_json(path / "summary.json", SUMMARY)
+    summary = folder.read_json(path / "summary.json", ("test_accuracy", *SUMMARY))
     return Run(experiment, summary, records, run["starts"])
 
 
@@ -81,14 +84,14 @@ def by_settings(runs):
         the default.
 
     Example:
-        >>> usf, fa = Experiment(rule="usf"), Experiment(rule="fa", model="lenet")
+        >>> usf, fa = Classification(rule="usf"), Classification(rule="fa", model="lenet")
         >>> list(by_settings([Run(usf, None, [], []), Run(fa, None, [], [])]))
         ['sign_symmetry', 'feedback_alignment, model=lenet']
     """
     odd = set()
     for run in runs:
         odd |= differences(runs[0].experiment, run.experiment).keys()
-    fields = [f for f in dataclasses.fields(Experiment) if f.name in odd - {"rule", "seed"}]
+    fields = [f for f in dataclasses.fields(Classification) if f.name in odd - {"rule", "seed"}]
     found = {}
     for run in runs:
         values = ((f, getattr(run.experiment, f.name)) for f in fields)
@@ -162,7 +165,7 @@ def baseline(runs, results):
         results: What `by_settings` returned.
 
     Example:
-        >>> bp, ss = (Run(Experiment(rule=name), None, [], []) for name in ("bp", "ss"))
+        >>> bp, ss = (Run(Classification(rule=name), None, [], []) for name in ("bp", "ss"))
         >>> baseline([ss], by_settings([bp, ss])) == [bp]
         True
     """
@@ -186,7 +189,7 @@ def published_errors(results):
         their own: others are not what the paper reports on.
 
     Example:
-        >>> experiment = Experiment(rule="fa", published="bp=9.2, fa=13.06")
+        >>> experiment = Classification(rule="fa", published="bp=9.2, fa=13.06")
         >>> published_errors(by_settings([Run(experiment, {}, [], [])]))
         {'feedback_alignment': 13.06}
     """
@@ -209,7 +212,7 @@ def time_ratio(runs, others):
         others: Those to compare with.
 
     Example:
-        >>> run = Run(Experiment(), {"seconds_per_step": 0.2}, [], [])
+        >>> run = Run(Classification(), {"seconds_per_step": 0.2}, [], [])
         >>> time_ratio([run], [run])
         1.0
     """

@@ -18,9 +18,8 @@ from tfbio.training.preparation import prepare
 from tfbio.training.records import NoRecords, Records, read
 from tfbio.training.signals import Interrupted, Signals
 
-_VALIDATION = ("validation_loss", "validation_accuracy")
-SUMMARY = ("test_accuracy", "weight_angles", "seconds_per_step", "steps")
-"""What a summary has at least."""
+SUMMARY = ("weight_angles", "seconds_per_step", "steps")
+"""What a summary has at least, beside what was measured."""
 
 
 class Diverged(ArithmeticError):  # noqa: N818
@@ -41,12 +40,12 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
         tell_epochs: Whether to tell of every epoch.
 
     Returns:
-        The summary, a dict: `test_accuracy`, `test_loss`, `validation_accuracy`,
-        `validation_loss`, `accuracy` and `loss` on the training split as it was learned,
-        `weight_angles` and `sign_agreement` by layer, `steps`, all as they are after the last
-        step; `best`, accuracies and losses at the step of the best validation accuracy, or None
-        without validation; `seconds_per_step`, the median; `seconds` of training steps in all;
-        `resumed_at_steps`.
+        The summary, a dict: what the experiment `measures`, on test (`test_accuracy`,
+        `test_loss`) and validation (`validation_accuracy`, ...), and on the training split as it
+        was learned (`accuracy`, `loss`), `weight_angles` and `sign_agreement` by layer, `steps`,
+        all as they are after the last step; `best`, the measures at the step of the best
+        validation `score`, or None without validation; `seconds_per_step`, the median; `seconds`
+        of training steps in all; `resumed_at_steps`.
 
     Raises:
         ValueError: If options do not fit together, data are damaged, or the folder is another
@@ -58,8 +57,8 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
 
     Example:
         >>> import tempfile
-        >>> from tfbio.training import Experiment
-        >>> experiment = Experiment(epochs=2, workdir=tempfile.mkdtemp())
+        >>> from tfbio.training import Classification
+        >>> experiment = Classification(epochs=2, workdir=tempfile.mkdtemp())
         >>> summary = train_and_evaluate(experiment, tell=lambda text: None)
         >>> summary["steps"], summary["resumed_at_steps"]
         (42, [])
@@ -142,7 +141,7 @@ class _Progress:
 
     Attributes:
         recorded: Whether the epoch that ends at the present step, if one does, has its line.
-        best: The step of the best validation accuracy so far, and its measures.
+        best: The step of the best validation score so far, and its measures.
         seconds: The time that training steps have taken, compilation included.
         seconds_per_step: The median over calls since the last start, without the first call.
         replicas: The number of devices.
@@ -187,7 +186,8 @@ class Training:
         self.clock = self.step, self.progress.seconds  # at the last record
         curves = board.feedback_curves(self.model)
         learned = self.model.get_metrics_result()
-        columns = ["learning_rate", *learned, *_VALIDATION, *curves]
+        self.validated = [f"validation_{name}" for name in self.experiment.measures]
+        columns = ["learning_rate", *learned, *self.validated, *curves]
         # The line of an epoch's end that the checkpoint does not know of is written again.
         kept = self.step if self.progress.recorded else self.step - 1
         self.records = NoRecords()
@@ -283,7 +283,8 @@ class Training:
         if self.prepared.validation is not None:
             values = self._measure("validation", self.prepared.validation)
             best = self.progress.best
-            if best is None or values["validation_accuracy"] > best["validation_accuracy"]:
+            score = f"validation_{self.experiment.score}"
+            if best is None or values[score] > best[score]:
                 self.progress.best = {"step": self.step, **values}
                 self._save_to(self.best_checkpoint)
         self._record({**values, **board.feedback_curves(self.model)}, end_of_epoch=True)
@@ -301,12 +302,9 @@ class Training:
         speed = images / max(self.progress.seconds - seconds, 1e-9)
         self.records.add(self.step, epoch, values, {"images_per_second": speed} if images else {})
         if end_of_epoch and self.tell_epochs:
-            validated = values.get("validation_accuracy")
             self.tell(
                 f"epoch {epoch:>3}/{self.experiment.epochs}, step {self.step:,}: "
-                f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}"
-                + ("" if validated is None else f", validation {validated:.2%}")
-                + f", {speed:,.0f} images/s"
+                f"{self.experiment.line(values)}, {speed:,.0f} images/s"
             )
 
     def save(self):
@@ -343,7 +341,7 @@ class Training:
         final = read(self.path)[-1]
         summary = {
             **test,
-            **{name: final[name] for name in (*learned, *_VALIDATION) if name in final},
+            **{name: final[name] for name in (*learned, *self.validated) if name in final},
             "best": best,
             "steps": self.step,
             "epochs": self.experiment.epochs,

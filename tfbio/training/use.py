@@ -29,8 +29,8 @@ def evaluate(experiment, checkpoint="last", tell=print):
         tell: Called with lines of text.
 
     Returns:
-        A dict of "step", "test_accuracy", "test_loss" and, where there is a validation split,
-        "validation_accuracy" and "validation_loss".
+        A dict of "step" and what the experiment `measures`, such as "test_accuracy", and where
+        there is a validation split "validation_accuracy".
 
     Raises:
         ValueError: If the folder holds no such run or checkpoint, or options do not fit.
@@ -180,14 +180,15 @@ def restored(experiment, checkpoint, tell=print):
         tell: Called with lines of text.
 
     Returns:
-        (the compiled model with its trained weights, the `Facts` on its data).
+        (the compiled model with its trained weights, the experiment's `facts` on its data).
 
     Raises:
         ValueError: If the folder holds no such run or checkpoint.
     """
     _, arrays = _load(experiment, checkpoint, tell)
     path = pathlib.Path(experiment.workdir, "data.json")
-    facts = preparation.Facts(**folder.read_json(path, preparation.Facts._fields, needed=True))
+    kind = experiment.facts
+    facts = kind(**folder.read_json(path, kind._fields, needed=True))
     devices = Devices(tf.distribute.get_strategy())
     # A number would be a variable of the optimizer, which the checkpoint does not have.
     schedule = Schedule(experiment.learning_rate, "constant", total_steps=1)
