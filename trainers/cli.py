@@ -193,6 +193,22 @@ def errors_in_one_line():
         fail(error)
 
 
+def result(experiment, summary):
+    """Return what came of a run, as text.
+
+    Args:
+        experiment: The `Experiment`.
+        summary: Its summary.
+
+    Example:
+        >>> result(training.Classification(), {"test_accuracy": 0.971})
+        'test accuracy 97.10%'
+    """
+    value = summary[f"test_{experiment.score}"]
+    # None, where there was nothing to measure it by.
+    return f"test {experiment.label} " + ("–" if value is None else f"{value:.2%}")
+
+
 def console():
     """Return the console to print on; in a file or a pipe, lines are as long as they are."""
     return Console(width=None if sys.stdout.isatty() else 120)

@@ -35,7 +35,10 @@ class Classification(Experiment):
     Attributes:
         measures: What is measured on a split.
         score: The one by which validation chooses the best step, the greater the better.
+        label: What the score is called.
+        elsewise: The options that a trained run may be measured with otherwise.
         facts: What data.json holds.
+        charts: The charts of TensorBoard's Custom Scalars page.
 
     Raises:
         ValueError: If an option is unknown, of the wrong type, out of its range, or does not go
@@ -48,7 +51,21 @@ class Classification(Experiment):
 
     measures: ClassVar[tuple] = ("loss", "accuracy")
     score: ClassVar[str] = "accuracy"
+    label: ClassVar[str] = "accuracy"
+    elsewise: ClassVar[tuple] = ("evaluation_crops",)
     facts: ClassVar[type] = Facts
+    charts: ClassVar[dict] = {
+        "Learning": {
+            "Accuracy": ("^accuracy$", "^validation_accuracy$"),
+            "Loss": ("^loss$", "^validation_loss$"),
+            "Learning rate": ("^learning_rate$",),
+            "Images per second": ("^images_per_second$",),
+        },
+        "Feedback": {
+            "Angle between W and B, degrees, every layer": ("^weight_angle/",),
+            "Share of equal signs of W and B, every layer": ("^sign_agreement/",),
+        },
+    }
 
     # Data.
     dataset: str = option(

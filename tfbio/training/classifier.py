@@ -32,7 +32,7 @@ class PreparedClassification(Prepared):
         )
 
     def all_of(self, split):
-        """Return a split's batches in order, the last one filled up by examples of weight 0."""
+        """Return a split's batches in order; see the base class."""
         e = self.experiment
 
         def batches(shard):
@@ -44,10 +44,9 @@ class PreparedClassification(Prepared):
         """Return a function that gives the mean loss and the top-1 accuracy; see the base class."""
         evaluate = _evaluation(self)
 
-        def measure(split, heed):
+        def measure(split, batches, show=None):
             sums = [0.0, 0.0, 0.0]  # Python's floats have the precision
-            for batch in self.all_of(split):
-                heed()
+            for batch in batches:
                 parts = evaluate(batch)
                 sums = [total + float(part) for total, part in zip(sums, parts, strict=True)]
             loss, correct, count = sums

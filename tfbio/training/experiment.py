@@ -42,7 +42,12 @@ class Experiment:
     Attributes:
         measures: What is measured on a split; the first is the loss, if the kind has one there.
         score: The measure by which validation chooses the best step, the greater the better.
+        label: What the score is called.
+        elsewise: The options, beside the strategy, that a trained run may be measured with
+            otherwise.
         facts: The named tuple of what the network must know of its data.
+        charts: The charts of TensorBoard's Custom Scalars page: a dict from category to a dict
+            from title to patterns of tags.
 
     Raises:
         ValueError: If an option is unknown, of the wrong type, out of its range, or does not go
@@ -55,7 +60,10 @@ class Experiment:
 
     measures: ClassVar[tuple] = ()
     score: ClassVar[str] = ""
+    label: ClassVar[str] = ""
+    elsewise: ClassVar[tuple] = ()
     facts: ClassVar[type] = tuple
+    charts: ClassVar[dict] = {}
 
     # Data.
     data_dir: str = option(
@@ -275,6 +283,15 @@ class Experiment:
             values: The epoch's line of metrics.csv, a dict.
         """
         return f"loss {values['loss']:.4f}"
+
+    def published_errors(self):
+        """Return the errors that a paper reports, in percent, as a dict from rule.
+
+        Example:
+            >>> Experiment().published_errors()
+            {}
+        """
+        return {}
 
     def milestone_epochs(self):
         """Return the milestones as a tuple of integers.

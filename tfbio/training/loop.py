@@ -52,21 +52,32 @@ class Loop:
             taken, finite = self._train(iterator, tf.constant(steps, tf.int64))
         return int(taken), bool(finite)
 
-    def evaluate(self, split, heed=lambda: None):
+    def evaluate(self, split, heed=lambda done, total: None, show=None):
         """Return what is measured on a split.
 
         Args:
             split: One of `prepared`'s.
-            heed: Called before each batch; what it raises ends the evaluation.
+            heed: Called before each batch, and after the last, with the batches done and those in
+                all; what it raises ends the evaluation.
+            show: Called with the name and the image, uint8 (height, width, 3), of a picture of
+                what is measured; or None.
 
         Returns:
-            A dict of the experiment's `measures`.
+            A dict of the experiment's `measures`, and of what else there is to say in numbers.
 
         Raises:
             ValueError: If an image is damaged.
         """
+        total = -(-split.size // self.prepared.experiment.batch_size)
+
+        def heeded():
+            heed(0, total)
+            for done, batch in enumerate(self.prepared.all_of(split), 1):
+                yield batch
+                heed(done, total)
+
         with data.clear_errors():
-            return self._measure(split, heed)
+            return self._measure(split, heeded(), show)
 
 
 def _training(prepared):

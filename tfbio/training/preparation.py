@@ -18,6 +18,9 @@ from tfbio.training import strategies, transfer
 from tfbio.training.experiment import Experiment, named
 from tfbio.training.schedules import Schedule
 
+WHOLE = (transfer.copy_weights, transfer.copy_feedback)
+"""How a network starts from another of its kind."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Prepared(abc.ABC):
@@ -75,11 +78,20 @@ class Prepared(abc.ABC):
         """
 
     @abc.abstractmethod
+    def all_of(self, split):
+        """Return a split's batches in order, the last one filled up by examples of weight 0.
+
+        Args:
+            split: One of the splits.
+        """
+
+    @abc.abstractmethod
     def evaluator(self):
         """Return a function that measures the model on a split.
 
-        Its arguments are the split and a function to call before each batch, whose exceptions end
-        it; it returns a dict of the experiment's `measures`. All workers call it alike.
+        Its arguments are the split, an iterator over what `all_of` returns for it, and
+        optionally, a function to show pictures with, of a name and an image. It returns a dict of
+        the experiment's `measures`, and of further numbers. All workers call it alike.
         """
 
 
@@ -137,7 +149,7 @@ def build(experiment, facts, strategy, learning_rate, source=None):
     raise TypeError(f"There is no network for an experiment of no kind: {experiment!r}.")
 
 
-def under_rule(experiment, strategy, network, compiled, learning_rate, source):
+def under_rule(experiment, strategy, network, compiled, learning_rate, source, copy=WHOLE):
     """Return a network that an experiment builds, under its rule and compiled.
 
     Args:
@@ -148,17 +160,19 @@ def under_rule(experiment, strategy, network, compiled, learning_rate, source):
             variables of the optimizer and the metrics, which a checkpoint must find.
         learning_rate: A number or schedule.
         source: As for `build`.
+        copy: How weights and feedback get from it to the network, two functions of both.
 
     Raises:
         ValueError: As `build` does.
     """
+    copy_weights, copy_feedback = copy
     keras.utils.set_random_seed(experiment.seed)
     with _dtype_policy(experiment.precision), strategy.scope():
         with named("model", weights="weights"):
             model = network()
         if source:
             with named("init_from"):
-                transfer.copy_weights(source, model)
+                copy_weights(source, model)
         with named("rule", last_layer="last_layer_rule", overrides="overrides"):
             convert(
                 model,
@@ -167,7 +181,7 @@ def under_rule(experiment, strategy, network, compiled, learning_rate, source):
                 overrides=experiment.override_rules() or None,
             )
         if source:
-            transfer.copy_feedback(source, model)
+            copy_feedback(source, model)
         if experiment.sync_batch_norm:
             _synchronize(model)
         optimizer = _optimizer(experiment, learning_rate, model)

@@ -6,6 +6,8 @@ import errno
 import pathlib
 import statistics
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +28,13 @@ class Diverged(ArithmeticError):  # noqa: N818
     """The loss or a weight is no finite number any more."""
 
 
-def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None, tell_epochs=True):
+def _silent(done, total):
+    """Show no progress."""
+
+
+def train_and_evaluate(
+    experiment, tell=print, progress=_silent, tell_epochs=True, measuring=_silent
+):
     """Train to the end, from the newest checkpoint where there is one, and test once.
 
     The run's folder, `experiment.workdir`, then holds flags.cfg, run.json (versions, git commit
@@ -38,6 +46,7 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
         tell: Called with lines of text on how it goes.
         progress: Called with the steps done and the steps in all.
         tell_epochs: Whether to tell of every epoch.
+        measuring: Called while a split is measured, with the batches done and those in all.
 
     Returns:
         The summary, a dict: what the experiment `measures`, on test (`test_accuracy`,
@@ -70,9 +79,9 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
             with folder.locked(experiment.workdir) as path:
                 folder.check(path, experiment)
                 with _full_disk_told(path):
-                    return _train(experiment, devices, path, tell, progress, tell_epochs)
-        path = pathlib.Path(experiment.workdir)
-        return _train(experiment, devices, path, *_SILENT, tell_epochs=False)
+                    telling = Telling(tell, progress, tell_epochs, measuring)
+                    return _train(experiment, devices, path, telling)
+        return _train(experiment, devices, pathlib.Path(experiment.workdir), _NOTHING)
 
 
 @contextlib.contextmanager
@@ -89,17 +98,33 @@ def _full_disk_told(path):
         ) from error
 
 
-_SILENT = (lambda text: None, lambda step, total: None)
-"""How a worker tells, and shows its progress, that is not the chief."""
+class Telling(NamedTuple):
+    """How a training tells of itself: the functions that `train_and_evaluate` takes.
+
+    Attributes:
+        tell: Called with lines of text.
+        progress: Called with the steps done and the steps in all.
+        epochs: Whether to tell of every epoch.
+        measuring: Called with the batches measured and those in all.
+    """
+
+    tell: Callable
+    progress: Callable = _silent
+    epochs: bool = True
+    measuring: Callable = _silent
 
 
-def _train(experiment, devices, path, tell, progress, tell_epochs):
+_NOTHING = Telling(lambda text: None, epochs=False)
+"""How a worker tells that is not the chief."""
+
+
+def _train(experiment, devices, path, telling):
     """Train on this process, whose chief holds the run's folder; all take the same way through."""
     devices.check_same(folder.comparable(experiment))
     summary = path / "summary.json"
     finished = folder.read_json(summary, SUMMARY) if devices.chief else None
     if not devices.agree(finished is not None):
-        source = _source(experiment, devices, tell)
+        source = _source(experiment, devices, telling.tell)
         new = devices.chief and folder.read_flags(path) is None
         # It sets the seeds: from here on, all starts do the same.
         prepared = prepare(experiment, source)
@@ -110,8 +135,8 @@ def _train(experiment, devices, path, tell, progress, tell_epochs):
         if devices.chief:
             folder.claim(path, experiment, facts)
         with Signals(devices.agree) as signals:  # until here there is nothing to save
-            training = Training(prepared, path, tell, signals, tell_epochs)
-            training.run(progress)
+            training = Training(prepared, path, telling, signals)
+            training.run()
             training.summarize()
         # The chief has written the summary.
         devices.agree(0)
@@ -160,18 +185,17 @@ class Training:
     Args:
         prepared: A `Prepared`.
         path: The run's folder; what it holds is gone on from.
-        tell: Called with lines of text.
+        telling: A `Telling`.
         signals: A `Signals`.
-        tell_epochs: Whether to tell of every epoch.
 
     Attributes:
         prepared: The same.
         step: The number of steps done.
     """
 
-    def __init__(self, prepared, path, tell, signals, tell_epochs=True):
-        self.prepared, self.path, self.tell, self.signals = prepared, path, tell, signals
-        self.tell_epochs = tell_epochs
+    def __init__(self, prepared, path, telling, signals):
+        self.prepared, self.path, self.telling, self.signals = prepared, path, telling, signals
+        self.tell = telling.tell
         self.experiment, self.model = prepared.experiment, prepared.model
         self.total = self.experiment.epochs * prepared.steps_per_epoch
         self.loop = Loop(prepared)
@@ -193,7 +217,7 @@ class Training:
         self.records = NoRecords()
         if prepared.devices.chief:
             self.starts = folder.note_start(path, self.step if found else None)
-            self.records = Records(path, columns, kept if found else None, tell)
+            self.records = Records(path, columns, kept if found else None, self.tell)
             self.records.describe(*board.descriptions(self.experiment))
         if not found:
             self.records.add(0, 0, curves)
@@ -226,13 +250,13 @@ class Training:
         restore(self.variables, self.prepared.devices, arrays)
         self.tell(f"Going on from step {self.step:,} of {self.total:,}.")
 
-    def run(self, progress):
+    def run(self):
         """Train until the last step is taken, recorded and saved."""
         try:
             if not self.progress.recorded:
                 self._end_epoch()
             while self.step < self.total:
-                self.train_epoch(progress)
+                self.train_epoch()
         except Interrupted:
             self.save()
             self.tell(f"Saved at step {self.step:,}; the same command goes on from there.")
@@ -240,7 +264,7 @@ class Training:
         finally:
             self.records.close()
 
-    def train_epoch(self, progress):
+    def train_epoch(self):
         """Train from the present step to the end of its epoch."""
         index, start = divmod(self.step, self.prepared.steps_per_epoch)
         end = self.step - start + self.prepared.steps_per_epoch
@@ -257,7 +281,7 @@ class Training:
                 self._record({})
             if self.step == self.total or self.step % self.experiment.checkpoint_every == 0:
                 self.save()
-            progress(self.step, self.total)
+            self.telling.progress(self.step, self.total)
 
     def _steps_to_next_look(self):
         e = self.experiment
@@ -279,18 +303,24 @@ class Training:
 
     def _end_epoch(self):
         """Validate, and write down the end of an epoch."""
-        values = {}
+        values, others = {}, {}
         if self.prepared.validation is not None:
-            values = self._measure("validation", self.prepared.validation)
+            measured = self._measure("validation", self.prepared.validation, self._show)
+            values = {name: measured.pop(name) for name in self.validated}
+            others = measured
             best = self.progress.best
             score = f"validation_{self.experiment.score}"
             if best is None or values[score] > best[score]:
-                self.progress.best = {"step": self.step, **values}
+                self.progress.best = {"step": self.step, **values, **others}
                 self._save_to(self.best_checkpoint)
-        self._record({**values, **board.feedback_curves(self.model)}, end_of_epoch=True)
+        values |= board.feedback_curves(self.model)
+        self._record(values, others, end_of_epoch=True)
         self.progress.recorded = True
 
-    def _record(self, values, end_of_epoch=False):
+    def _show(self, name, image):
+        self.records.show(self.step, name, image)
+
+    def _record(self, values, others=None, end_of_epoch=False):
         epoch = -(-self.step // self.prepared.steps_per_epoch)
         learned = {name: float(value) for name, value in self.model.get_metrics_result().items()}
         # The rate of the step just taken.
@@ -300,8 +330,9 @@ class Training:
         self.clock = self.step, self.progress.seconds
         images = (self.step - step) * self.experiment.batch_size
         speed = images / max(self.progress.seconds - seconds, 1e-9)
-        self.records.add(self.step, epoch, values, {"images_per_second": speed} if images else {})
-        if end_of_epoch and self.tell_epochs:
+        others = {**(others or {}), **({"images_per_second": speed} if images else {})}
+        self.records.add(self.step, epoch, values, others)
+        if end_of_epoch and self.telling.epochs:
             self.tell(
                 f"epoch {epoch:>3}/{self.experiment.epochs}, step {self.step:,}: "
                 f"{self.experiment.line(values)}, {speed:,.0f} images/s"
@@ -327,8 +358,12 @@ class Training:
             kept = f"the last good checkpoint, of step {found[0]}, is kept in {self.path}"
         return f"{kept}. A lower --learning_rate may help; give it with another --workdir."
 
-    def _measure(self, name, split):
-        measures = self.loop.evaluate(split, self.signals.heed)
+    def _measure(self, name, split, show=None):
+        def heed(done, total):
+            self.signals.heed()
+            self.telling.measuring(done, total)
+
+        measures = self.loop.evaluate(split, heed, show)
         return {f"{name}_{key}": value for key, value in measures.items()}
 
     def summarize(self):
