@@ -1,6 +1,7 @@
 """The harness of kills: a training that is killed again and again must end as if it never was.
 
 python -m tests.kills --kills=200
+python -m tests.kills --kills=20 --trainer=detect
 
 Each training is killed with SIGKILL at random moments of its process's life (building, training,
 validating, writing checkpoints and records, testing) until it ends; then its weights, metrics.csv,
@@ -36,17 +37,43 @@ OPTIONS = {
 }
 """A training of some seconds, a good part of which goes into records and checkpoints."""
 
+DETECTION = {
+    "dataset": "coco",
+    "image_size": 64,
+    "augmentation": "jitter_flip",
+    "backbone": "resnet10",
+    "channels": 8,
+    "head_layers": 1,
+    "anchor_scale": 0.5,
+    "rule": "brsf",
+    "epochs": 3,
+    "batch_size": 4,
+    "accumulate": 2,
+    "optimizer": "adam",
+    "learning_rate": 0.001,
+    "steps_per_call": 2,
+    "log_every": 2,
+    "checkpoint_every": 3,
+}
+"""The same of a detector, on the canvases in `data_dir`, see `canvases`."""
+
 CLOCK = ("seconds", "seconds_per_step", "resumed_at_steps")
 """What of a summary depends on when and how often the training was started."""
+
+
+def canvases(folder):
+    """Draw a few canvases of 64×64, and return their folder."""
+    from tfbio.data.canvases import Counts, prepare
+
+    return str(prepare(64, Counts(16, 6, 6), cache=str(folder)))
 
 
 def train(options, workdir):
     """Train, in a process that may be killed."""
     from tfbio import training
 
-    training.train_and_evaluate(
-        training.Classification(**options, workdir=str(workdir)), tell=lambda text: None
-    )
+    kind = training.Detection if "backbone" in options else training.Classification
+    training.train_and_evaluate(kind(**options, workdir=str(workdir)), tell=lambda text: None)
 
 
 def outcome(workdir):
@@ -116,6 +143,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trainer", choices=("classify", "detect"), default="classify")
     chosen = parser.parse_args(arguments)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="kills-"))
     draw = random.Random(chosen.seed)
@@ -123,8 +151,11 @@ def main(arguments=None):
     warm = processes.Process()  # TensorFlow is imported once, and that is no part of a life
     warm.start()
     warm.join()
+    options = OPTIONS
+    if chosen.trainer == "detect":
+        options = {**DETECTION, "data_dir": canvases(folder)}
     begin = time.monotonic()
-    killed(OPTIONS, folder / "whole", [None], processes)
+    killed(options, folder / "whole", [None], processes)
     life = time.monotonic() - begin
     reference = outcome(folder / "whole")
     print(f"uninterrupted: {life:.1f} s, {len(reference)} things to compare", flush=True)
@@ -135,7 +166,7 @@ def main(arguments=None):
         workdir = folder / f"run{number}"
         # Half of the lives end early on: more kills for a training, and in its preparation.
         delays = (draw.uniform(0, life * draw.choice((0.5, 1.1))) for _ in range(1000))
-        moments = killed(OPTIONS, workdir, delays, processes)
+        moments = killed(options, workdir, delays, processes)
         odd = differences(reference, outcome(workdir))
         summary = json.loads((workdir / "summary.json").read_text())
         resumed += len(summary["resumed_at_steps"])

@@ -105,9 +105,11 @@ def act(values, uses):
             )
         if not strategies.of(experiment).chief:
             return  # one of several workers speaks
+        path = pathlib.Path(experiment.workdir)
+        boxes = f"Boxes:       {path / 'boxes.png'}\n" if (path / "boxes.png").exists() else ""
         console.print(
             f"{cli.result(experiment, summary)} after {summary['steps']:,} steps\n"
-            f"Results:     {pathlib.Path(experiment.workdir, 'summary.json')}\n"
+            f"Results:     {path / 'summary.json'}\n{boxes}"
             f"TensorBoard: {cli.python()} -m tensorboard.main --logdir {experiment.workdir}",
             soft_wrap=True,
             highlight=False,

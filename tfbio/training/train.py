@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfbio import metrics
+from tfbio import metrics, pictures
 from tfbio.training import board, folder, strategies, use
 from tfbio.training.checkpoints import Checkpoints, restore, snapshot, state_variables
 from tfbio.training.experiment import named
@@ -38,7 +38,8 @@ def train_and_evaluate(
     """Train to the end, from the newest checkpoint where there is one, and test once.
 
     The run's folder, `experiment.workdir`, then holds flags.cfg, run.json (versions, git commit
-    and machine of every start), metrics.csv, TensorBoard events, checkpoints and summary.json.
+    and machine of every start), metrics.csv, TensorBoard events, checkpoints and summary.json; a
+    detector's also boxes.png, the first test images with predicted and true boxes.
     Whenever the process ends, the same call goes on, to the same bits.
 
     Args:
@@ -320,6 +321,10 @@ class Training:
     def _show(self, name, image):
         self.records.show(self.step, name, image)
 
+    def _draw(self, name, image):
+        if self.prepared.devices.chief:
+            pictures.write(self.path / f"{name}.png", image)
+
     def _record(self, values, others=None, end_of_epoch=False):
         epoch = -(-self.step // self.prepared.steps_per_epoch)
         learned = {name: float(value) for name, value in self.model.get_metrics_result().items()}
@@ -368,7 +373,7 @@ class Training:
 
     def summarize(self):
         """Test the final weights and the best ones, and write summary.json."""
-        test = self._measure("test", self.prepared.dataset.test)
+        test = self._measure("test", self.prepared.dataset.test, self._draw)
         best = self._test_best(test)
         learned = self.model.get_metrics_result()
         if not self.prepared.devices.chief:
