@@ -70,9 +70,15 @@ def canvases(folder):
 
 def train(options, workdir):
     """Train, in a process that may be killed."""
+    import tensorflow as tf
+
     from tfbio import training
 
-    kind = training.Detection if "backbone" in options else training.Classification
+    kind = training.Classification
+    if "backbone" in options:
+        kind = training.Detection
+        # TensorFlow's own steps of residual networks are not the same twice otherwise (README).
+        tf.config.threading.set_inter_op_parallelism_threads(1)
     training.train_and_evaluate(kind(**options, workdir=str(workdir)), tell=lambda text: None)
 
 
