@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/installed
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo demo-detect test lint bench docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m trainers.classify --flagfile=configs/demo.cfg
+
+demo-detect: $(STAMP)
+	$(BIN)/python -m trainers.detect --flagfile=configs/digits_detection.cfg
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2

@@ -21,7 +21,7 @@ from benchmarks import common
 from tfbio import training
 from tfbio.training.loop import Loop
 from tfbio.training.signals import Signals
-from tfbio.training.train import Training
+from tfbio.training.train import Telling, Training
 from trainers import cli
 
 RULE = flags.DEFINE_string("rule", "sign_symmetry", "The learning rule.")
@@ -38,7 +38,7 @@ def main():
 
 def _main(_):
     with tempfile.TemporaryDirectory() as workdir, cli.errors_in_one_line():
-        experiment = training.Experiment(
+        experiment = training.Classification(
             dataset="fashion_mnist",
             data_dir=DATA_DIR.value,
             image_size=32,
@@ -50,7 +50,10 @@ def _main(_):
             workdir=workdir,
         )
         run = Training(
-            training.prepare(experiment), pathlib.Path(workdir), lambda text: None, Signals()
+            training.prepare(experiment),
+            pathlib.Path(workdir),
+            Telling(lambda text: None),
+            Signals(),
         )
         seconds = measure(variants(experiment, run), ROUNDS.value)
         saving = measure({"checkpoint": lambda index: run.save()}, 20)["checkpoint"]
@@ -114,7 +117,7 @@ def variants(experiment, run):
     return {
         "fit": fit,
         "loop": lambda index: steps_of(loop, iter(for_loop.epoch(index, 0))),
-        "training": lambda index: run.train_epoch(lambda step, total: None),
+        "training": lambda index: run.train_epoch(),
         "input": read,
         "steps": lambda index: steps_of(loop_in_memory, iter(ready)),
     }

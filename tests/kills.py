@@ -2,6 +2,7 @@
 
 python -m tests.kills --kills=200
 python -m tests.kills --kills=20 --network=resnet18
+python -m tests.kills --kills=20 --network=retinanet
 
 Each training is killed with SIGKILL at random moments of its process's life (building, training,
 validating, writing checkpoints and records, testing) until it ends; then its weights, metrics.csv,
@@ -51,17 +52,43 @@ RESNET18 = {
 }
 """One of large operations, many of which run at the same time."""
 
+RETINANET = {
+    "dataset": "coco",
+    "image_size": 64,
+    "augmentation": "jitter_flip",
+    "backbone": "resnet10",
+    "channels": 8,
+    "head_layers": 1,
+    "anchor_scale": 0.5,
+    "rule": "brsf",
+    "epochs": 3,
+    "batch_size": 4,
+    "accumulate": 2,
+    "optimizer": "adam",
+    "learning_rate": 0.001,
+    "steps_per_call": 2,
+    "log_every": 2,
+    "checkpoint_every": 3,
+}
+"""The same of a detector, on the canvases in `data_dir`, see `canvases`."""
+
 CLOCK = ("seconds", "seconds_per_step", "resumed_at_steps")
 """What of a summary depends on when and how often the training was started."""
+
+
+def canvases(folder):
+    """Draw a few canvases of 64×64, and return their folder."""
+    from tfbio.data.canvases import Counts, prepare
+
+    return str(prepare(64, Counts(16, 6, 6), cache=str(folder)))
 
 
 def train(options, workdir):
     """Train, in a process that may be killed."""
     from tfbio import training
 
-    training.train_and_evaluate(
-        training.Experiment(**options, workdir=str(workdir)), tell=lambda text: None
-    )
+    kind = training.Detection if "backbone" in options else training.Classification
+    training.train_and_evaluate(kind(**options, workdir=str(workdir)), tell=lambda text: None)
 
 
 def outcome(workdir):
@@ -131,15 +158,17 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--network", choices=("small", "resnet18"), default="small")
+    parser.add_argument("--network", choices=("small", "resnet18", "retinanet"), default="small")
     chosen = parser.parse_args(arguments)
-    options = {"small": OPTIONS, "resnet18": RESNET18}[chosen.network]
     folder = pathlib.Path(tempfile.mkdtemp(prefix="kills-"))
     draw = random.Random(chosen.seed)
     processes = context()
     warm = processes.Process()  # TensorFlow is imported once, and that is no part of a life
     warm.start()
     warm.join()
+    options = {"small": OPTIONS, "resnet18": RESNET18, "retinanet": RETINANET}[chosen.network]
+    if chosen.network == "retinanet":
+        options = {**options, "data_dir": canvases(folder)}
     begin = time.monotonic()
     killed(options, folder / "whole", [None], processes)
     life = time.monotonic() - begin

@@ -51,6 +51,8 @@ def test_public_functions_of_the_library_have_an_example():
     ]
     # Their results are pictures, tables and files, which the trainer's tests look at.
     assert without == [
+        "tfbio.training.detections.predict",
+        "tfbio.training.detections.export",
         "tfbio.training.report.table",
         "tfbio.training.report.save",
         "tfbio.training.report.figure",

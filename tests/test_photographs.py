@@ -450,7 +450,7 @@ def damaged(parts, tmp_path_factory):
 
 
 def options(place, net, workdir, **changes):
-    return training.Experiment(
+    return training.Classification(
         **{
             "dataset": "imagenet2012",
             "data_dir": place,
@@ -510,7 +510,7 @@ def test_photographs_train_evaluate_predict_and_resume(damaged, small_net, tmp_p
 
 def test_ten_crops_are_refused_where_images_are_used_as_a_whole(tmp_path):
     with pytest.raises(ValueError, match=r"--evaluation_crops=10 needs a dataset of photographs"):
-        training.prepare(training.Experiment(evaluation_crops=10))
+        training.prepare(training.Classification(evaluation_crops=10))
 
 
 @pytest.fixture
@@ -556,4 +556,4 @@ def test_a_silent_data_service_ends_in_an_error(split, dispatcher, small_net, tm
     with pytest.raises(OSError, match=rf"--data_service=grpc://localhost:{port} cannot be conn"):
         data.Service(f"grpc://localhost:{port}", timeout=1).check()
     with pytest.raises(ValueError, match=r"--data_service_timeout belongs to --data_service"):
-        training.Experiment(data_service_timeout=3)
+        training.Classification(data_service_timeout=3)

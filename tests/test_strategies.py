@@ -47,7 +47,7 @@ def learned(options, steps=3, **more):
     # As in conftest: more than one network on replicas within a test.
     tf.distribute.MirroredStrategy._collective_key_base += 1000
     strategies._devices.cache_clear()
-    experiment = training.Experiment(
+    experiment = training.Classification(
         **{"batch_size": 48, "rule": "brsf", "learning_rate": 0.05, **options, **more}
     )
     prepared = training.prepare(experiment)
@@ -79,7 +79,7 @@ REFUSED = [
 @pytest.mark.parametrize(("options", "message"), REFUSED, ids=lambda value: str(value)[:60])
 def test_what_cannot_go_together_is_refused(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        training.Experiment(**options)
+        training.Classification(**options)
 
 
 UNPREPARED = [
@@ -97,7 +97,7 @@ UNPREPARED = [
 @pytest.mark.parametrize(("options", "message"), UNPREPARED, ids=lambda value: str(value)[:60])
 def test_devices_that_are_not_there_are_told(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        training.prepare(training.Experiment(**options))
+        training.prepare(training.Classification(**options))
 
 
 def test_a_strategy_of_workers_comes_first(monkeypatch):
@@ -105,7 +105,7 @@ def test_a_strategy_of_workers_comes_first(monkeypatch):
     task = '{"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}}'
     monkeypatch.setenv("TF_CONFIG", task)
     with pytest.raises(ValueError, match="must come before anything that TensorFlow computes"):
-        training.prepare(training.Experiment(strategy="multi_worker"))
+        training.prepare(training.Classification(strategy="multi_worker"))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_the_update_is_that_of_the_whole_batch(networks, wholes, name):
 
 def test_the_last_batch_of_an_epoch_is_whole_micro_batches():
     strategies._devices.cache_clear()
-    prepared = training.prepare(training.Experiment(batch_size=60, accumulate=12))
+    prepared = training.prepare(training.Classification(batch_size=60, accumulate=12))
     sizes = [len(labels) for _, labels in prepared.epoch(0, 0)]
     size = prepared.train.size
     assert sum(sizes) == size - size % 60 % 12
@@ -254,7 +254,7 @@ def test_an_overflow_on_one_replica_leaves_the_step_out_on_all():
 
 
 def test_float16_is_scaled(networks):
-    prepared = training.prepare(training.Experiment(**networks[0], precision="mixed_float16"))
+    prepared = training.prepare(training.Classification(**networks[0], precision="mixed_float16"))
     assert isinstance(prepared.model.optimizer, optimizers.LossScale)
 
 
@@ -276,7 +276,7 @@ def test_a_train_step_without_an_optimizer_cannot_accumulate():
 
 def ran(workdir, **options):
     strategies._devices.cache_clear()
-    experiment = training.Experiment(
+    experiment = training.Classification(
         **{"epochs": 1, "rule": "fa", "workdir": str(workdir), **options}
     )
     return training.train_and_evaluate(experiment, lambda text: None)
@@ -286,11 +286,11 @@ def test_a_run_starts_from_anothers_weights(tmp_path, caplog):
     caplog.set_level("INFO", "tfbio")
     ran(tmp_path / "one")
     source, _ = use.restored(
-        training.Experiment(rule="fa", epochs=1, workdir=str(tmp_path / "one")), "last"
+        training.Classification(rule="fa", epochs=1, workdir=str(tmp_path / "one")), "last"
     )
     options = {"init_from": str(tmp_path / "one"), "workdir": str(tmp_path / "two")}
     for rule in ("fa", "usf"):
-        experiment = training.Experiment(**{**options, "rule": rule})
+        experiment = training.Classification(**{**options, "rule": rule})
         model = training.prepare(experiment, source).model
         for layer, there in zip(model.layers, source.layers, strict=True):
             for own, given in zip(layer.get_weights()[:2], there.get_weights()[:2], strict=True):
@@ -305,7 +305,7 @@ def test_a_run_starts_from_anothers_weights(tmp_path, caplog):
     def cut(step, total):
         raise Cut
 
-    experiment = training.Experiment(
+    experiment = training.Classification(
         epochs=1, rule="usf", steps_per_call=5, checkpoint_every=10**6, **options
     )
     with pytest.raises(Cut):

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.ops import gen_math_ops
 
-from tfbio.training import Experiment, prepare, sums
+from tfbio.training import Classification, prepare, sums
 from tfbio.training.loop import Loop
 
 
@@ -56,7 +56,7 @@ def test_what_others_use_is_left_as_it_was():
 
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
 def test_the_loop_adds_from_left_to_right(strategy):
-    prepared = prepare(Experiment(strategy=strategy))
+    prepared = prepare(Classification(strategy=strategy))
     terms = [tf.Variable(term) for term in TERMS]
 
     def train_step(batch):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tfbio import models, training
-from trainers import classify, cli, compare
+from trainers import classify, cli, compare, detect
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(ROOT.glob("configs/**/*.cfg"))
@@ -38,12 +38,18 @@ def run(*arguments, module="trainers.classify", cwd=ROOT):
     )
 
 
-def parsed(*arguments):
+def parsed(*arguments, trainer=classify):
     """Return the flags of a command line."""
     values = flags.FlagValues()
-    classify.define(values)
-    cli.parse(values, ["classify", *map(str, arguments)])
+    trainer.define(values)
+    cli.parse(values, ["trainer", *map(str, arguments)])
     return values
+
+
+def configured(config):
+    """Return the experiments of a config, by the trainer that its command names."""
+    trainer = detect if "-m trainers.detect " in config.read_text() else classify
+    return compare.experiments(parsed(f"--flagfile={config}", trainer=trainer), trainer.USES.kind)
 
 
 def in_process(*arguments):
@@ -246,9 +252,10 @@ def header(config):
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_opens_with_a_header_and_parses(config):
     text = header(config)
-    assert f"# Command: python -m trainers.classify --flagfile={config.relative_to(ROOT)}" in text
+    command = rf"# Command: python -m trainers.\w+ --flagfile={config.relative_to(ROOT)}"
+    assert re.search(command, text)
     assert re.search("^# Published", text, re.MULTILINE) or config.parent == ROOT / "configs"
-    for experiment in compare.experiments(parsed(f"--flagfile={config}")):
+    for experiment in configured(config):
         published = experiment.published_errors()
         for error in published.values():
             assert f"{error:.2f} %" in text
@@ -258,8 +265,10 @@ def one_of_each():
     """Return a config for every pair of a network and a rule that the configs have."""
     found = {}
     for config in CONFIGS:
-        for experiment in compare.experiments(parsed(f"--flagfile={config}")):
-            # The rules' own options do not make another program.
+        for experiment in configured(config):
+            # The rules' own options do not make another program. Detectors: test_detect.py.
+            if isinstance(experiment, training.Detection):
+                continue
             found.setdefault((experiment.model, experiment.rule.split("(")[0]), config)
     return found
 
@@ -391,14 +400,22 @@ def test_bad_input_is_told_in_one_line(arguments, message, status, capsys, tmp_p
     assert errors.count("\n") == 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=100)
 @given(
-    name=st.sampled_from([field.name for field in dataclasses.fields(training.Experiment)]),
+    flag=st.sampled_from(
+        [
+            (trainer, field.name)
+            for trainer in (classify, detect)
+            for field in dataclasses.fields(trainer.USES.kind)
+        ]
+    ),
     text=st.text(max_size=12) | st.integers().map(str) | st.floats().map(str),
 )
-def test_any_value_of_any_flag_is_taken_or_refused_without_a_traceback(name, text):
+def test_any_value_of_any_flag_is_taken_or_refused_without_a_traceback(flag, text):
+    trainer, name = flag
     try:
-        experiments = compare.experiments(parsed(f"--{name}={text}"))
+        values = parsed(f"--{name}={text}", trainer=trainer)
+        experiments = compare.experiments(values, trainer.USES.kind)
     except (SystemExit, ValueError) as error:
         assert name in str(error) or isinstance(error, SystemExit)  # noqa: PT017
     else:
@@ -471,7 +488,7 @@ def test_wrong_images_to_predict_are_told_by_their_flag(comparison, tmp_path, ca
     assert capsys.readouterr().err.startswith(wanted[damage])
 
 
-@pytest.mark.parametrize("module", ["trainers.classify", "trainers.compare"])
+@pytest.mark.parametrize("module", ["trainers.classify", "trainers.compare", "trainers.detect"])
 def test_an_interrupt_while_tensorflow_is_imported_is_told_in_one_line(tmp_path, module):
     (tmp_path / "tensorflow.py").write_text(
         "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
@@ -494,7 +511,7 @@ def test_an_interrupt_while_tensorflow_is_imported_is_told_in_one_line(tmp_path,
 
 def test_help_lists_every_flag():
     done = run("--help")
-    for field in dataclasses.fields(training.Experiment):
+    for field in dataclasses.fields(training.Classification):
         assert f"--{field.name}" in done.stdout or f"--[no]{field.name}" in done.stdout
 
 

@@ -46,7 +46,7 @@ def train(workdir, cut_at=None, tell=lambda text: None, **changes):
             raise Cut
 
     options = {**OPTIONS, **changes}
-    experiment = training.Experiment(**options, workdir=str(workdir))
+    experiment = training.Classification(**options, workdir=str(workdir))
     return training.train_and_evaluate(experiment, tell, progress)
 
 
@@ -91,7 +91,7 @@ def test_a_run_holds_what_it_says(whole):
         assert float(rows[-1][f"weight_angle/{name}"]) == degrees
     (start,) = json.loads((whole / "run.json").read_text())["starts"]
     assert start["versions"]["tensorflow"] == tf.__version__
-    assert folder.read_flags(whole) == training.Experiment(**OPTIONS, workdir=str(whole))
+    assert folder.read_flags(whole) == training.Classification(**OPTIONS, workdir=str(whole))
     assert len(list((whole / "checkpoints").iterdir())) == 2
 
 
@@ -142,11 +142,11 @@ def test_a_cut_in_validation_is_written_down_once(whole, tmp_path, monkeypatch):
     evaluations = []
     real = training.loop.Loop.evaluate
 
-    def evaluate(self, split, heed):
+    def evaluate(self, split, heed, *more):
         evaluations.append(split)
         if len(evaluations) == 2:
             signal.raise_signal(signal.SIGTERM)
-        return real(self, split, heed)
+        return real(self, split, heed, *more)
 
     monkeypatch.setattr(training.loop.Loop, "evaluate", evaluate)
     with pytest.raises(training.Interrupted):
@@ -177,7 +177,7 @@ def test_a_damaged_image_for_validation_or_test_is_told_before_the_first_step(
     shutil.copytree(images, data_dir)
     options = {"dataset": "folder", "data_dir": str(data_dir), "image_size": 8, "rule": "bp"}
     options |= {"model": "digits_cnn", "batch_size": 5, "validation_fraction": 0.5, "epochs": 1}
-    validation = training.prepare(training.Experiment(**{**OPTIONS, **options})).validation
+    validation = training.prepare(training.Classification(**{**OPTIONS, **options})).validation
     held = sorted(validation._sources.numpy()[validation._chosen])
     path = {"train": pathlib.Path(held[3].decode()), "test": data_dir / "test/1/7.png"}[part]
     content = path.read_bytes()
@@ -262,7 +262,7 @@ def test_a_damaged_record_is_told_in_one_line(whole, tmp_path, name, content):
         (path / name).write_bytes(content)
     if (name, content) == ("summary.json", None):
         return  # it is not finished then
-    experiment = training.Experiment(**OPTIONS, workdir=str(path))
+    experiment = training.Classification(**OPTIONS, workdir=str(path))
     if name != "data.json":
         with pytest.raises(ValueError, match=name):
             training.report.load(path)
@@ -274,6 +274,20 @@ def test_a_damaged_record_is_told_in_one_line(whole, tmp_path, name, content):
     no_flags = name == "flags.cfg" and content is None
     with pytest.raises(ValueError, match="so it is not a run's folder" if no_flags else name):
         train(path)
+
+
+def test_a_folder_from_before_there_were_kinds_is_of_a_classification(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "old")
+    flags = tmp_path / "old" / "flags.cfg"
+    kind, *lines = flags.read_text().splitlines(keepends=True)
+    assert kind == "# classification\n"
+    flags.write_text("".join(lines))
+    (tmp_path / "old" / "summary.json").unlink()
+    summary = train(tmp_path / "old")
+    assert summary["resumed_at_steps"] == [78]
+    flags.write_text("".join(["# sculpture\n", *lines]))
+    with pytest.raises(ValueError, match="is damaged, or of another version"):
+        train(tmp_path / "old")
 
 
 @pytest.mark.parametrize(

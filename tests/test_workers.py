@@ -46,7 +46,7 @@ def work(index, addresses, workdir, signals):
         np.savez(f"{workdir}.worker{index}.npz", *weights)
 
     Training._train, Training.summarize = train, summarize
-    experiment = training.Experiment(**OPTIONS, strategy="multi_worker", workdir=str(workdir))
+    experiment = training.Classification(**OPTIONS, strategy="multi_worker", workdir=str(workdir))
     report = pathlib.Path(f"{workdir}.worker{index}.txt")
     report.unlink(missing_ok=True)
     told = []
@@ -100,7 +100,7 @@ def test_two_workers_are_alike_and_equal_one_process(whole, tmp_path):
     one, other = (weights(f"{whole}.worker{index}.npz") for index in range(2))
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
-    experiment = training.Experiment(**OPTIONS, workdir=str(tmp_path))
+    experiment = training.Classification(**OPTIONS, workdir=str(tmp_path))
     summary = training.train_and_evaluate(experiment, lambda text: None)
     with np.load(max((tmp_path / "checkpoints").glob("step-*.npz"))) as archive:
         alone = [archive[f"{place:05d}.0"] for place in range(len(archive.files) - 1)]

@@ -127,14 +127,15 @@ def options(kind, values):
     return {field.name: values[field.name].value for field in dataclasses.fields(kind)}
 
 
-def experiment_of_run(values):
+def experiment_of_run(values, kind):
     """Return the experiment in the folder that ``--workdir`` names, with what the flags change.
 
     Args:
         values: The parsed `absl.flags.FlagValues`.
+        kind: The kind of experiment, a class.
 
     Returns:
-        An `Experiment`: the run's own options, those given on the command line instead.
+        An `Experiment` of that kind: the run's own options, or those given on the command line.
 
     Raises:
         ValueError: If the folder holds no run, or an option is wrong.
@@ -144,7 +145,12 @@ def experiment_of_run(values):
         raise ValueError(
             f"--workdir must be a run's folder, with its flags.cfg. Received: {values.workdir!r}."
         )
-    fields = {field.name: field.type for field in dataclasses.fields(training.Experiment)}
+    if type(run) is not kind:
+        raise ValueError(
+            f"--workdir={values.workdir} holds a run of {type(run).__name__.lower()}, not of "
+            f"{kind.__name__.lower()}."
+        )
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
     given = {name: values[name].value for name in fields if values[name].present}
     if "seed" in given:
         if not str(given["seed"]).isdecimal():
@@ -185,6 +191,22 @@ def errors_in_one_line():
         fail("Ended by SIGINT.", status=128 + signal.SIGINT)
     except (ValueError, OSError, ArithmeticError, tf.errors.OpError) as error:
         fail(error)
+
+
+def result(experiment, summary):
+    """Return what came of a run, as text.
+
+    Args:
+        experiment: The `Experiment`.
+        summary: Its summary.
+
+    Example:
+        >>> result(training.Classification(), {"test_accuracy": 0.971})
+        'test accuracy 97.10%'
+    """
+    value = summary[f"test_{experiment.score}"]
+    # None, where there was nothing to measure it by.
+    return f"test {experiment.label} " + ("–" if value is None else f"{value:.2%}")
 
 
 def console():

@@ -3,6 +3,7 @@
 python -m trainers.compare --rule=backprop,sign_symmetry --seed=0,1,2 --workdir=runs/mine
 python -m trainers.compare --runs=runs/mine,runs/yours --workdir=runs/all
 
+trainers.classify and trainers.detect do the same where several rules or seeds are named.
 Runs that are finished are not repeated, runs that were cut go on. With --runs, nothing is trained:
 the runs in those folders, finished or still running, are compared by the options they differ in.
 """
@@ -43,7 +44,7 @@ def define(values):
         values: The `absl.flags.FlagValues` to define them in.
     """
     cli.define(Command, values)
-    cli.define(training.Experiment, values, lists=LISTS)
+    cli.define(training.Classification, values, lists=LISTS)
 
 
 def run(values):
@@ -55,7 +56,7 @@ def run(values):
     console = cli.console()
     with cli.errors_in_one_line():
         if values.runs:
-            fields = {field.name for field in dataclasses.fields(training.Experiment)}
+            fields = {field.name for field in dataclasses.fields(training.Classification)}
             odd = [name for name in fields - {"workdir"} if values[name].present]
             if odd:
                 raise ValueError(f"--{odd[0]} does not go with --runs, which trains nothing.")
@@ -96,13 +97,14 @@ def runs_in(folders, console):
     return begun
 
 
-def experiments(values):
+def experiments(values, kind=training.Classification):
     """Return the experiments in the order to run: all rules of a seed, then the next seed.
 
     Each one's workdir is a folder of its own in the one given.
 
     Args:
         values: The parsed `absl.flags.FlagValues`.
+        kind: The kind of experiment, a class.
 
     Returns:
         A list of `Experiment`.
@@ -110,7 +112,7 @@ def experiments(values):
     Raises:
         ValueError: If an option is wrong, or a rule or seed is named twice.
     """
-    options = cli.absolute(cli.options(training.Experiment, values))
+    options = cli.absolute(cli.options(kind, values))
     seeds = []
     for text in cli.split(options["seed"]):
         if not (text.isascii() and text.isdecimal()):
@@ -119,7 +121,7 @@ def experiments(values):
     found = []
     for seed in seeds:
         for rule in cli.split(options["rule"]):
-            one = training.Experiment(**{**options, "rule": rule, "seed": seed})
+            one = kind(**{**options, "rule": rule, "seed": seed})
             folder = pathlib.Path(one.workdir, training.slug(rule), f"seed{seed}")
             found.append(dataclasses.replace(one, workdir=str(folder)))
     if len({experiment.workdir for experiment in found}) < len(found):
@@ -142,7 +144,7 @@ def compare(chosen, workdir, console):
     with cli.errors_in_one_line():
         if any(experiment.strategy == "multi_worker" for experiment in chosen):
             raise ValueError(
-                "--strategy=multi_worker goes with one run at a time, trainers.classify with one "
+                "--strategy=multi_worker goes with one run at a time, a trainer's command with one "
                 f"--rule and one --seed: {len(chosen)} would be compared."
             )
         # Rather now than after an hour of training.
@@ -159,6 +161,7 @@ def compare(chosen, workdir, console):
                         lambda text, name=name: tell(f"{name}: {text}"),
                         bar(name),
                         tell_epochs=False,
+                        measuring=bar(f"{name}, measuring"),
                     )
                 except training.Diverged as error:
                     failures += 1
@@ -167,10 +170,10 @@ def compare(chosen, workdir, console):
                 finally:
                     keras.backend.clear_session()
                 runs.append(training.report.load(experiment.workdir))
-                tell(f"{name}: test accuracy {runs[-1].summary['test_accuracy']:.2%}")
+                tell(f"{name}: {cli.result(experiment, runs[-1].summary)}")
         if runs:
             report(runs, workdir, console)
-            _tell_what_next(console)
+            _tell_what_next(type(chosen[0]), console)
     if failures:
         sys.exit(1)
 
@@ -198,12 +201,16 @@ def report(runs, workdir, console):
     )
 
 
-def _tell_what_next(console):
-    trainer = f"{cli.python()} -m trainers.classify"
+def _tell_what_next(kind, console):
+    name, config = {
+        training.Classification: ("classify", "fashion_mnist_lenet"),
+        training.Detection: ("detect", "digits_detection"),
+    }[kind]
+    trainer = f"{cli.python()} -m trainers.{name}"
     console.print(
         f"Try next:    {trainer} --rule='sign_symmetry(agreement=0.8)'\n"
         f"             {trainer} --rule=backprop,frsf,brsf --seed=0,1,2\n"
-        f"             {trainer} --flagfile=configs/fashion_mnist_lenet.cfg\n"
+        f"             {trainer} --flagfile=configs/{config}.cfg\n"
         f"             {trainer} --help",
         soft_wrap=True,
         highlight=False,

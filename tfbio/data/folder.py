@@ -96,13 +96,32 @@ def images(folder, size, channels, batch_size=64, cropped=False):
         >>> [path[-5:] for path in paths], next(iter(batches)).shape
         (['a.png', 'b.png'], TensorShape([2, 8, 8, 1]))
     """
+    paths = to_predict(folder)
+    shape = size or common_size(paths, "images")
+    split = Encoded(paths, np.zeros(len(paths)), (*shape, channels), cropped=cropped)
+    return paths, split.batches(batch_size).map(lambda images, _: images)
+
+
+def to_predict(folder):
+    """Return the sorted paths of the images in a folder and in all folders within.
+
+    Args:
+        folder: A path.
+
+    Raises:
+        ValueError: If there are no images.
+        OSError: If the folder is missing.
+
+    Example:
+        >>> to_predict("/nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: --images: no such folder as '/nowhere'.
+    """
     root = _folder(folder, "images")
     paths = _within(root)
     if not paths:
         raise ValueError(f"--images: {root} holds no images: none of {', '.join(EXTENSIONS)}.")
-    shape = size or common_size(paths, "images")
-    split = Encoded(paths, np.zeros(len(paths)), (*shape, channels), cropped=cropped)
-    return paths, split.batches(batch_size).map(lambda images, _: images)
+    return paths
 
 
 def _folder(path, flag):

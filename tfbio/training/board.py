@@ -39,8 +39,8 @@ def descriptions(experiment):
         `tf.summary.experimental.write_raw_pb`.
 
     Example:
-        >>> from tfbio.training import Experiment
-        >>> len(descriptions(Experiment()))
+        >>> from tfbio.training import Classification
+        >>> len(descriptions(Classification()))
         3
     """
     from tensorboard.plugins.hparams import api as hparams
@@ -53,36 +53,22 @@ def descriptions(experiment):
     varied = {f.name: options[f.name] for f in fields if f.metadata["changes_results"]}
     varied["rule"] = slug(experiment.rule)
     return [
-        _layout().SerializeToString(),
+        _layout(experiment.charts).SerializeToString(),
         text.pb("options", table).SerializeToString(),
         hparams.hparams_pb(varied, trial_id=experiment.workdir).SerializeToString(),
     ]
 
 
-def _layout():
-    """Return the layout of the Custom Scalars page: all layers on one chart."""
+def _layout(charts):
+    """Return the layout of the Custom Scalars page."""
     from tensorboard.plugins.custom_scalar import layout_pb2, summary
 
-    def chart(title, *tags):
+    def chart(title, tags):
         lines = layout_pb2.MultilineChartContent(tag=tags)
         return layout_pb2.Chart(title=title, multiline=lines)
 
-    learning = [
-        chart("Accuracy", "^accuracy$", "^validation_accuracy$"),
-        chart("Loss", "^loss$", "^validation_loss$"),
-        chart("Learning rate", "^learning_rate$"),
-        chart("Images per second", "^images_per_second$"),
+    categories = [
+        layout_pb2.Category(title=name, chart=[chart(*each) for each in of_name.items()])
+        for name, of_name in charts.items()
     ]
-    feedback = [
-        chart("Angle between W and B, degrees, every layer", "^weight_angle/"),
-        chart("Share of equal signs of W and B, every layer", "^sign_agreement/"),
-    ]
-    category = layout_pb2.Category
-    return summary.pb(
-        layout_pb2.Layout(
-            category=[
-                category(title="Learning", chart=learning),
-                category(title="Feedback", chart=feedback),
-            ]
-        )
-    )
+    return summary.pb(layout_pb2.Layout(category=categories))

@@ -23,8 +23,8 @@ def state_variables(model):
         A list of `keras.Variable`, each one once, in an order that depends on the model alone.
 
     Example:
-        >>> from tfbio.training import Experiment, prepare
-        >>> len(state_variables(prepare(Experiment(rule="bp")).model))
+        >>> from tfbio.training import Classification, prepare
+        >>> len(state_variables(prepare(Classification(rule="bp")).model))
         26
     """
     # What a layer draws without a seed of its own comes from Keras's global generator.

@@ -1,11 +1,16 @@
-"""The experiment: one training run's options, each with its type, default and help in one place."""
+"""The experiment: one training run's options, each with its type, default and help in one place.
+
+Here are those of every experiment; what there is to learn has options of its own
+(`tfbio.training.Classification`).
+"""
 
 import dataclasses
 import itertools
 import math
 import pathlib
+from typing import ClassVar
 
-from tfbio import data, models, modules, optimizers, rules
+from tfbio import modules, optimizers, rules
 from tfbio.training.strategies import STRATEGIES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -14,8 +19,11 @@ CHECKPOINTS = ("last", "best")
 WHERE = ("none", "hidden", "last", "all")
 """The layers that a variant of the optimizer's applies to."""
 
+KINDS = {}
+"""The kinds of experiment by name, such as "classification"; filled as they are defined."""
 
-def _option(default, text, choices=(), low=None, high=None, below=None, changes_results=True):
+
+def option(default, text, choices=(), low=None, high=None, below=None, changes_results=True):
     """Return a dataclass field with what the command line and the checks need to know of it.
 
     Numbers are at least `low`, at most `high` and less than `below`, where given.
@@ -31,6 +39,16 @@ def _option(default, text, choices=(), low=None, high=None, below=None, changes_
 class Experiment:
     """The options of one training run; the command line's flags are made from these fields.
 
+    Attributes:
+        measures: What is measured on a split; the first is the loss, if the kind has one there.
+        score: The measure by which validation chooses the best step, the greater the better.
+        label: What the score is called.
+        elsewise: The options, beside the strategy, that a trained run may be measured with
+            otherwise.
+        facts: The named tuple of what the network must know of its data.
+        charts: The charts of TensorBoard's Custom Scalars page: a dict from category to a dict
+            from title to patterns of tags.
+
     Raises:
         ValueError: If an option is unknown, of the wrong type, out of its range, or does not go
             with another; the message names it.
@@ -40,46 +58,30 @@ class Experiment:
         64
     """
 
+    measures: ClassVar[tuple] = ()
+    score: ClassVar[str] = ""
+    label: ClassVar[str] = ""
+    elsewise: ClassVar[tuple] = ()
+    facts: ClassVar[type] = tuple
+    charts: ClassVar[dict] = {}
+
     # Data.
-    dataset: str = _option(
-        "digits", f"The dataset: {', '.join(data.names())}, or any classification set of TFDS."
-    )
-    data_dir: str = _option(
+    data_dir: str = option(
         "", "The folder with the dataset's files; empty: the usual places.", changes_results=False
     )
-    download: bool = _option(
+    download: bool = option(
         False, "Download the dataset with TFDS if it is not here.", changes_results=False
     )
-    image_size: int = _option(
-        0,
-        "Resize images to this many pixels a side; 0: as they are, or 224 for imagenet2012 and "
-        "imagenette.",
-        low=0,
-        high=4096,
-    )
-    augmentation: str = _option(
-        "none", "What is done to training images.", choices=data.augmentations()
-    )
-    standardize: bool = _option(
-        False, "Take every channel to mean 0 and standard deviation 1 over the training images."
-    )
-    validation_fraction: float = _option(
+    validation_fraction: float = option(
         0.1,
         "The share of the training split that is held out for validation; with 0, no step is best.",
         low=0,
         below=1,
     )
-    train_fraction: float = _option(
+    train_fraction: float = option(
         1.0, "The share of the rest, at random, that is learned from.", low=0, high=1
     )
-    evaluation_crops: int = _option(
-        1,
-        "Crops of each photograph in evaluation: 1, the center, or 10, whose probabilities are "
-        "averaged.",
-        low=1,
-        high=10,
-    )
-    max_corrupt: float = _option(
+    max_corrupt: float = option(
         0.001,
         "The share of the photographs of a pass that may be damaged, and are left out; one always "
         "may, unless this is 0.",
@@ -87,121 +89,102 @@ class Experiment:
         below=1,
         changes_results=False,
     )
-    data_service: str = _option(
-        "",
-        "The dispatcher of a tf.data service that makes the training batches, such as "
-        "grpc://host:5000; empty: this process.",
-        changes_results=False,
-    )
-    data_service_timeout: int = _option(
-        300, "Seconds to wait for one of its batches.", low=1, high=10**5, changes_results=False
-    )
     # Network and rule.
-    model: str = _option(
-        "digits_cnn",
-        f"The network: {', '.join(models.names())}, keras:<name> for one of keras.applications, "
-        "or your own, path/to/file.py:function.",
-    )
-    weights: str = _option(
-        "", "Weights to start from: a file, or imagenet for keras:<name>; empty: random ones."
-    )
-    init_from: str = _option(
+    init_from: str = option(
         "",
         "The folder of another run, whose weights to start from; a last layer for another number "
         "of classes starts anew.",
     )
-    init_checkpoint: str = _option(
+    init_checkpoint: str = option(
         "last", "With --init_from: which of its checkpoints.", choices=CHECKPOINTS
     )
-    rule: str = _option(
+    rule: str = option(
         "sign_symmetry", f"The learning rule, with options if any: {', '.join(rules.names())}."
     )
-    last_layer_rule: str = _option(
-        "", "The rule of the last layer; empty: the same as the others'."
-    )
-    overrides: str = _option(
+    last_layer_rule: str = option("", "The rule of the last layer; empty: the same as the others'.")
+    overrides: str = option(
         "", "Rules for layers by name pattern, such as 'conv1=backprop; block2_*=fa'."
     )
-    rule_module: str = _option("", "A Python file that registers rules of your own.")
+    rule_module: str = option("", "A Python file that registers rules of your own.")
     # Optimization.
-    epochs: int = _option(30, "Passes over the training split.", low=1, high=10**6)
-    batch_size: int = _option(
+    epochs: int = option(30, "Passes over the training split.", low=1, high=10**6)
+    batch_size: int = option(
         64, "Examples per optimizer step, over all devices.", low=1, high=10**6
     )
-    accumulate: int = _option(
+    accumulate: int = option(
         1,
         "Micro-batches per optimizer step: every device takes its part of the batch in so many "
         "equal parts, one after the other, which saves memory.",
         low=1,
         high=10**4,
     )
-    optimizer: str = _option("sgd", "The optimizer.", choices=optimizers.names())
-    learning_rate: float = _option(0.05, "The learning rate, after any warm-up.")
-    last_layer_learning_rate: float = _option(
+    optimizer: str = option("sgd", "The optimizer.", choices=optimizers.names())
+    learning_rate: float = option(0.05, "The learning rate, after any warm-up.")
+    last_layer_learning_rate: float = option(
         0.0, "The learning rate of the last layer; 0: the same as the others'.", low=0
     )
-    momentum: float = _option(0.9, "The momentum of sgd and nesterov.", low=0, below=1)
-    weight_decay: float = _option(
+    momentum: float = option(0.9, "The momentum of sgd and nesterov.", low=0, below=1)
+    weight_decay: float = option(
         0.0,
         "λ: λ·p is added to the gradient of every weight p before momentum; adamw decays apart.",
         low=0,
     )
-    clip_norm: float = _option(
+    clip_norm: float = option(
         0.0,
         "The greatest norm of the gradient of all weights together, before weight decay; 0: any.",
         low=0,
     )
-    batch_manhattan: str = _option(
+    batch_manhattan: str = option(
         "none", "The layers that learn by the sign of their gradient.", choices=WHERE
     )
-    no_sign_change: str = _option(
+    no_sign_change: str = option(
         "none", "The layers whose weights may not change sign.", choices=WHERE
     )
-    schedule: str = _option("constant", "How the learning rate falls.", choices=SCHEDULES)
-    milestones: str = _option(
+    schedule: str = option("constant", "How the learning rate falls.", choices=SCHEDULES)
+    milestones: str = option(
         "", "With --schedule=step: epochs, separated by commas, after which the rate falls."
     )
-    decay_factor: float = _option(
+    decay_factor: float = option(
         0.1, "With --schedule=step: what the rate is multiplied by.", low=0, high=1
     )
-    warmup_epochs: int = _option(
+    warmup_epochs: int = option(
         0, "Epochs over which the learning rate rises linearly from 0.", low=0, high=10**6
     )
-    seed: int = _option(
+    seed: int = option(
         0, "The seed of weights, feedback, validation split and order.", low=0, high=2**31 - 1
     )
     # Execution.
-    precision: str = _option("float32", "Keras's dtype policy.", choices=PRECISIONS)
-    strategy: str = _option("one_device", "Where the steps run.", choices=STRATEGIES)
-    tpu: str = _option(
+    precision: str = option("float32", "Keras's dtype policy.", choices=PRECISIONS)
+    strategy: str = option("one_device", "Where the steps run.", choices=STRATEGIES)
+    tpu: str = option(
         "",
         "With --strategy=tpu: the TPU's name or grpc:// address; empty: this machine's.",
         changes_results=False,
     )
-    sync_batch_norm: bool = _option(
+    sync_batch_norm: bool = option(
         False, "Batch normalization over the batch of all devices, instead of each its own."
     )
-    jit: bool = _option(False, "Compile the steps with XLA.")
-    steps_per_call: int = _option(
+    jit: bool = option(False, "Compile the steps with XLA.")
+    steps_per_call: int = option(
         20, "Steps between two looks at the clock and at signals.", low=1, high=10**4,
         changes_results=False,
     )  # fmt: skip
     # Records.
-    workdir: str = _option("runs/classify", "The run's folder.", changes_results=False)
-    log_every: int = _option(
+    workdir: str = option("runs/mine", "The run's folder.", changes_results=False)
+    log_every: int = option(
         100, "Steps between two lines of metrics within an epoch; 0: none.", low=0, high=10**9
     )
-    checkpoint_every: int = _option(
+    checkpoint_every: int = option(
         1000, "Steps between two checkpoints.", low=1, high=10**9, changes_results=False
     )
-    keep_checkpoints: int = _option(
+    keep_checkpoints: int = option(
         2, "How many checkpoints to keep.", low=1, high=1000, changes_results=False
     )
-    published: str = _option(
-        "",
-        "The top-1 test errors that the paper reports, %, by rule, such as 'bp=9.20, fa=13.06'.",
-        changes_results=False,
-    )
+
+    def __init_subclass__(cls):
+        """Keep the kind, for `tfbio.training.folder.read_flags` to find it by its name."""
+        super().__init_subclass__()
+        KINDS[cls.__name__.lower()] = cls
 
     def __post_init__(self):
         """Check every option."""
@@ -212,41 +195,25 @@ class Experiment:
                 f"--learning_rate must be a number greater than 0. Received: {self.learning_rate}."
             )
         self._check_schedule()
-        for name in ("workdir", "dataset", "model"):
-            if not getattr(self, name):
-                raise ValueError(f"--{name} must not be empty.")
-        if self.optimizer not in ("sgd", "nesterov") and self.momentum != _default("momentum"):
+        if not self.workdir:
+            raise ValueError("--workdir must not be empty.")
+        if self.optimizer not in ("sgd", "nesterov") and self.momentum != default(self, "momentum"):
             raise ValueError(
                 f"--momentum belongs to sgd and nesterov, not to --optimizer={self.optimizer}. "
                 f"Received: {self.momentum}."
             )
         if self.optimizer == "nesterov" and not self.momentum:
             raise ValueError("--optimizer=nesterov needs a --momentum greater than 0.")
-        if self.standardize and self.model.startswith("keras:"):
-            raise ValueError(
-                "--standardize does not go with the networks of keras.applications, which prepare "
-                f"their images in their own way. Received: --model={self.model}."
-            )
-        if self.data_service:
-            data.Service(self.data_service, self.data_service_timeout)
-        elif self.data_service_timeout != _default("data_service_timeout"):
-            raise ValueError(
-                "--data_service_timeout belongs to --data_service, which is not given. "
-                f"Received: {self.data_service_timeout}."
-            )
         self._check_execution()
         if self.rule_module:
             with named("rule_module"):
                 modules.load(self.rule_module)
-        with named("model"):
-            models.find(self.model)
         with named("rule"):
             rules.get(self.rule)
         if self.last_layer_rule:
             with named("last_layer_rule"):
                 rules.get(self.last_layer_rule)
         self.override_rules()
-        self.published_errors()
 
     def _check_execution(self):
         """Refuse what cannot work together; docs/hardware.md has the table."""
@@ -278,8 +245,6 @@ class Experiment:
                 "--clip_norm has no effect with --batch_manhattan=all, which takes the gradient's "
                 "sign alone."
             )
-        if self.init_from and self.weights:
-            raise ValueError("--init_from and --weights both say where to start: give one.")
         if self.init_checkpoint != "last" and not self.init_from:
             raise ValueError("--init_checkpoint belongs to --init_from, which is not given.")
         if (
@@ -300,7 +265,7 @@ class Experiment:
                 "--milestones must be epochs in ascending order, from 1 to less than "
                 f"--epochs={self.epochs}. Received: {self.milestones!r}."
             )
-        if self.schedule != "step" and self.decay_factor != _default("decay_factor"):
+        if self.schedule != "step" and self.decay_factor != default(self, "decay_factor"):
             raise ValueError(
                 f"--decay_factor belongs to --schedule=step, not to --schedule={self.schedule}. "
                 f"Received: {self.decay_factor}."
@@ -310,6 +275,23 @@ class Experiment:
                 "--warmup_epochs must end before the first milestone and the last epoch. "
                 f"Received: {self.warmup_epochs}."
             )
+
+    def line(self, values):
+        """Return what the end of an epoch is told with.
+
+        Args:
+            values: The epoch's line of metrics.csv, a dict.
+        """
+        return f"loss {values['loss']:.4f}"
+
+    def published_errors(self):
+        """Return the errors that a paper reports, in percent, as a dict from rule.
+
+        Example:
+            >>> Experiment().published_errors()
+            {}
+        """
+        return {}
 
     def milestone_epochs(self):
         """Return the milestones as a tuple of integers.
@@ -333,30 +315,11 @@ class Experiment:
             >>> Experiment(overrides="conv1=bp; dense*=frsf(seed=1)").override_rules()
             {'conv1': 'bp', 'dense*': 'frsf(seed=1)'}
         """
-        pairs = _pairs("overrides", self.overrides, ";", "conv1=backprop; block2_*=fa")
+        pairs = named_values("overrides", self.overrides, ";", "conv1=backprop; block2_*=fa")
         for rule in pairs.values():
             with named("overrides"):
                 rules.get(rule)
         return pairs
-
-    def published_errors(self):
-        """Return the published errors as a dict from the rule's own name to percent.
-
-        Example:
-            >>> Experiment(published="bp=9.20, usf=9.69").published_errors()
-            {'backprop': 9.2, 'sign_symmetry': 9.69}
-        """
-        found = {}
-        for rule, text in _pairs("published", self.published, ",", "bp=9.20, fa=13.06").items():
-            with named("published"):
-                name = rules.get(rule).alias
-            try:
-                found[name] = float(text)
-            except ValueError:
-                found[name] = math.nan
-            if not 0 <= found[name] <= 100:
-                raise ValueError(f"--published must be errors of 0 to 100 %. Received: {text!r}.")
-        return found
 
 
 class named:  # noqa: N801
@@ -402,7 +365,7 @@ def differences(experiment, other):
 
     Args:
         experiment: An `Experiment`.
-        other: Another.
+        other: Another of its kind.
 
     Returns:
         A dict from option to (value, other value). Rules are compared by what they mean; where
@@ -413,7 +376,7 @@ def differences(experiment, other):
         {'rule': ('fa', 'bp')}
     """
     found = {}
-    for field in dataclasses.fields(Experiment):
+    for field in dataclasses.fields(experiment):
         values = getattr(experiment, field.name), getattr(other, field.name)
         same = values[0] == values[1]
         if not same and field.name in ("rule", "last_layer_rule") and all(values):
@@ -423,8 +386,18 @@ def differences(experiment, other):
     return found
 
 
-def _default(name):
-    return Experiment.__dataclass_fields__[name].default
+def default(experiment, name):
+    """Return an option's default.
+
+    Args:
+        experiment: An `Experiment`, or a class of them.
+        name: The option.
+
+    Example:
+        >>> default(Experiment, "epochs")
+        30
+    """
+    return experiment.__dataclass_fields__[name].default
 
 
 def _check(field, value):
@@ -455,7 +428,22 @@ def _check(field, value):
         raise ValueError(f"{flag} must be {bounds}. Received: {value}.")
 
 
-def _pairs(flag, text, separator, example):
+def named_values(flag, text, separator, example):
+    """Return an option that is written as names with values, as a dict of strings.
+
+    Args:
+        flag: The option's name.
+        text: Its value.
+        separator: What stands between two pairs.
+        example: What would be right.
+
+    Raises:
+        ValueError: If it is written otherwise.
+
+    Example:
+        >>> named_values("overrides", "conv1=bp; dense*=fa", ";", "conv1=bp")
+        {'conv1': 'bp', 'dense*': 'fa'}
+    """
     found = {}
     for part in filter(None, (part.strip() for part in text.split(separator))):
         name, equals, value = (each.strip() for each in part.partition("="))

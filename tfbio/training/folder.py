@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio.training.checkpoints import write
-from tfbio.training.experiment import Experiment, differences
+from tfbio.training.experiment import KINDS, differences
 from tfbio.version import __version__
 
 
@@ -95,15 +95,16 @@ def flagfile(experiment):
         experiment: An `Experiment`.
 
     Returns:
-        A line for every option.
+        A comment that names the kind of experiment, and a line for every option.
 
     Example:
-        >>> print(flagfile(Experiment())[:41])
-        --dataset=digits
+        >>> from tfbio.training import Classification
+        >>> print(flagfile(Classification())[:42])
+        # classification
         --data_dir=
         --nodownload
     """
-    lines = []
+    lines = [f"# {_kind(experiment)}"]
     for field in dataclasses.fields(experiment):
         value = getattr(experiment, field.name)
         if isinstance(value, bool):
@@ -132,10 +133,14 @@ def read_flags(workdir):
     path = pathlib.Path(workdir, "flags.cfg")
     if not path.exists():
         return None
-    fields = {field.name: field for field in dataclasses.fields(Experiment)}
     options = {}
     try:
-        for line in path.read_text().splitlines():
+        lines = path.read_text().splitlines()
+        # Folders from before there were kinds have no comment.
+        named = lines and lines[0].startswith("# ")
+        kind = KINDS[lines.pop(0).removeprefix("# ") if named else "classification"]
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        for line in lines:
             name, equals, text = line.removeprefix("--").partition("=")
             if equals:
                 options[name] = fields[name].type(text)
@@ -148,7 +153,7 @@ def read_flags(workdir):
             raise ValueError(f"--{odd[0]} is missing or unknown")
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged, or of another version: {error}.") from error
-    return Experiment(**options)
+    return kind(**options)
 
 
 def comparable(experiment):
@@ -158,7 +163,8 @@ def comparable(experiment):
         experiment: An `Experiment`.
 
     Example:
-        >>> comparable(Experiment(workdir="a")) == comparable(Experiment(workdir="b"))
+        >>> from tfbio.training import Classification
+        >>> comparable(Classification(workdir="a")) == comparable(Classification(workdir="b"))
         True
     """
     fields = [f.name for f in dataclasses.fields(experiment) if f.metadata["changes_results"]]
@@ -178,8 +184,9 @@ def check(folder, experiment):
     Example:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> claim(folder, Experiment(), {"class_names": ["zero", "one"]})
-        >>> check(folder, Experiment(epochs=3))
+        >>> from tfbio.training import Classification
+        >>> claim(folder, Classification(), {"class_names": ["zero", "one"]})
+        >>> check(folder, Classification(epochs=3))
         Traceback (most recent call last):
         ...
         ValueError: --workdir=... holds a run with other options: --epochs=30, now 3. Give...
@@ -194,6 +201,11 @@ def check(folder, experiment):
                 "folder. Give a new or empty one."
             )
         return
+    if type(before) is not type(experiment):
+        raise ValueError(
+            f"--workdir={folder} holds a run of {_kind(before)}, not of {_kind(experiment)}. Give "
+            "another folder."
+        )
     odd = differences(before, experiment)
     if odd:
         listed = "; ".join(f"--{name}={a}, now {b}" for name, (a, b) in odd.items())
@@ -221,7 +233,8 @@ def claim(folder, experiment, facts):
     Example:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> claim(folder, Experiment(epochs=3), {"class_names": ["zero", "one"]})
+        >>> from tfbio.training import Classification
+        >>> claim(folder, Classification(epochs=3), {"class_names": ["zero", "one"]})
         >>> read_flags(folder).epochs
         3
     """
@@ -343,6 +356,10 @@ def save_json(path, document):
     """
     text = json.dumps(_without_nan(document), indent=1, allow_nan=False)
     write(path, (text + "\n").encode())
+
+
+def _kind(experiment):
+    return type(experiment).__name__.lower()
 
 
 def _without_nan(value):

@@ -1,10 +1,9 @@
 """The loop: compiled steps of training and evaluation, the same under every strategy."""
 
-import keras
 import tensorflow as tf
 
 from tfbio import data
-from tfbio.training import sums
+from tfbio.training import preparation, sums
 from tfbio.training.accumulation import Accumulation
 from tfbio.training.strategies import in_parts
 
@@ -22,8 +21,8 @@ class Loop:
         prepared: The same.
 
     Example:
-        >>> from tfbio.training import Experiment, prepare
-        >>> prepared = prepare(Experiment(rule="bp"))
+        >>> from tfbio.training import Classification, prepare
+        >>> prepared = prepare(Classification(rule="bp"))
         >>> loop = Loop(prepared)
         >>> loop.train(iter(prepared.epoch(0, start=0)), steps=2)
         (2, True)
@@ -34,7 +33,7 @@ class Loop:
     def __init__(self, prepared):
         self.prepared = prepared
         self._train = _training(prepared)
-        self._evaluate = _evaluation(prepared)
+        self._measure = prepared.evaluator()
 
     def train(self, iterator, steps):
         """Take steps, stopping after one whose loss is no finite number.
@@ -53,27 +52,32 @@ class Loop:
             taken, finite = self._train(iterator, tf.constant(steps, tf.int64))
         return int(taken), bool(finite)
 
-    def evaluate(self, split, heed=lambda: None):
-        """Return the mean loss and the top-1 accuracy over a split.
+    def evaluate(self, split, heed=lambda done, total: None, show=None):
+        """Return what is measured on a split.
 
         Args:
-            split: A `tfbio.data.Split`.
-            heed: Called before each batch; what it raises ends the evaluation.
+            split: One of `prepared`'s.
+            heed: Called before each batch, and after the last, with the batches done and those in
+                all; what it raises ends the evaluation.
+            show: Called with the name and the image, uint8 (height, width, 3), of a picture of
+                what is measured; or None.
 
         Returns:
-            A dict of "loss" and "accuracy".
+            A dict of the experiment's `measures`, and of what else there is to say in numbers.
 
         Raises:
             ValueError: If an image is damaged.
         """
-        totals = [0.0, 0.0, 0.0]  # Python's floats have the precision
+        total = -(-split.size // self.prepared.experiment.batch_size)
+
+        def heeded():
+            heed(0, total)
+            for done, batch in enumerate(self.prepared.all_of(split), 1):
+                yield batch
+                heed(done, total)
+
         with data.clear_errors(), sums.in_order():
-            for batch in self.prepared.all_of(split):
-                heed()
-                parts = self._evaluate(batch)
-                totals = [total + float(part) for total, part in zip(totals, parts, strict=True)]
-        loss, correct, count = totals
-        return {"loss": loss / count, "accuracy": correct / count}
+            return self._measure(split, heeded(), show)
 
 
 def _training(prepared):
@@ -106,7 +110,7 @@ def _stepping(prepared):
 
     @tf.function(jit_compile=prepared.experiment.jit)
     def step(images, *rest):
-        return model.train_step((_ready(images), *rest))
+        return model.train_step((preparation.ready(images), *rest))
 
     return lambda batch: prepared.strategy.run(step, args=batch)
 
@@ -118,8 +122,8 @@ def _accumulating(prepared):
         gradients = Accumulation(model, count)
 
     def add(batch, part):
-        images, *rest = (in_parts(each, count)[part] for each in batch)
-        return model.train_step((_ready(images), *rest))
+        images, *rest = tf.nest.map_structure(lambda each: in_parts(each, count)[part], batch)
+        return model.train_step((preparation.ready(images), *rest))
 
     add = tf.function(add, jit_compile=prepared.experiment.jit)
     release = tf.function(gradients.release, jit_compile=prepared.experiment.jit)
@@ -133,30 +137,3 @@ def _accumulating(prepared):
         return logs
 
     return step
-
-
-def _evaluation(prepared):
-    strategy, model = prepared.strategy, prepared.model
-
-    def measured(images, labels, weights):
-        logits = data.average_over_crops(
-            lambda images: model(_ready(images), training=False), images
-        )
-        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        correct = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)
-        parts = (losses, correct, tf.ones_like(losses))
-        return tuple(tf.reduce_sum(weights * part) for part in parts)
-
-    step = tf.function(measured, jit_compile=prepared.experiment.jit)
-
-    @tf.function(reduce_retracing=True)
-    def evaluate(batch):
-        parts = strategy.run(step, args=batch)
-        return tuple(strategy.reduce("sum", part, axis=None) for part in parts)
-
-    return evaluate
-
-
-def _ready(images):
-    """Return images as models take them: bytes, a quarter of the traffic, become 0 to 1 here."""
-    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images

@@ -1,64 +1,50 @@
-"""Preparation: from an experiment's options to a compiled model under its rule, and its data."""
+"""Preparation: from an experiment's options to a compiled model under its rule, and its data.
 
+What every experiment has in common is here; `prepare` and `build` go by its kind.
+"""
+
+import abc
 import contextlib
 import dataclasses
-import hashlib
-from typing import NamedTuple
+import functools
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfbio import data, models, optimizers, rules, walk
+from tfbio import optimizers, rules, walk
 from tfbio.convert import convert
 from tfbio.training import strategies, transfer
 from tfbio.training.experiment import Experiment, named
 from tfbio.training.schedules import Schedule
 
-
-class Facts(NamedTuple):
-    """What a network must know of its data.
-
-    Attributes:
-        image_shape: (height, width, channels).
-        class_names: The classes' names in the order of the labels.
-        mean: The mean of every channel over the training images, where they are standardized.
-        std: Their standard deviations, or None like the means.
-        fingerprint: A digest of the labels of all splits: other data have another.
-        cropped: Whether images are cropped for evaluation, as photographs are.
-    """
-
-    image_shape: tuple
-    class_names: tuple
-    mean: list | None = None
-    std: list | None = None
-    fingerprint: str = ""
-    cropped: bool = False
+WHOLE = (transfer.copy_weights, transfer.copy_feedback)
+"""How a network starts from another of its kind."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class Prepared(abc.ABC):
     """A compiled model and its data: all that can fail for a wrong option has been done.
 
     Attributes:
         experiment: The `Experiment`.
         devices: The `tfbio.training.strategies.Devices` that the model lives on.
         model: The compiled `keras.Model`, under its rule.
-        dataset: The `tfbio.data.Dataset`, with the test split, which selects nothing.
-        train: The `tfbio.data.Split` to train on.
+        dataset: The dataset, with its `test` split, which selects nothing.
+        train: The split to train on.
         validation: The one held out, or None.
         schedule: The learning rate by step.
-        facts: The `Facts` on the data.
+        facts: A named tuple of what the network must know of its data, for data.json.
     """
 
     experiment: Experiment
     devices: strategies.Devices
     model: keras.Model
-    dataset: data.Dataset
-    train: data.Split
-    validation: data.Split | None
+    dataset: Any
+    train: Any
+    validation: Any
     schedule: Schedule
-    facts: Facts
+    facts: Any
 
     @property
     def strategy(self):
@@ -68,7 +54,7 @@ class Prepared:
     @property
     def steps_per_epoch(self):
         """The optimizer steps in one epoch."""
-        return _steps(self.experiment, self.devices, self.train)
+        return steps(self.experiment, self.devices, self.train)
 
     def check_images(self):
         """Refuse damaged images among those that are read late.
@@ -82,6 +68,7 @@ class Prepared:
         for split in filter(None, (self.validation, self.dataset.test)):
             split.check()
 
+    @abc.abstractmethod
     def epoch(self, index, start):
         """Return one epoch's batches, a pure function of the seed, the epoch and the start.
 
@@ -89,35 +76,33 @@ class Prepared:
             index: The epoch, from 0.
             start: How many of its steps to leave out.
         """
-        return self.devices.distribute(
-            lambda shard: self.train.batches(
-                self.experiment.batch_size,
-                order=(self.experiment.seed, index),
-                start=start,
-                augmentation=self.experiment.augmentation,
-                multiple=_multiple(self.experiment, self.devices),
-                shard=shard,
-                service=_service(self.experiment),
-            )
-        )
 
+    @abc.abstractmethod
     def all_of(self, split):
-        """Return a split's batches in order, the last one filled up by examples of weight 0."""
-        e = self.experiment
+        """Return a split's batches in order, the last one filled up by examples of weight 0.
 
-        def batches(shard):
-            return split.batches(e.batch_size, pad=True, crops=e.evaluation_crops, shard=shard)
+        Args:
+            split: One of the splits.
+        """
 
-        return self.devices.distribute(batches)
+    @abc.abstractmethod
+    def evaluator(self):
+        """Return a function that measures the model on a split.
+
+        Its arguments are the split, an iterator over what `all_of` returns for it, and
+        optionally, a function to show pictures with, of a name and an image. It returns a dict of
+        the experiment's `measures`, and of further numbers. All workers call it alike.
+        """
 
 
+@functools.singledispatch
 def prepare(experiment, source=None):
     """Load the data, build and convert the model, and compile it.
 
     Sets Keras's, numpy's and Python's global seeds.
 
     Args:
-        experiment: An `Experiment`.
+        experiment: An `Experiment`, of a kind.
         source: A model under a rule, whose weights to start from.
 
     Returns:
@@ -128,45 +113,20 @@ def prepare(experiment, source=None):
         OSError: If data cannot be read.
 
     Example:
-        >>> from tfbio.training import Experiment
-        >>> prepare(Experiment(batch_size=100)).steps_per_epoch
+        >>> from tfbio.training import Classification
+        >>> prepare(Classification(batch_size=100)).steps_per_epoch
         13
     """
-    devices = strategies.of(experiment)
-    dataset = data.load(
-        experiment.dataset,
-        experiment.data_dir,
-        experiment.download,
-        experiment.image_size,
-        experiment.max_corrupt,
-    )
-    if service := _service(experiment):
-        service.check()
-    dataset.test.check_crops(experiment.evaluation_crops)
-    train, validation = _hold_out(experiment, dataset.train)
-    steps = _steps(experiment, devices, train)
-    if not steps:
-        raise ValueError(
-            f"--batch_size={experiment.batch_size} is more than the {train.size} images to train "
-            f"on, which --strategy={experiment.strategy} takes in whole batches only."
-        )
-    schedule = _schedule(experiment, steps)
-    mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)
-    digest = hashlib.blake2b(digest_size=16)
-    for split in (dataset.train, dataset.test):
-        digest.update(np.int64([split.size, *split.labels]).tobytes())
-    cropped = isinstance(dataset.test, data.Photographs)
-    facts = Facts(dataset.image_shape, dataset.class_names, mean, std, digest.hexdigest(), cropped)
-    model = build(experiment, facts, devices.strategy, schedule, source)
-    return Prepared(experiment, devices, model, dataset, train, validation, schedule, facts)
+    raise TypeError(f"There is nothing to learn for an experiment of no kind: {experiment!r}.")
 
 
+@functools.singledispatch
 def build(experiment, facts, strategy, learning_rate, source=None):
     """Build an experiment's network, put it under its rule, and compile it.
 
     Args:
-        experiment: An `Experiment`.
-        facts: The `Facts` on its data.
+        experiment: An `Experiment`, of a kind.
+        facts: The facts on its data.
         strategy: The strategy that it is to live under.
         learning_rate: A number or schedule.
         source: A model under a rule, whose weights to start from, and whose feedback where the
@@ -179,22 +139,40 @@ def build(experiment, facts, strategy, learning_rate, source=None):
         ValueError: If model, weights, rule, overrides and images do not fit together.
 
     Example:
+        >>> from tfbio.training.classifier import Facts
+        >>> from tfbio.training import Classification
         >>> strategy = tf.distribute.get_strategy()
         >>> facts = Facts((32, 32, 1), ("cat", "dog"))
-        >>> build(Experiment(model="lenet"), facts, strategy, 0.1).name
+        >>> build(Classification(model="lenet"), facts, strategy, 0.1).name
         'lenet'
     """
+    raise TypeError(f"There is no network for an experiment of no kind: {experiment!r}.")
+
+
+def under_rule(experiment, strategy, network, compiled, learning_rate, source, copy=WHOLE):
+    """Return a network that an experiment builds, under its rule and compiled.
+
+    Args:
+        experiment: An `Experiment`.
+        strategy: The strategy that it is to live under.
+        network: A function that returns the plain network.
+        compiled: A function of the converted one and an optimizer that compiles it, and makes the
+            variables of the optimizer and the metrics, which a checkpoint must find.
+        learning_rate: A number or schedule.
+        source: As for `build`.
+        copy: How weights and feedback get from it to the network, two functions of both.
+
+    Raises:
+        ValueError: As `build` does.
+    """
+    copy_weights, copy_feedback = copy
     keras.utils.set_random_seed(experiment.seed)
     with _dtype_policy(experiment.precision), strategy.scope():
         with named("model", weights="weights"):
-            model = models.build(
-                experiment.model, len(facts.class_names), facts.image_shape, experiment.weights
-            )
-            if facts.mean is not None:
-                model = models.standardized(model, facts.mean, facts.std)
+            model = network()
         if source:
             with named("init_from"):
-                transfer.copy_weights(source, model)
+                copy_weights(source, model)
         with named("rule", last_layer="last_layer_rule", overrides="overrides"):
             convert(
                 model,
@@ -203,53 +181,68 @@ def build(experiment, facts, strategy, learning_rate, source=None):
                 overrides=experiment.override_rules() or None,
             )
         if source:
-            transfer.copy_feedback(source, model)
+            copy_feedback(source, model)
         if experiment.sync_batch_norm:
             _synchronize(model)
         optimizer = _optimizer(experiment, learning_rate, model)
         if experiment.precision == "mixed_float16":
             optimizer = optimizers.LossScale(optimizer)
-        model.compile(
-            optimizer,
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            # The loop compiles; "auto" would mean one thing on a CPU and another on a GPU.
-            jit_compile=False,
-        )
-        # The optimizer's and the metrics' variables, which a checkpoint must find.
-        model.optimizer.build(model.trainable_variables)
-        size = strategy.num_replicas_in_sync
-        images, labels = tf.zeros((size, *facts.image_shape)), tf.zeros((size,), tf.int64)
-        model._symbolic_build(data_batch=(images, labels))
+        compiled(model, optimizer)
     return model
 
 
-def _steps(experiment, devices, split):
-    return split.steps(experiment.batch_size, _multiple(experiment, devices))
+def steps(experiment, devices, split):
+    """Return the number of optimizer steps in an epoch.
+
+    Args:
+        experiment: An `Experiment`.
+        devices: Its `Devices`.
+        split: What it trains on.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = split.steps(experiment.batch_size, multiple(experiment, devices))
+    if not found:
+        raise ValueError(
+            f"--batch_size={experiment.batch_size} is more than the {split.size} images to train "
+            f"on, which --strategy={experiment.strategy} takes in whole batches only."
+        )
+    return found
 
 
-def _multiple(experiment, devices):
-    """Return the number of which an epoch's last batch is a multiple, if there is one."""
+def multiple(experiment, devices):
+    """Return the number of which an epoch's last batch is a multiple, if there is one.
+
+    Args:
+        experiment: An `Experiment`.
+        devices: Its `Devices`.
+    """
     if devices.static:
         return experiment.batch_size
     return devices.replicas * experiment.accumulate
 
 
-def _service(experiment):
-    if not experiment.data_service:
-        return None
-    return data.Service(experiment.data_service, experiment.data_service_timeout)
+def hold_out(experiment, split):
+    """Return (training split, validation split or None), parts of a split.
 
-
-def _hold_out(experiment, split):
-    """Return (training split, validation split or None)."""
+    Args:
+        experiment: An `Experiment`.
+        split: The training split.
+    """
     validation = None
     if experiment.validation_fraction:
         split, validation = split.hold_out(experiment.validation_fraction, experiment.seed)
     return split.share(experiment.train_fraction, experiment.seed), validation
 
 
-def _schedule(experiment, steps_per_epoch):
+def schedule(experiment, steps_per_epoch):
+    """Return the learning rate by step, a `Schedule`.
+
+    Args:
+        experiment: An `Experiment`.
+        steps_per_epoch: The optimizer steps in an epoch.
+    """
     return Schedule(
         experiment.learning_rate,
         experiment.schedule,
@@ -327,3 +320,12 @@ def slug(text):
     defaults = rule.options()
     changed = {name: v for name, v in rule.get_config().items() if v != defaults[name]}
     return "-".join([rule.alias, *(f"{name}={value}" for name, value in changed.items())])
+
+
+def ready(images):
+    """Return images as models take them: bytes, a quarter of the traffic, become 0 to 1 here.
+
+    Args:
+        images: A uint8 tensor of 0 to 255, or a float32 one of 0 to 1.
+    """
+    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images

@@ -104,6 +104,17 @@ class Records:
                 tf.summary.scalar(name, value)
         self._writer.flush()
 
+    def show(self, step, name, image):
+        """Show an image in TensorBoard.
+
+        Args:
+            step: The number of steps done, of which the line is to come.
+            name: What it is called.
+            image: An array, uint8 (height, width, 3).
+        """
+        with self._writer.as_default(step):
+            tf.summary.image(name, image[None])
+
     def describe(self, *summaries):
         """Write summaries that are not of any step, such as the run's options, where they lack.
 
@@ -126,6 +137,9 @@ class NoRecords:
     """What a worker that is not the chief has for `Records`: nothing is written twice."""
 
     def add(self, step, epoch, values, also=None):
+        """Do nothing."""
+
+    def show(self, step, name, image):
         """Do nothing."""
 
     def describe(self, *summaries):

@@ -27,7 +27,7 @@ class Run(NamedTuple):
     """A run, as its folder holds it.
 
     Attributes:
-        experiment: The `Experiment`.
+        experiment: The `Experiment`, of a kind.
         summary: What `train_and_evaluate` returned, or None of a run that is not finished.
         records: The lines of metrics.csv, as `tfbio.training.records.read` gives them.
         starts: The circumstances of its starts.
@@ -65,7 +65,7 @@ def load(workdir):
     records = read(path)
     if not records:
         raise ValueError(f"{path} has nothing to compare yet: its metrics.csv is empty.")
-    summary = folder.read_json(path / "summary.json", SUMMARY)
+    summary = folder.read_json(path / "summary.json", (f"test_{experiment.score}", *SUMMARY))
     return Run(experiment, summary, records, run["starts"])
 
 
@@ -80,15 +80,27 @@ def by_settings(runs):
         not the default, and then the other options in which the runs differ, where they are not
         the default.
 
+    Raises:
+        ValueError: If the runs are of several kinds.
+
     Example:
-        >>> usf, fa = Experiment(rule="usf"), Experiment(rule="fa", model="lenet")
+        >>> from tfbio.training import Classification
+        >>> usf, fa = Classification(rule="usf"), Classification(rule="fa", model="lenet")
         >>> list(by_settings([Run(usf, None, [], []), Run(fa, None, [], [])]))
         ['sign_symmetry', 'feedback_alignment, model=lenet']
     """
+    kinds = {type(run.experiment) for run in runs}
+    if len(kinds) > 1:
+        raise ValueError(
+            "Runs of several kinds cannot be compared. Received: "
+            + ", ".join(sorted(kind.__name__.lower() for kind in kinds))
+            + "."
+        )
     odd = set()
     for run in runs:
         odd |= differences(runs[0].experiment, run.experiment).keys()
-    fields = [f for f in dataclasses.fields(Experiment) if f.name in odd - {"rule", "seed"}]
+    fields = dataclasses.fields(runs[0].experiment)
+    fields = [f for f in fields if f.name in odd - {"rule", "seed"}]
     found = {}
     for run in runs:
         values = ((f, getattr(run.experiment, f.name)) for f in fields)
@@ -111,11 +123,11 @@ def mean_angle(angles):
 def table(results):
     """Return the comparison as a rich table.
 
-    Test accuracy and error are means and sample standard deviations over the seeds of finished
-    runs, after the last step; the time per step is the median over seeds of the ratio to that of
-    backprop's run of the same seed and other options, where there is one; the angle is the mean
-    over kernels and seeds at the end, or so far. The published error is the one that the runs' own
-    options name.
+    The score on test, and the error, are means and sample standard deviations over the seeds of
+    finished runs, after the last step; the time per step is the median over seeds of the ratio to
+    that of backprop's run of the same seed and other options, where there is one; the angle is the
+    mean over kernels and seeds at the end, or so far. The published error is the one that the runs'
+    own options name.
 
     Args:
         results: What `by_settings` returned.
@@ -125,27 +137,28 @@ def table(results):
     """
     out = Table(title="Learning rules compared")
     out.add_column("rule", overflow="fold")
-    headings = ["test\naccuracy, %", "time per step\n÷ backprop", "final weight\nangle, °"]
+    first = next(iter(results.values()))[0].experiment
+    headings = [f"test\n{first.label}, %", "time per step\n÷ backprop", "final weight\nangle, °"]
     published = published_errors(results)
     if published:
         headings += ["test\nerror, %", "published\nerror, %"]
     running = any(run.summary is None for runs in results.values() for run in runs)
     if running:
-        headings.append("unfinished\n(epochs: accuracy, %)")
+        headings.append(f"unfinished\n(epochs: {first.label}, %)")
     for heading in headings:
         out.add_column(heading, justify="right", no_wrap=True)
     for name, runs in results.items():
-        accuracy = [100 * run.summary["test_accuracy"] for run in runs if run.summary]
+        scores = [_percent(run.summary[f"test_{first.score}"]) for run in runs if run.summary]
         ratio = time_ratio(runs, baseline(runs, results))
         cells = [
-            _mean_and_spread(accuracy, 1),
+            _mean_and_spread(scores, 1),
             "–" if ratio is None else f"{ratio:.2f}",
             f"{statistics.fmean(map(_last_angle, runs)):.1f}",
         ]
         if published:
             paper = published.get(name)
             cells += [
-                _mean_and_spread([100 - value for value in accuracy], 2),
+                _mean_and_spread([100 - value for value in scores], 2),
                 "–" if paper is None else f"{paper:.2f}",
             ]
         if running:
@@ -162,7 +175,8 @@ def baseline(runs, results):
         results: What `by_settings` returned.
 
     Example:
-        >>> bp, ss = (Run(Experiment(rule=name), None, [], []) for name in ("bp", "ss"))
+        >>> from tfbio.training import Classification
+        >>> bp, ss = (Run(Classification(rule=name), None, [], []) for name in ("bp", "ss"))
         >>> baseline([ss], by_settings([bp, ss])) == [bp]
         True
     """
@@ -186,7 +200,8 @@ def published_errors(results):
         their own: others are not what the paper reports on.
 
     Example:
-        >>> experiment = Experiment(rule="fa", published="bp=9.2, fa=13.06")
+        >>> from tfbio.training import Classification
+        >>> experiment = Classification(rule="fa", published="bp=9.2, fa=13.06")
         >>> published_errors(by_settings([Run(experiment, {}, [], [])]))
         {'feedback_alignment': 13.06}
     """
@@ -209,7 +224,8 @@ def time_ratio(runs, others):
         others: Those to compare with.
 
     Example:
-        >>> run = Run(Experiment(), {"seconds_per_step": 0.2}, [], [])
+        >>> from tfbio.training import Classification
+        >>> run = Run(Classification(), {"seconds_per_step": 0.2}, [], [])
         >>> time_ratio([run], [run])
         1.0
     """
@@ -259,19 +275,18 @@ def figure(results, path):
         1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=(5, 5, 3)
     )
     first = next(iter(results.values()))[0]
-    validated = any("validation_accuracy" in record for record in first.records)
-    column = "validation_accuracy" if validated else "accuracy"
+    of, column, factor = _followed(first)
     for index, (name, runs) in enumerate(results.items()):
         color = _COLORS[index % len(_COLORS)]
         style = {"color": color, "ls": _STROKES[index // len(_COLORS) % len(_STROKES)]}
-        _band(curves, [_curve(run, lambda r: 100 * r[column], column) for run in runs], name, style)
-        _band(angles, [_curve(run, _mean_angle_of, "weight_angle/") for run in runs], name, style)
+        followed = [_curve(run, lambda r: factor * r[column], column) for run in runs]
+        _band(curves, followed, name, style)
+        _band(angles, [_curve(run, _mean_angle_of, "weight_angle") for run in runs], name, style)
         seconds = [1000 * run.summary["seconds_per_step"] for run in runs if run.summary]
         if seconds:
             times.barh(name, statistics.fmean(seconds), color=color, height=0.6)
             times.plot(seconds, [name] * len(seconds), "o", color="#888888", ms=3)
-    label = "validation accuracy" if validated else "training accuracy"
-    curves.set(xlabel="epoch", ylabel=f"{label}, %", title="Learning curves")
+    curves.set(xlabel="epoch", ylabel=of, title="Learning curves")
     angles.set(
         xlabel="epoch",
         ylabel="angle between W and B, degrees",
@@ -297,12 +312,22 @@ def figure(results, path):
     plt.close(fig)
 
 
+def _followed(run):
+    """Return what learning curves show: (label, column of metrics.csv, factor)."""
+    score, label = run.experiment.score, run.experiment.label
+    there = {name for record in run.records for name in record}
+    for column, of in ((f"validation_{score}", "validation"), (score, "training")):
+        if column in there:
+            return f"{of} {label}, %", column, 100
+    return "training loss", "loss", 1
+
+
 def _curve(run, value, column):
     """Return {epoch: value} of the lines that have the column, one an epoch."""
     return {
         record["epoch"]: value(record)
         for record in run.records
-        if any(name.startswith(column) for name in record)
+        if column in record or any(name.startswith(f"{column}/") for name in record)
     }
 
 
@@ -328,13 +353,18 @@ def _last_angle(run):
 
 
 def _so_far(run):
-    """Return how far a run has come, and with what accuracy."""
+    """Return how far a run has come, and with what score."""
+    score = run.experiment.score
     for record in reversed(run.records):
-        for name in ("validation_accuracy", "accuracy"):
+        for name in (f"validation_{score}", score):
             if name in record:
                 done = f"{record['epoch']}/{run.experiment.epochs}"
-                return f"{done}: {100 * record[name]:.1f} {name.partition('_accuracy')[0]}"
+                return f"{done}: {100 * record[name]:.1f} {name.partition(f'_{score}')[0]}"
     return f"0/{run.experiment.epochs}"
+
+
+def _percent(share):
+    return math.nan if share is None else 100 * share
 
 
 def _mean_and_spread(values, digits):

@@ -80,7 +80,7 @@ class Devices:
             if self.local == 1:
                 return dataset
             return dataset.map(
-                lambda *batch: tuple(in_parts(part, self.local) for part in batch)
+                lambda *batch: tf.nest.map_structure(lambda part: in_parts(part, self.local), batch)
             ).unbatch()
 
         return self.strategy.distribute_datasets_from_function(of_worker)
@@ -136,8 +136,8 @@ def of(experiment):
         WorkerLost: If other workers do not come.
 
     Example:
-        >>> from tfbio.training import Experiment
-        >>> of(Experiment()).workers
+        >>> from tfbio.training import Classification
+        >>> of(Classification()).workers
         1
     """
     devices = _devices(experiment.strategy, experiment.tpu)

@@ -6,10 +6,12 @@ import errno
 import pathlib
 import statistics
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from tfbio import metrics
+from tfbio import metrics, pictures
 from tfbio.training import board, folder, strategies, use
 from tfbio.training.checkpoints import Checkpoints, restore, snapshot, state_variables
 from tfbio.training.experiment import named
@@ -18,20 +20,26 @@ from tfbio.training.preparation import prepare
 from tfbio.training.records import NoRecords, Records, read
 from tfbio.training.signals import Interrupted, Signals
 
-_VALIDATION = ("validation_loss", "validation_accuracy")
-SUMMARY = ("test_accuracy", "weight_angles", "seconds_per_step", "steps")
-"""What a summary has at least."""
+SUMMARY = ("weight_angles", "seconds_per_step", "steps")
+"""What a summary has at least, beside what was measured."""
 
 
 class Diverged(ArithmeticError):  # noqa: N818
     """The loss or a weight is no finite number any more."""
 
 
-def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None, tell_epochs=True):
+def _silent(done, total):
+    """Show no progress."""
+
+
+def train_and_evaluate(
+    experiment, tell=print, progress=_silent, tell_epochs=True, measuring=_silent
+):
     """Train to the end, from the newest checkpoint where there is one, and test once.
 
     The run's folder, `experiment.workdir`, then holds flags.cfg, run.json (versions, git commit
-    and machine of every start), metrics.csv, TensorBoard events, checkpoints and summary.json.
+    and machine of every start), metrics.csv, TensorBoard events, checkpoints and summary.json; a
+    detector's also boxes.png, the first test images with predicted and true boxes.
     Whenever the process ends, the same call goes on, to the same bits.
 
     Args:
@@ -39,14 +47,15 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
         tell: Called with lines of text on how it goes.
         progress: Called with the steps done and the steps in all.
         tell_epochs: Whether to tell of every epoch.
+        measuring: Called while a split is measured, with the batches done and those in all.
 
     Returns:
-        The summary, a dict: `test_accuracy`, `test_loss`, `validation_accuracy`,
-        `validation_loss`, `accuracy` and `loss` on the training split as it was learned,
-        `weight_angles` and `sign_agreement` by layer, `steps`, all as they are after the last
-        step; `best`, accuracies and losses at the step of the best validation accuracy, or None
-        without validation; `seconds_per_step`, the median; `seconds` of training steps in all;
-        `resumed_at_steps`.
+        The summary, a dict: what the experiment `measures`, on test (`test_accuracy`,
+        `test_loss`) and validation (`validation_accuracy`, ...), and on the training split as it
+        was learned (`accuracy`, `loss`), `weight_angles` and `sign_agreement` by layer, `steps`,
+        all as they are after the last step; `best`, the measures at the step of the best
+        validation `score`, or None without validation; `seconds_per_step`, the median; `seconds`
+        of training steps in all; `resumed_at_steps`.
 
     Raises:
         ValueError: If options do not fit together, data are damaged, or the folder is another
@@ -58,8 +67,8 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
 
     Example:
         >>> import tempfile
-        >>> from tfbio.training import Experiment
-        >>> experiment = Experiment(epochs=2, workdir=tempfile.mkdtemp())
+        >>> from tfbio.training import Classification
+        >>> experiment = Classification(epochs=2, workdir=tempfile.mkdtemp())
         >>> summary = train_and_evaluate(experiment, tell=lambda text: None)
         >>> summary["steps"], summary["resumed_at_steps"]
         (42, [])
@@ -71,9 +80,9 @@ def train_and_evaluate(experiment, tell=print, progress=lambda step, total: None
             with folder.locked(experiment.workdir) as path:
                 folder.check(path, experiment)
                 with _full_disk_told(path):
-                    return _train(experiment, devices, path, tell, progress, tell_epochs)
-        path = pathlib.Path(experiment.workdir)
-        return _train(experiment, devices, path, *_SILENT, tell_epochs=False)
+                    telling = Telling(tell, progress, tell_epochs, measuring)
+                    return _train(experiment, devices, path, telling)
+        return _train(experiment, devices, pathlib.Path(experiment.workdir), _NOTHING)
 
 
 @contextlib.contextmanager
@@ -90,17 +99,33 @@ def _full_disk_told(path):
         ) from error
 
 
-_SILENT = (lambda text: None, lambda step, total: None)
-"""How a worker tells, and shows its progress, that is not the chief."""
+class Telling(NamedTuple):
+    """How a training tells of itself: the functions that `train_and_evaluate` takes.
+
+    Attributes:
+        tell: Called with lines of text.
+        progress: Called with the steps done and the steps in all.
+        epochs: Whether to tell of every epoch.
+        measuring: Called with the batches measured and those in all.
+    """
+
+    tell: Callable
+    progress: Callable = _silent
+    epochs: bool = True
+    measuring: Callable = _silent
 
 
-def _train(experiment, devices, path, tell, progress, tell_epochs):
+_NOTHING = Telling(lambda text: None, epochs=False)
+"""How a worker tells that is not the chief."""
+
+
+def _train(experiment, devices, path, telling):
     """Train on this process, whose chief holds the run's folder; all take the same way through."""
     devices.check_same(folder.comparable(experiment))
     summary = path / "summary.json"
     finished = folder.read_json(summary, SUMMARY) if devices.chief else None
     if not devices.agree(finished is not None):
-        source = _source(experiment, devices, tell)
+        source = _source(experiment, devices, telling.tell)
         new = devices.chief and folder.read_flags(path) is None
         # It sets the seeds: from here on, all starts do the same.
         prepared = prepare(experiment, source)
@@ -111,8 +136,8 @@ def _train(experiment, devices, path, tell, progress, tell_epochs):
         if devices.chief:
             folder.claim(path, experiment, facts)
         with Signals(devices.agree) as signals:  # until here there is nothing to save
-            training = Training(prepared, path, tell, signals, tell_epochs)
-            training.run(progress)
+            training = Training(prepared, path, telling, signals)
+            training.run()
             training.summarize()
         # The chief has written the summary.
         devices.agree(0)
@@ -142,7 +167,7 @@ class _Progress:
 
     Attributes:
         recorded: Whether the epoch that ends at the present step, if one does, has its line.
-        best: The step of the best validation accuracy so far, and its measures.
+        best: The step of the best validation score so far, and its measures.
         seconds: The time that training steps have taken, compilation included.
         seconds_per_step: The median over calls since the last start, without the first call.
         replicas: The number of devices.
@@ -161,18 +186,17 @@ class Training:
     Args:
         prepared: A `Prepared`.
         path: The run's folder; what it holds is gone on from.
-        tell: Called with lines of text.
+        telling: A `Telling`.
         signals: A `Signals`.
-        tell_epochs: Whether to tell of every epoch.
 
     Attributes:
         prepared: The same.
         step: The number of steps done.
     """
 
-    def __init__(self, prepared, path, tell, signals, tell_epochs=True):
-        self.prepared, self.path, self.tell, self.signals = prepared, path, tell, signals
-        self.tell_epochs = tell_epochs
+    def __init__(self, prepared, path, telling, signals):
+        self.prepared, self.path, self.telling, self.signals = prepared, path, telling, signals
+        self.tell = telling.tell
         self.experiment, self.model = prepared.experiment, prepared.model
         self.total = self.experiment.epochs * prepared.steps_per_epoch
         self.loop = Loop(prepared)
@@ -187,13 +211,14 @@ class Training:
         self.clock = self.step, self.progress.seconds  # at the last record
         curves = board.feedback_curves(self.model)
         learned = self.model.get_metrics_result()
-        columns = ["learning_rate", *learned, *_VALIDATION, *curves]
+        self.validated = [f"validation_{name}" for name in self.experiment.measures]
+        columns = ["learning_rate", *learned, *self.validated, *curves]
         # The line of an epoch's end that the checkpoint does not know of is written again.
         kept = self.step if self.progress.recorded else self.step - 1
         self.records = NoRecords()
         if prepared.devices.chief:
             self.starts = folder.note_start(path, self.step if found else None)
-            self.records = Records(path, columns, kept if found else None, tell)
+            self.records = Records(path, columns, kept if found else None, self.tell)
             self.records.describe(*board.descriptions(self.experiment))
         if not found:
             self.records.add(0, 0, curves)
@@ -226,13 +251,13 @@ class Training:
         restore(self.variables, self.prepared.devices, arrays)
         self.tell(f"Going on from step {self.step:,} of {self.total:,}.")
 
-    def run(self, progress):
+    def run(self):
         """Train until the last step is taken, recorded and saved."""
         try:
             if not self.progress.recorded:
                 self._end_epoch()
             while self.step < self.total:
-                self.train_epoch(progress)
+                self.train_epoch()
         except Interrupted:
             self.save()
             self.tell(f"Saved at step {self.step:,}; the same command goes on from there.")
@@ -240,7 +265,7 @@ class Training:
         finally:
             self.records.close()
 
-    def train_epoch(self, progress):
+    def train_epoch(self):
         """Train from the present step to the end of its epoch."""
         index, start = divmod(self.step, self.prepared.steps_per_epoch)
         end = self.step - start + self.prepared.steps_per_epoch
@@ -257,7 +282,7 @@ class Training:
                 self._record({})
             if self.step == self.total or self.step % self.experiment.checkpoint_every == 0:
                 self.save()
-            progress(self.step, self.total)
+            self.telling.progress(self.step, self.total)
 
     def _steps_to_next_look(self):
         e = self.experiment
@@ -279,17 +304,28 @@ class Training:
 
     def _end_epoch(self):
         """Validate, and write down the end of an epoch."""
-        values = {}
+        values, others = {}, {}
         if self.prepared.validation is not None:
-            values = self._measure("validation", self.prepared.validation)
+            measured = self._measure("validation", self.prepared.validation, self._show)
+            values = {name: measured.pop(name) for name in self.validated}
+            others = measured
             best = self.progress.best
-            if best is None or values["validation_accuracy"] > best["validation_accuracy"]:
-                self.progress.best = {"step": self.step, **values}
+            score = f"validation_{self.experiment.score}"
+            if best is None or values[score] > best[score]:
+                self.progress.best = {"step": self.step, **values, **others}
                 self._save_to(self.best_checkpoint)
-        self._record({**values, **board.feedback_curves(self.model)}, end_of_epoch=True)
+        values |= board.feedback_curves(self.model)
+        self._record(values, others, end_of_epoch=True)
         self.progress.recorded = True
 
-    def _record(self, values, end_of_epoch=False):
+    def _show(self, name, image):
+        self.records.show(self.step, name, image)
+
+    def _draw(self, name, image):
+        if self.prepared.devices.chief:
+            pictures.write(self.path / f"{name}.png", image)
+
+    def _record(self, values, others=None, end_of_epoch=False):
         epoch = -(-self.step // self.prepared.steps_per_epoch)
         learned = {name: float(value) for name, value in self.model.get_metrics_result().items()}
         # The rate of the step just taken.
@@ -299,14 +335,12 @@ class Training:
         self.clock = self.step, self.progress.seconds
         images = (self.step - step) * self.experiment.batch_size
         speed = images / max(self.progress.seconds - seconds, 1e-9)
-        self.records.add(self.step, epoch, values, {"images_per_second": speed} if images else {})
-        if end_of_epoch and self.tell_epochs:
-            validated = values.get("validation_accuracy")
+        others = {**(others or {}), **({"images_per_second": speed} if images else {})}
+        self.records.add(self.step, epoch, values, others)
+        if end_of_epoch and self.telling.epochs:
             self.tell(
                 f"epoch {epoch:>3}/{self.experiment.epochs}, step {self.step:,}: "
-                f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}"
-                + ("" if validated is None else f", validation {validated:.2%}")
-                + f", {speed:,.0f} images/s"
+                f"{self.experiment.line(values)}, {speed:,.0f} images/s"
             )
 
     def save(self):
@@ -329,13 +363,17 @@ class Training:
             kept = f"the last good checkpoint, of step {found[0]}, is kept in {self.path}"
         return f"{kept}. A lower --learning_rate may help; give it with another --workdir."
 
-    def _measure(self, name, split):
-        measures = self.loop.evaluate(split, self.signals.heed)
+    def _measure(self, name, split, show=None):
+        def heed(done, total):
+            self.signals.heed()
+            self.telling.measuring(done, total)
+
+        measures = self.loop.evaluate(split, heed, show)
         return {f"{name}_{key}": value for key, value in measures.items()}
 
     def summarize(self):
         """Test the final weights and the best ones, and write summary.json."""
-        test = self._measure("test", self.prepared.dataset.test)
+        test = self._measure("test", self.prepared.dataset.test, self._draw)
         best = self._test_best(test)
         learned = self.model.get_metrics_result()
         if not self.prepared.devices.chief:
@@ -343,7 +381,7 @@ class Training:
         final = read(self.path)[-1]
         summary = {
             **test,
-            **{name: final[name] for name in (*learned, *_VALIDATION) if name in final},
+            **{name: final[name] for name in (*learned, *self.validated) if name in final},
             "best": best,
             "steps": self.step,
             "epochs": self.experiment.epochs,

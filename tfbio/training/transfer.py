@@ -68,10 +68,38 @@ def copy_feedback(source, target):
         >>> bool((one.layers[0].feedback == other.layers[0].feedback).numpy().all())
         True
     """
+    _copy_feedback(zip(walk.sites(target).items(), walk.sites(source).values(), strict=True))
+
+
+def copy_backbone_feedback(source, target):
+    """Give a detector's backbone the feedback of a classification network of the same layers.
+
+    Kernels are matched by their layers' names, as `tfbio.models.copy_backbone` does; else as
+    `copy_feedback`.
+
+    Args:
+        source: The classifier, under a rule.
+        target: A model of `tfbio.models.retinanet`, under a rule.
+
+    Example:
+        >>> import tfbio
+        >>> from tfbio import models
+        >>> detector = models.retinanet(3, "resnet10", (64, 64, 3), head_layers=1, channels=8)
+        >>> detector = tfbio.convert(detector, "fa")
+        >>> classifier = tfbio.convert(models.resnet(10, 100, (32, 32, 3)), "fa")
+        >>> copy_backbone_feedback(classifier, detector)
+        >>> layers = [m.get_layer("stem_conv") for m in (classifier, detector.backbone)]
+        >>> bool((layers[0].feedback == layers[1].feedback).numpy().all())
+        True
+    """
+    there = {name.rpartition("/")[2]: site for name, site in walk.sites(source).items()}
+    own = walk.sites(target.backbone)
+    _copy_feedback(((name, site), there[name.rpartition("/")[2]]) for name, site in own.items())
+
+
+def _copy_feedback(pairs):
     anew = []
-    for (name, site), there in zip(
-        walk.sites(target).items(), walk.sites(source).values(), strict=True
-    ):
+    for (name, site), there in pairs:
         same = rules.serialize(site.rule) == rules.serialize(there.rule)
         if not same or site.kernel.shape != there.kernel.shape:
             anew.append(f"{name} ({site.rule!r}, there {there.rule!r})")

@@ -19,18 +19,19 @@ from tfbio.training.schedules import Schedule
 from tfbio.training.strategies import Devices
 
 
-def evaluate(experiment, checkpoint="last", tell=print):
+def evaluate(experiment, checkpoint="last", tell=print, measuring=lambda done, total: None):
     """Measure a run's weights on its validation and test splits, as its training does.
 
     Args:
-        experiment: The `Experiment`; its workdir holds the run, whose `strategy` and
-            `evaluation_crops` may be others.
+        experiment: The `Experiment`; its workdir holds the run, whose `strategy` and what it
+            says `elsewise` may be others.
         checkpoint: "last", or "best" by validation.
         tell: Called with lines of text.
+        measuring: Called with the batches measured of a split, and those in all.
 
     Returns:
-        A dict of "step", "test_accuracy", "test_loss" and, where there is a validation split,
-        "validation_accuracy" and "validation_loss".
+        A dict of "step" and what the experiment `measures`, such as "test_accuracy", and where
+        there is a validation split "validation_accuracy".
 
     Raises:
         ValueError: If the folder holds no such run or checkpoint, or options do not fit.
@@ -44,7 +45,8 @@ def evaluate(experiment, checkpoint="last", tell=print):
     found = {"step": step}
     for name, split in (("validation", prepared.validation), ("test", prepared.dataset.test)):
         if split is not None:
-            found |= {f"{name}_{key}": value for key, value in loop.evaluate(split).items()}
+            measured = loop.evaluate(split, measuring)
+            found |= {f"{name}_{key}": value for key, value in measured.items()}
     return found
 
 
@@ -66,7 +68,7 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
         OSError: If files cannot be read or written.
     """
     output = pathlib.Path(output)
-    with _output_told(output):  # before the work
+    with output_told(output):  # before the work
         output.parent.mkdir(parents=True, exist_ok=True)
         if output.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -86,7 +88,7 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("image", "class", "probability"))
     table.writerows((path, name, f"{probability:.6f}") for path, name, probability in rows)
-    with _output_told(output):
+    with output_told(output):
         output.write_bytes(text.getvalue().encode(errors="surrogateescape"))
     return len(rows)
 
@@ -107,7 +109,7 @@ def export(experiment, output, checkpoint="last", tell=print):
         OSError: If files cannot be read or written.
     """
     path = pathlib.Path(output)
-    with _output_told(path):
+    with output_told(path):
         path.mkdir(parents=True, exist_ok=True)
     model, facts = restored(experiment, checkpoint, tell)
     model.export(str(path / "saved_model"), verbose=False)
@@ -116,8 +118,22 @@ def export(experiment, output, checkpoint="last", tell=print):
 
 
 @contextlib.contextmanager
-def _output_told(path):
-    """Name the flag in the error of an output that cannot be written."""
+def output_told(path):
+    """Name the flag in the error of an output that cannot be written.
+
+    Args:
+        path: What is written.
+
+    Raises:
+        OSError: Instead of the one within.
+
+    Example:
+        >>> with output_told("/proc/a.csv"):
+        ...     raise PermissionError(13, "Permission denied")
+        Traceback (most recent call last):
+        ...
+        OSError: --output=/proc/a.csv cannot be written: Permission denied. Give another place.
+    """
     try:
         yield
     except OSError as error:
@@ -154,16 +170,20 @@ def _load(experiment, checkpoint, tell):
             f"--workdir={path} has no {checkpoint} checkpoint. Give the folder of a run that was "
             "trained" + (" with validation." if checkpoint == "best" else ".")
         )
-    # Where and by how many crops a run is measured makes it no other run.
+    # Where and how a run is measured makes it no other run.
     run = folder.read_flags(path) or experiment
-    free = {name: getattr(run, name) for name in ("evaluation_crops", "strategy", "tpu")}
-    folder.check(path, dataclasses.replace(experiment, **free))
+    names = [name for name in (*experiment.elsewise, "strategy", "tpu") if hasattr(run, name)]
+    folder.check(
+        path, dataclasses.replace(experiment, **{name: getattr(run, name) for name in names})
+    )
     return found[:2]
 
 
 def _here(experiment):
     """Return the experiment as this process can evaluate it, all weights from the checkpoint."""
-    started = {"weights": "", "init_from": "", "init_checkpoint": "last"}
+    started = {"init_from": "", "init_checkpoint": "last"}
+    if hasattr(experiment, "weights"):
+        started |= {"weights": ""}
     # Evaluation takes the moving statistics, on any devices.
     started |= {"sync_batch_norm": False}
     if experiment.strategy == "multi_worker":
@@ -180,14 +200,15 @@ def restored(experiment, checkpoint, tell=print):
         tell: Called with lines of text.
 
     Returns:
-        (the compiled model with its trained weights, the `Facts` on its data).
+        (the compiled model with its trained weights, the experiment's `facts` on its data).
 
     Raises:
         ValueError: If the folder holds no such run or checkpoint.
     """
     _, arrays = _load(experiment, checkpoint, tell)
     path = pathlib.Path(experiment.workdir, "data.json")
-    facts = preparation.Facts(**folder.read_json(path, preparation.Facts._fields, needed=True))
+    kind = experiment.facts
+    facts = kind(**folder.read_json(path, kind._fields, needed=True))
     devices = Devices(tf.distribute.get_strategy())
     # A number would be a variable of the optimizer, which the checkpoint does not have.
     schedule = Schedule(experiment.learning_rate, "constant", total_steps=1)

@@ -1,0 +1,170 @@
+"""Classification: the options of an experiment on image classification."""
+
+import dataclasses
+import math
+from typing import ClassVar, NamedTuple
+
+from tfbio import data, models, rules
+from tfbio.training.experiment import Experiment, default, named, named_values, option
+
+
+class Facts(NamedTuple):
+    """What a network must know of its data.
+
+    Attributes:
+        image_shape: (height, width, channels).
+        class_names: The classes' names in the order of the labels.
+        mean: The mean of every channel over the training images, where they are standardized.
+        std: Their standard deviations, or None like the means.
+        fingerprint: A digest of the labels of all splits: other data have another.
+        cropped: Whether images are cropped for evaluation, as photographs are.
+    """
+
+    image_shape: tuple
+    class_names: tuple
+    mean: list | None = None
+    std: list | None = None
+    fingerprint: str = ""
+    cropped: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(Experiment):
+    """The options of one training run of an image classifier.
+
+    Attributes:
+        measures: What is measured on a split.
+        score: The one by which validation chooses the best step, the greater the better.
+        label: What the score is called.
+        elsewise: The options that a trained run may be measured with otherwise.
+        facts: What data.json holds.
+        charts: The charts of TensorBoard's Custom Scalars page.
+
+    Raises:
+        ValueError: If an option is unknown, of the wrong type, out of its range, or does not go
+            with another; the message names it.
+
+    Example:
+        >>> Classification(rule="fa", epochs=3).batch_size
+        64
+    """
+
+    measures: ClassVar[tuple] = ("loss", "accuracy")
+    score: ClassVar[str] = "accuracy"
+    label: ClassVar[str] = "accuracy"
+    elsewise: ClassVar[tuple] = ("evaluation_crops",)
+    facts: ClassVar[type] = Facts
+    charts: ClassVar[dict] = {
+        "Learning": {
+            "Accuracy": ("^accuracy$", "^validation_accuracy$"),
+            "Loss": ("^loss$", "^validation_loss$"),
+            "Learning rate": ("^learning_rate$",),
+            "Images per second": ("^images_per_second$",),
+        },
+        "Feedback": {
+            "Angle between W and B, degrees, every layer": ("^weight_angle/",),
+            "Share of equal signs of W and B, every layer": ("^sign_agreement/",),
+        },
+    }
+
+    # Data.
+    dataset: str = option(
+        "digits", f"The dataset: {', '.join(data.names())}, or any classification set of TFDS."
+    )
+    image_size: int = option(
+        0,
+        "Resize images to this many pixels a side; 0: as they are, or 224 for imagenet2012 and "
+        "imagenette.",
+        low=0,
+        high=4096,
+    )
+    augmentation: str = option(
+        "none", "What is done to training images.", choices=data.augmentations()
+    )
+    standardize: bool = option(
+        False, "Take every channel to mean 0 and standard deviation 1 over the training images."
+    )
+    evaluation_crops: int = option(
+        1,
+        "Crops of each photograph in evaluation: 1, the center, or 10, whose probabilities are "
+        "averaged.",
+        low=1,
+        high=10,
+    )
+    data_service: str = option(
+        "",
+        "The dispatcher of a tf.data service that makes the training batches, such as "
+        "grpc://host:5000; empty: this process.",
+        changes_results=False,
+    )
+    data_service_timeout: int = option(
+        300, "Seconds to wait for one of its batches.", low=1, high=10**5, changes_results=False
+    )
+    # Network.
+    model: str = option(
+        "digits_cnn",
+        f"The network: {', '.join(models.names())}, keras:<name> for one of keras.applications, "
+        "or your own, path/to/file.py:function.",
+    )
+    weights: str = option(
+        "", "Weights to start from: a file, or imagenet for keras:<name>; empty: random ones."
+    )
+    # Records.
+    workdir: str = option("runs/classify", "The run's folder.", changes_results=False)
+    published: str = option(
+        "",
+        "The top-1 test errors that the paper reports, %, by rule, such as 'bp=9.20, fa=13.06'.",
+        changes_results=False,
+    )
+
+    def __post_init__(self):
+        """Check every option."""
+        super().__post_init__()
+        for name in ("dataset", "model"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name} must not be empty.")
+        if self.standardize and self.model.startswith("keras:"):
+            raise ValueError(
+                "--standardize does not go with the networks of keras.applications, which prepare "
+                f"their images in their own way. Received: --model={self.model}."
+            )
+        if self.data_service:
+            data.Service(self.data_service, self.data_service_timeout)
+        elif self.data_service_timeout != default(self, "data_service_timeout"):
+            raise ValueError(
+                "--data_service_timeout belongs to --data_service, which is not given. "
+                f"Received: {self.data_service_timeout}."
+            )
+        with named("model"):
+            models.find(self.model)
+        if self.init_from and self.weights:
+            raise ValueError("--init_from and --weights both say where to start: give one.")
+        self.published_errors()
+
+    def line(self, values):
+        """Return what the end of an epoch is told with; see the base class."""
+        validated = values.get("validation_accuracy")
+        return f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}" + (
+            "" if validated is None else f", validation {validated:.2%}"
+        )
+
+    def published_errors(self):
+        """Return the published errors as a dict from the rule's own name to percent.
+
+        Example:
+            >>> Classification(published="bp=9.20, usf=9.69").published_errors()
+            {'backprop': 9.2, 'sign_symmetry': 9.69}
+        """
+        found = {}
+        for rule, text in named_values(
+            "published", self.published, ",", "bp=9.20, fa=13.06"
+        ).items():
+            with named("published"):
+                name = rules.get(rule).alias
+            try:
+                found[name] = float(text)
+            except ValueError:
+                found[name] = math.nan
+            if not 0 <= found[name] <= 100:
+                raise ValueError(f"--published must be errors of 0 to 100 %. Received: {text!r}.")
+        return found

@@ -1,0 +1,136 @@
+"""The classifier: how an image classification is prepared, and how it is measured."""
+
+import dataclasses
+import hashlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfbio import data, models
+from tfbio.training import preparation, strategies
+from tfbio.training.classification import Classification, Facts
+from tfbio.training.preparation import Prepared, build, prepare
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedClassification(Prepared):
+    """A classifier and its data; `dataset` is a `tfbio.data.Dataset`, `facts` are `Facts`."""
+
+    def epoch(self, index, start):
+        """Return one epoch's batches; see the base class."""
+        return self.devices.distribute(
+            lambda shard: self.train.batches(
+                self.experiment.batch_size,
+                order=(self.experiment.seed, index),
+                start=start,
+                augmentation=self.experiment.augmentation,
+                multiple=preparation.multiple(self.experiment, self.devices),
+                shard=shard,
+                service=_service(self.experiment),
+            )
+        )
+
+    def all_of(self, split):
+        """Return a split's batches in order; see the base class."""
+        e = self.experiment
+
+        def batches(shard):
+            return split.batches(e.batch_size, pad=True, crops=e.evaluation_crops, shard=shard)
+
+        return self.devices.distribute(batches)
+
+    def evaluator(self):
+        """Return a function that gives the mean loss and the top-1 accuracy; see the base class."""
+        evaluate = _evaluation(self)
+
+        def measure(split, batches, show=None):
+            sums = [0.0, 0.0, 0.0]  # Python's floats have the precision
+            for batch in batches:
+                parts = evaluate(batch)
+                sums = [total + float(part) for total, part in zip(sums, parts, strict=True)]
+            loss, correct, count = sums
+            return {"loss": loss / count, "accuracy": correct / count}
+
+        return measure
+
+
+@prepare.register
+def _(experiment: Classification, source=None):
+    devices = strategies.of(experiment)
+    dataset = data.load(
+        experiment.dataset,
+        experiment.data_dir,
+        experiment.download,
+        experiment.image_size,
+        experiment.max_corrupt,
+    )
+    if service := _service(experiment):
+        service.check()
+    dataset.test.check_crops(experiment.evaluation_crops)
+    train, validation = preparation.hold_out(experiment, dataset.train)
+    schedule = preparation.schedule(experiment, preparation.steps(experiment, devices, train))
+    mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)
+    digest = hashlib.blake2b(digest_size=16)
+    for split in (dataset.train, dataset.test):
+        digest.update(np.int64([split.size, *split.labels]).tobytes())
+    cropped = isinstance(dataset.test, data.Photographs)
+    facts = Facts(dataset.image_shape, dataset.class_names, mean, std, digest.hexdigest(), cropped)
+    model = build(experiment, facts, devices.strategy, schedule, source)
+    return PreparedClassification(
+        experiment, devices, model, dataset, train, validation, schedule, facts
+    )
+
+
+@build.register
+def _(experiment: Classification, facts, strategy, learning_rate, source=None):
+    def network():
+        model = models.build(
+            experiment.model, len(facts.class_names), facts.image_shape, experiment.weights
+        )
+        if facts.mean is None:
+            return model
+        return models.standardized(model, facts.mean, facts.std)
+
+    def compiled(model, optimizer):
+        model.compile(
+            optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            # The loop compiles; "auto" would mean one thing on a CPU and another on a GPU.
+            jit_compile=False,
+        )
+        model.optimizer.build(model.trainable_variables)
+        size = strategy.num_replicas_in_sync
+        images, labels = tf.zeros((size, *facts.image_shape)), tf.zeros((size,), tf.int64)
+        model._symbolic_build(data_batch=(images, labels))
+
+    return preparation.under_rule(experiment, strategy, network, compiled, learning_rate, source)
+
+
+def _service(experiment):
+    if not experiment.data_service:
+        return None
+    return data.Service(experiment.data_service, experiment.data_service_timeout)
+
+
+def _evaluation(prepared):
+    strategy, model = prepared.strategy, prepared.model
+
+    def sums(images, labels, weights):
+        logits = data.average_over_crops(
+            lambda images: model(preparation.ready(images), training=False), images
+        )
+        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        correct = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)
+        sums = [tf.reduce_sum(weights * each) for each in (losses, correct, tf.ones_like(losses))]
+        return tuple(sums)
+
+    step = tf.function(sums, jit_compile=prepared.experiment.jit)
+
+    @tf.function(reduce_retracing=True)
+    def evaluate(batch):
+        parts = strategy.run(step, args=batch)
+        return tuple(strategy.reduce("sum", part, axis=None) for part in parts)
+
+    return evaluate

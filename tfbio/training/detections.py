@@ -1,0 +1,113 @@
+"""Detections: what a detector finds in images of one's own, and its model for use elsewhere."""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from tfbio import coco_results, data, pictures
+from tfbio.data import detection_sets
+from tfbio.data.detection import original
+from tfbio.data.folder import to_predict
+from tfbio.training import folder, use
+from tfbio.training.detector import detection
+
+_BATCH = 8
+_LEAST = 0.3  # the score from which on a box is drawn
+
+
+def predict(experiment, images, output, checkpoint="last", tell=print):
+    """Find the objects in every image of a folder, and draw them.
+
+    Args:
+        experiment: The `Detection`; its workdir holds the run. Its dataset is not read.
+        images: A folder of images, searched with the folders below it.
+        output: The folder to write: a PNG for each image, of the same name within it, with the
+            boxes whose score is 0.3 or more; results.json, all boxes as COCO's results; and
+            images.json, the images of their ids, and the categories, as COCO has them.
+        checkpoint: "last", or "best" by validation.
+        tell: Called with lines of text.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        ValueError: If the folder holds no such run or checkpoint, or no images, or a damaged one.
+        OSError: If files cannot be read or written.
+    """
+    output = pathlib.Path(output)
+    with use.output_told(output):  # before the work
+        output.mkdir(parents=True, exist_ok=True)
+    model, facts = use.restored(experiment, checkpoint, tell)
+    paths = to_predict(images)
+    split = detection_sets.images(paths, tuple(facts.image_shape[:2]))
+    names = [os.path.relpath(path, images) for path in paths]
+    held = dataclasses.replace(
+        split.annotations,
+        category_ids=tuple(facts.category_ids),
+        class_names=tuple(facts.class_names),
+    )
+    detect = detection(model, tf.distribute.get_strategy())
+    results = []
+    with data.clear_errors("images"):
+        for batch, _, about in split.batches(_BATCH, pad=True):
+            found = {key: np.asarray(value) for key, value in detect(batch).items()}
+            about = {key: np.asarray(value) for key, value in about.items()}
+            results += coco_results.of_batch(held, found, about)
+            whole = {**found, "boxes": original(found["boxes"], about)}
+            for index in np.flatnonzero(about["weights"]):
+                number = int(about["ids"][index]) - 1
+                path = (output / names[number]).with_suffix(".png")
+                boxes = {key: whole[key][index] for key in ("boxes", "classes", "confidence")}
+                with use.output_told(output):
+                    _draw(paths[number], boxes, facts.class_names, path)
+    document = held.document()
+    for image, name in zip(document["images"], names, strict=True):
+        image["file_name"] = name
+    with use.output_told(output):
+        coco_results.write(output / "results.json", results)
+        folder.save_json(
+            output / "images.json", {key: document[key] for key in ("images", "categories")}
+        )
+    return len(paths)
+
+
+def _draw(path, boxes, class_names, out):
+    image = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False).numpy()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pictures.write(out, pictures.draw(image, class_names, boxes, least=_LEAST))
+
+
+def export(experiment, output, checkpoint="last", tell=print):
+    """Write a run's model for use elsewhere.
+
+    Args:
+        experiment: The `Detection`; its workdir holds the run. Its dataset is not read.
+        output: The folder to write: `model.keras`, which Keras loads after `import tfbio`, rule
+            and feedback included; `saved_model`, from images of 0 to 1 to what
+            `RetinaNet.decode_predictions` returns; and `data.json`, with the classes' names.
+        checkpoint: "last", or "best" by validation.
+        tell: Called with lines of text.
+
+    Raises:
+        ValueError: If the folder holds no such run or checkpoint, or the model cannot be saved.
+        OSError: If files cannot be read or written.
+    """
+    from keras.export import ExportArchive
+
+    path = pathlib.Path(output)
+    with use.output_told(path):
+        path.mkdir(parents=True, exist_ok=True)
+    model, facts = use.restored(experiment, checkpoint, tell)
+    archive = ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        "serve",
+        lambda images: model.decode_predictions(model(images, training=False), images),
+        [tf.TensorSpec((None, *facts.image_shape), tf.float32, name="images")],
+    )
+    archive.write_out(str(path / "saved_model"), verbose=False)
+    folder.save_json(path / "data.json", facts._asdict())
+    model.save(path / "model.keras")
