@@ -31,7 +31,7 @@ CONFIGS = [path for path in sorted(ROOT.glob("configs/**/*.cfg"))
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
     """Return the options of a training of some seconds."""
-    return {**kills.DETECTION, "data_dir": kills.canvases(tmp_path_factory.mktemp("canvases"))}
+    return {**kills.RETINANET, "data_dir": kills.canvases(tmp_path_factory.mktemp("canvases"))}
 
 
 @pytest.fixture(scope="module")
