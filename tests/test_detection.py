@@ -235,7 +235,7 @@ def test_damaged_images_are_replaced_in_training_and_weigh_nothing_in_evaluation
     assert about["ids"].tolist() == list(range(100, 106))
     assert (targets["classes"][:, 0] == -1).tolist() == [False, False, True, False, True, False]
     split.max_corrupt = 0.2
-    with pytest.raises(ValueError, match=r"--max_corrupt=0.2 admits 1 damaged images of 6 .*image"):
+    with pytest.raises(ValueError, match=r"--max_corrupt=0.2 admits 1 damaged image of 6 .*image"):
         listed(split.batches(6, pad=True))
 
 

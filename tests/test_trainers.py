@@ -367,6 +367,7 @@ BAD = [
     (["--batch_size=-1"], "--batch_size must be 1 or more, and at most 1000000. Received: -1", 1),
     (["--learning_rate=0"], "--learning_rate must be a number greater than 0", 1),
     (["--learning_rate=nan"], "--learning_rate must be a number greater than 0", 1),
+    (["--learning_rate=1e39"], "and at most 1e+06. Received: 1e+39", 1),
     (["--momentum=1"], "--momentum must be 0 or more and less than 1. Received: 1.0", 1),
     (["--validation_fraction=1.5"], "--validation_fraction must be 0 or more", 1),
     (["--seed=-1"], "--seed must be", 1),

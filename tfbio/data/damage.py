@@ -53,10 +53,12 @@ class Damage:
                 "--data_dir: %s%s It is left out; %d so far", self.name(row), TROUBLE, count
             )
             if count > self._limit:
+                admitted = (
+                    "1 damaged image" if self._limit == 1 else f"{self._limit} damaged images"
+                )
                 raise ValueError(
-                    f"--max_corrupt={self._share:g} admits {self._limit} damaged images of "
-                    f"{self._size:,} in a pass. Received: {count}, the last of which is "
-                    f"{self.name(row)}."
+                    f"--max_corrupt={self._share:g} admits {admitted} of {self._size:,} in a "
+                    f"pass. Received: {count}, the last of which is {self.name(row)}."
                 )
 
 

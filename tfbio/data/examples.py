@@ -195,9 +195,24 @@ class Examples(abc.ABC):
             >>> test.steps(64), test.steps(64, multiple=64)
             (6, 5)
         """
-        return math.ceil(self._limit(batch_size, multiple) / batch_size)
+        return math.ceil(self.taken(batch_size, multiple) / batch_size)
 
-    def _limit(self, batch_size, multiple):
+    def taken(self, batch_size, multiple=1):
+        """Return the number of examples in the batches of an epoch.
+
+        Args:
+            batch_size: Examples per batch.
+            multiple: As for `batches`.
+
+        Returns:
+            An integer.
+
+        Example:
+            >>> from tfbio import data
+            >>> test = data.load("digits").test  # 360 images
+            >>> test.taken(64), test.taken(64, multiple=64)
+            (360, 320)
+        """
         for name, value in (("batch_size", batch_size), ("multiple", multiple)):
             if not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(f"`{name}` must be an integer of 1 or more. Received: {value!r}.")
@@ -258,7 +273,7 @@ class Examples(abc.ABC):
             >>> [int(sum(weights)) for *_, weights in test.batches(100, pad=True)]
             [100, 100, 100, 60]
         """
-        limit = self._limit(batch_size, multiple)
+        limit = self.taken(batch_size, multiple)
         limit = self.size if pad else limit
         steps = math.ceil(limit / batch_size)
         if not isinstance(start, numbers.Integral) or not 0 <= start <= steps:

@@ -45,11 +45,13 @@ class PreparedClassification(Prepared):
         evaluate = _evaluation(self)
 
         def measure(split, batches, show=None):
-            sums = [0.0, 0.0, 0.0]  # Python's floats have the precision
+            totals = [0.0, 0.0, 0.0]  # Python's floats have the precision
             for batch in batches:
                 parts = evaluate(batch)
-                sums = [total + float(part) for total, part in zip(sums, parts, strict=True)]
-            loss, correct, count = sums
+                totals = [total + float(part) for total, part in zip(totals, parts, strict=True)]
+            loss, correct, count = totals
+            if not count:
+                raise ValueError(f"--data_dir: none of the {split.size} images can be read.")
             return {"loss": loss / count, "accuracy": correct / count}
 
         return measure
@@ -117,16 +119,16 @@ def _service(experiment):
 def _evaluation(prepared):
     strategy, model = prepared.strategy, prepared.model
 
-    def sums(images, labels, weights):
+    def measured(images, labels, weights):
         logits = data.average_over_crops(
             lambda images: model(preparation.ready(images), training=False), images
         )
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         correct = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)
-        sums = [tf.reduce_sum(weights * each) for each in (losses, correct, tf.ones_like(losses))]
-        return tuple(sums)
+        parts = (losses, correct, tf.ones_like(losses))
+        return tuple(tf.reduce_sum(weights * part) for part in parts)
 
-    step = tf.function(sums, jit_compile=prepared.experiment.jit)
+    step = tf.function(measured, jit_compile=prepared.experiment.jit)
 
     @tf.function(reduce_retracing=True)
     def evaluate(batch):

@@ -16,6 +16,7 @@ from tfbio.training.strategies import STRATEGIES
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "step", "cosine")
 CHECKPOINTS = ("last", "best")
+_HIGHEST_RATE = 1e6  # greater ones are slips, and beyond 3.4e38 infinite in float32
 WHERE = ("none", "hidden", "last", "all")
 """The layers that a variant of the optimizer's applies to."""
 
@@ -190,9 +191,10 @@ class Experiment:
         """Check every option."""
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+        if not 0 < self.learning_rate <= _HIGHEST_RATE:
             raise ValueError(
-                f"--learning_rate must be a number greater than 0. Received: {self.learning_rate}."
+                f"--learning_rate must be a number greater than 0 and at most {_HIGHEST_RATE:g}. "
+                f"Received: {self.learning_rate}."
             )
         self._check_schedule()
         if not self.workdir:

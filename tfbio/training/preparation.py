@@ -56,6 +56,17 @@ class Prepared(abc.ABC):
         """The optimizer steps in one epoch."""
         return steps(self.experiment, self.devices, self.train)
 
+    def images_by(self, step):
+        """Return the number of images that the first steps learn from.
+
+        Args:
+            step: How many steps. An epoch's last one may have fewer images than a batch.
+        """
+        size = self.experiment.batch_size
+        epochs, steps_more = divmod(step, self.steps_per_epoch)
+        in_epoch = self.train.taken(size, multiple(self.experiment, self.devices))
+        return epochs * in_epoch + steps_more * size
+
     def check_images(self):
         """Refuse damaged images among those that are read late.
 

@@ -339,7 +339,9 @@ def _band(axes, curves, label, style):
     """Plot the mean over curves and their range, as far as all of them go."""
     epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
     columns = [[curve[epoch] for curve in curves] for epoch in epochs]
-    axes.plot(epochs, [statistics.fmean(c) for c in columns], label=label, **style)
+    alone = "o" if len(epochs) == 1 else None  # a line of one point is not seen
+    means = [statistics.fmean(c) for c in columns]
+    axes.plot(epochs, means, label=label, marker=alone, **style)
     low, high = [min(c) for c in columns], [max(c) for c in columns]
     axes.fill_between(epochs, low, high, color=style["color"], alpha=0.15, lw=0)
 

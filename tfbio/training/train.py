@@ -333,7 +333,7 @@ class Training:
         values = {**learned, **values}
         step, seconds = self.clock
         self.clock = self.step, self.progress.seconds
-        images = (self.step - step) * self.experiment.batch_size
+        images = self.prepared.images_by(self.step) - self.prepared.images_by(step)
         speed = images / max(self.progress.seconds - seconds, 1e-9)
         others = {**(others or {}), **({"images_per_second": speed} if images else {})}
         self.records.add(self.step, epoch, values, others)
