@@ -1,6 +1,7 @@
 """Damage: the images of an epoch that cannot be read, counted, named, and stopped at a limit."""
 
 import logging
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,7 @@ _LOG = logging.getLogger("tfbio")
 TROUBLE = " cannot be read as an image."
 """What follows a damaged image's name in messages."""
 _SUBSTITUTES = 32  # images that may be damaged in a row
+_TOGETHER = 16  # images whose damage is looked for at once
 
 
 class Damage:
@@ -73,35 +75,50 @@ def readable(plan, read, blank):
         plan: A `tfbio.data.examples.Plan`.
         read: A function of an image's index and its random bits that returns tensors, in TensorFlow
             alone; it fails where the image is damaged.
-        blank: A function that returns tensors of the same kind.
+        blank: A function that returns tensors of the same kind, and shape.
 
     Returns:
-        A `tf.data.Dataset` of (what `read` returns, position wanted, position found, or −1).
+        A `tf.data.Dataset` of batches of (what `read` returns, position wanted, position found, or
+        −1), as many in each as the plan says.
 
     Example:
         >>> import tfbio.data.examples as examples
-        >>> plan = examples.Plan(np.arange(3), np.arange(3), None, "none", 3, True, False, 1)
+        >>> plan = examples.Plan(np.arange(3), np.arange(3), None, "none", 2, False, False, 1)
         >>> def read(row, draw):
         ...     with tf.control_dependencies([tf.debugging.Assert(row > 0, ["damaged"])]):
         ...         return row * 10
-        >>> found = readable(plan, read, lambda: tf.constant(0, tf.int64))
-        >>> [tuple(map(int, each)) for each in found]
-        [(10, 0, 1), (10, 1, 1), (20, 2, 2)]
+        >>> for batch in readable(plan, read, lambda: tf.constant(0, tf.int64)):
+        ...     print(*(each.numpy() for each in batch))
+        [10 10] [0 1] [1 1]
+        [20] [2] [2]
     """
     rows, count, reach = tf.constant(plan.rows), len(plan.rows), _reach(plan)
     draws = plan.draws if plan.draws is not None else np.zeros(len(plan.part), np.int64)
 
     def one(position, draw):
         def found(candidate):
-            return read(rows[candidate % count], draw), position, candidate % count
+            candidate %= count
+            return read(rows[candidate], draw), position, candidate
 
-        # Candidates are read until one can be: lazily, so that it is the first as a rule.
+        # Candidates are read until one can be.
         candidates = tf.data.Dataset.range(position, position + reach)
         missing = tf.data.Dataset.range(1).map(lambda _: (blank(), position, np.int64(-1)))
         return candidates.map(found).ignore_errors().concatenate(missing).take(1)
 
-    dataset = tf.data.Dataset.from_tensor_slices((plan.part, draws)).interleave(one, **PARALLEL)
-    return dataset.apply(tf.data.experimental.assert_cardinality(len(plan.part)))
+    def some(positions, draws):
+        # What fails must be in a dataset of its own, whose start costs a third of an image's time:
+        # several images share one, and only where one of them is damaged is each on its own.
+        each, size = tf.data.Dataset.from_tensor_slices((positions, draws)), tf.size(positions)
+        whole = each.map(lambda position, draw: (read(rows[position], draw), position, position))
+        # What follows a damaged image is fewer than `size`, and dropped.
+        whole = whole.batch(tf.cast(size, tf.int64), drop_remainder=True).ignore_errors()
+        return whole.concatenate(each.flat_map(one).batch(tf.cast(size, tf.int64))).take(1)
+
+    dataset = tf.data.Dataset.from_tensor_slices((plan.part, draws)).batch(_TOGETHER)
+    dataset = dataset.interleave(some, **PARALLEL).rebatch(plan.batch_size, plan.full)
+    batches = len(plan.part) / plan.batch_size
+    batches = math.floor(batches) if plan.full else math.ceil(batches)
+    return dataset.apply(tf.data.experimental.assert_cardinality(batches))
 
 
 def noted(plan, damage, wanted, found):

@@ -11,7 +11,7 @@ from tfbio.data import boxes as geometry
 from tfbio.data import crops, decoding
 from tfbio.data.coco import listed
 from tfbio.data.damage import Damage, noted, readable
-from tfbio.data.examples import PARALLEL, Examples
+from tfbio.data.examples import Examples
 
 _LOG = logging.getLogger("tfbio")
 _MULTIPLE = 32  # of which keras-cv's feature pyramid needs its sides
@@ -108,11 +108,7 @@ class Detection(Examples):
         return self._boxes[begin:end], self._classes[begin:end]
 
     def _read(self, plan, row, draw):
-        """Return (what is seen of the image at a row, what that is, and what it becomes).
-
-        No more than what may fail, and choose another row: this is run in a dataset of its own for
-        every image, and each further operation would cost in its start.
-        """
+        """Return (image, boxes, classes, about) of the image at a row."""
         size, sides, content = self.image_shape[:2], self._sizes[row], self._source.content(row)
         if "jitter" in plan.augmentation:
             # An odd draw mirrors: what is cut must not depend on that.
@@ -125,16 +121,8 @@ class Detection(Examples):
             out = geometry.fitted(sides, size)
         same = tf.debugging.Assert(tf.reduce_all(real == sides), ["size"])
         with tf.control_dependencies([same]):
-            return tf.identity(image), window, out, row, draw
-
-    def _blank(self):
-        size = tf.constant(self.image_shape[:2], tf.int32)
-        image, zero = tf.zeros((1, 1, 3), tf.uint8), tf.constant(0, tf.int64)
-        return image, tf.concat([[0, 0], size], 0), size, zero, zero
-
-    def _framed(self, plan, image, window, out, row, draw):
-        """Return (image, boxes, classes, about) of what is read."""
-        size, (boxes, classes) = self.image_shape[:2], self._objects(row)
+            image = tf.identity(image)
+        boxes, classes = self._objects(row)
         boxes, seen = geometry.moved(boxes, window, out)
         if not plan.evaluation:
             boxes, classes = boxes[seen], classes[seen]
@@ -149,15 +137,19 @@ class Detection(Examples):
             tf.ensure_shape(image, self.image_shape),
             geometry.padded(boxes, self.max_boxes),
             geometry.padded(classes, self.max_boxes),
-            {"sizes": self._sizes[row], "scales": tf.cast(out / window[2:], tf.float32)},
+            {"sizes": sides, "scales": tf.cast(out / window[2:], tf.float32)},
+        )
+
+    def _blank(self):
+        return (
+            tf.zeros(self.image_shape, tf.uint8),
+            tf.fill((self.max_boxes, 4), -1.0),
+            tf.fill((self.max_boxes,), -1.0),
+            {"sizes": tf.zeros(2, tf.int32), "scales": tf.zeros(2)},
         )
 
     def _examples(self, plan):
-        dataset = readable(plan, lambda row, draw: self._read(plan, row, draw), self._blank)
-        dataset = dataset.map(
-            lambda read, *positions: (self._framed(plan, *read), *positions), **PARALLEL
-        )
-        return dataset.batch(plan.batch_size, plan.full, **PARALLEL)
+        return readable(plan, lambda row, draw: self._read(plan, row, draw), self._blank)
 
     def _checked_examples(self, dataset, plan):
         damage = Damage(self._name, len(plan.rows), self.max_corrupt)

@@ -145,7 +145,6 @@ class Photographs(Split):
             return tf.zeros(shape, tf.uint8)
 
         dataset = readable(plan, read, blank)
-        dataset = dataset.batch(plan.batch_size, plan.full)
         if plan.augmentation in ("none", augmentation.CROP):
             return dataset
 
