@@ -1,5 +1,6 @@
 """The tables that drive the tests: every feedback layer in its variants, every rule's options."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -114,6 +115,15 @@ CONFIGURATIONS = [
     "frsf(scale='unit')",
     "brsf(scale=0.5)",
 ]
+
+
+def modes(modes_of_rules):
+    """Return (configuration, mode) for all rules and modes, and options without "xla".
+
+    XLA compiles the same operations for a rule's other options, which takes longest of all.
+    """
+    every = itertools.product(CONFIGURATIONS, modes_of_rules)
+    return [(rule, mode) for rule, mode in every if rule in RULES or mode != "xla"]
 
 
 def random(shape, dtype="float64", seed=0):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import CONFIGURATIONS, random
+from tests.cases import modes, random
 
 
 def network():
@@ -36,8 +36,7 @@ def equal(actual, expected):
     )
 
 
-@pytest.mark.parametrize("rule", CONFIGURATIONS)
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize(("rule", "mode"), modes(["eager", "graph", "xla"]))
 def test_the_true_gradient_is_backprops_in_functions_compiled_before(rule, mode):
     x = random((2, 6, 6, 2), "float32")
     model = network()

@@ -31,7 +31,8 @@ from tfbio.training.records import Records
 from tfbio.training.schedules import Schedule
 
 ROOT = pathlib.Path(__file__).parent.parent
-OPTIONS = {**kills.OPTIONS, "epochs": 3}
+# brsf, which takes longest to compile, for one layer only.
+OPTIONS = {**kills.OPTIONS, "epochs": 3, "rule": "frsf", "overrides": "dense=brsf"}
 
 
 class Cut(BaseException):
@@ -103,7 +104,7 @@ def test_the_schedule_is_the_one_recorded(whole):
         assert float(row["learning_rate"]) == pytest.approx(expected, rel=1e-5)
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(first=st.integers(1, 77), second=st.integers(1, 78))
 def test_a_training_that_was_cut_ends_as_if_it_was_not(whole, tmp_path_factory, first, second):
     path = tmp_path_factory.mktemp("cut")
@@ -400,7 +401,7 @@ def test_a_folder_of_someone_elses_is_left_alone(tmp_path):
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_step(tmp_path):
     with pytest.raises(training.Diverged, match=r"at step \d+;") as error:
-        train(tmp_path, learning_rate=1e30, schedule="constant", checkpoint_every=1)
+        train(tmp_path, learning_rate=1e6, schedule="constant", checkpoint_every=1)
     step = int(str(error.value).split("at step ")[1].split(";")[0])
     saved = Checkpoints(tmp_path / "checkpoints", keep=2).latest()
     assert saved is None or saved[0] < step
