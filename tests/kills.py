@@ -45,10 +45,9 @@ DETECTION = {
     "channels": 8,
     "head_layers": 1,
     "anchor_scale": 0.5,
-    "rule": "brsf",
-    "epochs": 3,
+    "rule": "frsf",
+    "epochs": 2,
     "batch_size": 4,
-    "accumulate": 2,
     "optimizer": "adam",
     "learning_rate": 0.001,
     "steps_per_call": 2,
@@ -70,15 +69,9 @@ def canvases(folder):
 
 def train(options, workdir):
     """Train, in a process that may be killed."""
-    import tensorflow as tf
-
     from tfbio import training
 
-    kind = training.Classification
-    if "backbone" in options:
-        kind = training.Detection
-        # TensorFlow's own steps of residual networks are not the same twice otherwise (README).
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+    kind = training.Detection if "backbone" in options else training.Classification
     training.train_and_evaluate(kind(**options, workdir=str(workdir)), tell=lambda text: None)
 
 
