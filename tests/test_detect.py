@@ -213,8 +213,8 @@ def test_overrides_leave_a_part_on_backprop(options):
     facts = detector.Facts((64, 64, 3), ("cat",), (1,))
     model = detector.build(one, facts, tf.distribute.get_strategy(), 0.1)
     found = {(name.split("/")[0], site.rule.alias) for name, site in walk.sites(model).items()}
-    assert found == {("backbone", "backprop"), ("pyramid", "frsf"), ("box_head", "fa"),
-                     ("class_head", "fa")}  # fmt: skip
+    assert found == {("backbone", "backprop"), ("pyramid", "frsf"), ("box_head", "feedback_alignment"),
+                     ("class_head", "feedback_alignment")}  # fmt: skip
 
 
 def test_runs_are_compared_by_ap(whole, tmp_path, capsys):
