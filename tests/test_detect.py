@@ -1,5 +1,6 @@
 """The detector's trainer: what it measures, writes and shows, and that nothing of it is lost."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -62,9 +63,9 @@ def in_process(*arguments):
 
 def test_a_run_holds_what_it_says(whole, options):
     records = training.report.read(whole)
-    assert [record["step"] for record in records] == [0, 2, 4, 6, 8, 10, 12]
+    assert [record["step"] for record in records] == [0, 2, 4, 6, 8]
     ends = [record for record in records if "validation_ap" in record]
-    assert [record["step"] for record in ends] == [4, 8, 12]
+    assert [record["step"] for record in ends] == [4, 8]
     for record in records[1:]:
         parts = record["box_loss"] + record["classification_loss"]
         assert record["loss"] == pytest.approx(parts, rel=1e-4)
@@ -76,14 +77,14 @@ def test_a_run_holds_what_it_says(whole, options):
     assert 0 <= summary["test_ap"] <= summary["test_ap50"] <= 1
     classes = [name for name in summary if name.startswith("test_ap/")]
     assert np.mean([summary[name] for name in classes]) == pytest.approx(summary["test_ap"])
-    assert summary["best"]["step"] in (4, 8, 12)
+    assert summary["best"]["step"] in (4, 8)
     assert summary["best"]["validation_ap"] == max(record["validation_ap"] for record in ends)
     parts = {name.split("/")[0] for name in summary["weight_angles"]}
     assert parts == {"backbone", "pyramid", "box_head", "class_head"}
     assert folder.read_flags(whole) == training.Detection(**options, workdir=str(whole))
     facts = json.loads((whole / "data.json").read_text())
     assert facts["category_ids"] == list(range(1, 11))
-    assert np.asarray(Image.open(whole / "boxes.png")).shape == (240, 984, 3)
+    assert np.asarray(Image.open(whole / "boxes.png")).shape == (256, 1048, 3)
 
 
 def test_tensorboard_shows_losses_ap_angles_and_boxes(whole):
@@ -94,15 +95,15 @@ def test_tensorboard_shows_losses_ap_angles_and_boxes(whole):
             for value in event.summary.value:
                 points.setdefault(value.tag, []).append((event.step, value.tensor))
     for tag in ("loss", "box_loss", "classification_loss", "learning_rate", "images_per_second"):
-        assert [step for step, _ in points[tag]] == [2, 4, 6, 8, 10, 12]
+        assert [step for step, _ in points[tag]] == [2, 4, 6, 8]
     for tag in (
         "validation_ap",
         "weight_angle/class_head/logits",
         "sign_agreement/pyramid/output_p7",
     ):
-        assert [step for step, _ in points[tag]][-3:] == [4, 8, 12]
+        assert [step for step, _ in points[tag]][-2:] == [4, 8]
     assert any(tag.startswith("validation_ap/") for tag in points)
-    assert [step for step, _ in points["boxes"]] == [4, 8, 12]
+    assert [step for step, _ in points["boxes"]] == [4, 8]
     width, height, png = points["boxes"][-1][1].string_val
     assert tf.io.decode_png(png).shape == (int(height), int(width), 3)
     layout = points["custom_scalars__config__"][0][1].string_val[0]
@@ -121,7 +122,7 @@ def test_a_killed_process_ends_as_if_it_was_not(whole, options, processes, tmp_p
     assert not (tmp_path / "summary.json").exists()
     assert kills.killed(options, tmp_path, [None], processes) == []
     (resumed,) = json.loads((tmp_path / "summary.json").read_text())["resumed_at_steps"]
-    assert resumed in (3, 6, 9)
+    assert resumed in (3, 6)
     assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
 
 
@@ -135,7 +136,7 @@ def test_two_replicas_measure_and_learn_what_one_device_does(whole, options):
     learned = []
     for strategy in ("one_device", "mirrored"):
         # Batch normalization would see half of the batch, and Adam blows differences up.
-        changes = {"strategy": strategy, "frozen_norm": True, "accumulate": 1, "optimizer": "sgd"}
+        changes = {"strategy": strategy, "frozen_norm": True, "optimizer": "sgd"}
         prepared = training.prepare(training.Detection(**{**options, **changes}))
         assert Loop(prepared).train(iter(prepared.epoch(0, 0)), 2) == (2, True)
         learned.append([w.numpy() for w in prepared.model.trainable_variables])
@@ -159,7 +160,7 @@ def test_boxes_are_found_in_images_of_any_size(whole, tmp_path):
     document = json.loads((tmp_path / "out" / "images.json").read_text())
     assert [image["file_name"] for image in document["images"]] == ["a.jpg", "deep/b.png"]
     results = coco_results.read(tmp_path / "out" / "results.json")
-    assert len(results) == 200
+    assert {result["image_id"] for result in results} == {1, 2}
     annotations = coco.parse({**document, "annotations": []}, "images.json")
     assert np.isnan(coco_metrics.evaluate(annotations, results).summary["AP"])
     sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
@@ -175,7 +176,7 @@ def test_boxes_are_found_in_images_of_any_size(whole, tmp_path):
 def test_an_exported_model_finds_the_same_boxes(whole, tmp_path):
     in_process("--mode=export", f"--workdir={whole}", f"--output={tmp_path}")
     model = keras.models.load_model(tmp_path / "model.keras")
-    assert {repr(site.rule) for site in walk.sites(model).values()} == {"brsf()"}
+    assert {site.rule.alias for site in walk.sites(model).values()} == {"frsf"}
     images = np.random.default_rng(0).random((2, 64, 64, 3)).astype("float32")
     served = tf.saved_model.load(str(tmp_path / "saved_model")).serve(images)
     expected = model.predict(images, verbose=0)
@@ -183,10 +184,10 @@ def test_an_exported_model_finds_the_same_boxes(whole, tmp_path):
         np.testing.assert_allclose(served[name], expected[name], rtol=1e-4, atol=1e-4)
 
 
-def test_a_detector_starts_from_a_classifiers_backbone(options, caplog):
+def test_a_detector_starts_from_a_classifiers_backbone(options):
     classifier = tfbio.convert(models.resnet(10, 100, (32, 32, 3)), "frsf")
     facts = detector.Facts((64, 64, 3), ("cat",), (1,))
-    one = training.Detection(**{**options, "rule": "frsf"})
+    one = training.Detection(**options)
     strategy = tf.distribute.get_strategy()
     model = detector.build(one, facts, strategy, 0.1, classifier)
     for name, site in walk.sites(classifier).items():
@@ -201,34 +202,35 @@ def test_a_detector_starts_from_a_classifiers_backbone(options, caplog):
     given = "--mean='0.5, 0.5, 0.5' --std='0.25, 0.25, 0.25'"
     with pytest.raises(ValueError, match=re.escape(f"standardized otherwise. Give {given}")):
         detector.build(one, facts, strategy, 0.1, scaled)
-    same = training.Detection(
-        **{**options, "rule": "frsf", "mean": "0.5,0.5,0.5", "std": "0.25,0.25,0.25"}
-    )
+    same = training.Detection(**{**options, "mean": "0.5,0.5,0.5", "std": "0.25,0.25,0.25"})
     assert detector.build(same, facts, strategy, 0.1, scaled).name == "retinanet"
     other = tfbio.convert(models.resnet(18, 100, (32, 32, 3)), "frsf")
-    with pytest.raises(ValueError, match="--init_from: Model 'resnet18' has other layers"):
+    with pytest.raises(ValueError, match="--init_from: the classifier has layers that --backbone"):
         detector.build(one, facts, strategy, 0.1, other)
+    bigger = training.Detection(**{**options, "backbone": "resnet18"})
+    with pytest.raises(ValueError, match="--init_from: Model 'resnet10' has other layers"):
+        detector.build(bigger, facts, strategy, 0.1, classifier)
 
 
 def test_overrides_leave_a_part_on_backprop(options):
-    one = training.Detection(**{**options, "overrides": "backbone*=backprop; *_head*=frsf"})
+    one = training.Detection(**{**options, "overrides": "backbone*=backprop; *_head*=fa"})
     facts = detector.Facts((64, 64, 3), ("cat",), (1,))
     model = detector.build(one, facts, tf.distribute.get_strategy(), 0.1)
     found = {(name.split("/")[0], site.rule.alias) for name, site in walk.sites(model).items()}
-    assert found == {("backbone", "backprop"), ("pyramid", "brsf"), ("box_head", "frsf"),
-                     ("class_head", "frsf")}  # fmt: skip
+    of_heads = {(head, "feedback_alignment") for head in ("box_head", "class_head")}
+    assert found == {("backbone", "backprop"), ("pyramid", "frsf"), *of_heads}
 
 
 def test_runs_are_compared_by_ap(whole, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(whole, other)
     flags_cfg = (other / "flags.cfg").read_text()
-    (other / "flags.cfg").write_text(flags_cfg.replace("--rule=brsf", "--rule=bp"))
+    (other / "flags.cfg").write_text(flags_cfg.replace("--rule=frsf", "--rule=bp"))
     (other / "summary.json").unlink()
     runs = [training.report.load(path) for path in (whole, other)]
     compare.report(runs, tmp_path / "both", cli.console())
     printed = capsys.readouterr().out
-    for text in ("AP, %", "brsf", "backprop", "3/3: "):
+    for text in ("AP, %", "frsf", "backprop", "2/2: "):
         assert text in printed
     assert (tmp_path / "both" / "comparison.png").stat().st_size > 10_000
     classification = training.report.Run(training.Classification(), None, [], [])
@@ -241,7 +243,7 @@ def test_a_folder_is_of_one_kind_of_run(whole, capsys):
         folder.check(whole, training.Classification())
     with pytest.raises(SystemExit):
         in_process("--mode=evaluate", f"--workdir={whole}", "--epochs=7")
-    assert "--epochs=3, now 7" in capsys.readouterr().err
+    assert "--epochs=2, now 7" in capsys.readouterr().err
 
 
 BAD = [
@@ -310,5 +312,5 @@ def test_every_config_takes_a_step(config, options, tmp_path):
 
 def test_help_lists_every_flag():
     text = parsed().main_module_help()
-    for name in training.Detection.__dataclass_fields__:
+    for name in (field.name for field in dataclasses.fields(training.Detection)):
         assert f"--{name}" in text or f"--[no]{name}" in text

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfbio import coco_metrics, coco_results, models, pictures
+from tfbio import coco_metrics, coco_results, last_layers, models, pictures, walk
 from tfbio.data import boxes, detection_sets
 from tfbio.training import preparation, strategies, transfer
 from tfbio.training.detection import Detection, Facts
@@ -208,10 +208,25 @@ def _(experiment: Detection, facts, strategy, learning_rate, source=None):
     copy = preparation.WHOLE
     if source and not isinstance(source, RetinaNet):
         _check_standardization(source, mean, std)
-        copy = (models.copy_backbone, transfer.copy_backbone_feedback)
+        copy = (_copy_backbone, transfer.copy_backbone_feedback)
     return preparation.under_rule(
         experiment, strategy, network, compiled, learning_rate, source, copy
     )
+
+
+def _copy_backbone(source, target):
+    """Copy a classifier's weights to a detector's backbone, all but the last layer's."""
+    own, last = {layer.name for layer in target.backbone.layers}, last_layers.find(source)
+    more = [
+        name
+        for name in walk.sites(source)
+        if name not in last and name.rpartition("/")[2] not in own
+    ]
+    if more:
+        raise ValueError(
+            f"the classifier has layers that --backbone lacks: {', '.join(more[:10])}."
+        )
+    models.copy_backbone(source, target)
 
 
 def _check_standardization(source, mean, std):
