@@ -44,6 +44,7 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
     paths = to_predict(images)
     split = detection_sets.images(paths, tuple(facts.image_shape[:2]))
     names = [os.path.relpath(path, images) for path in paths]
+    drawings = _drawings(names)
     held = dataclasses.replace(
         split.annotations,
         category_ids=tuple(facts.category_ids),
@@ -59,7 +60,7 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
             whole = {**found, "boxes": original(found["boxes"], about)}
             for index in np.flatnonzero(about["weights"]):
                 number = int(about["ids"][index]) - 1
-                path = (output / names[number]).with_suffix(".png")
+                path = output / drawings[number]
                 boxes = {key: whole[key][index] for key in ("boxes", "classes", "confidence")}
                 with use.output_told(output):
                     _draw(paths[number], boxes, facts.class_names, path)
@@ -72,6 +73,20 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
             output / "images.json", {key: document[key] for key in ("images", "categories")}
         )
     return len(paths)
+
+
+def _drawings(names):
+    """Return what the images are drawn as, below the output."""
+    found = {}
+    for name in names:
+        drawing = pathlib.Path(name).with_suffix(".png")
+        if drawing in found:
+            raise ValueError(
+                f"--images: {found[drawing]} and {name} would both be drawn as {drawing}. Rename "
+                "one of them."
+            )
+        found[drawing] = name
+    return list(found)
 
 
 def _draw(path, boxes, class_names, out):

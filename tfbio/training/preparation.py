@@ -175,6 +175,20 @@ def under_rule(experiment, strategy, network, compiled, learning_rate, source, c
 
     Raises:
         ValueError: As `build` does.
+
+    Example:
+        >>> from tfbio import models
+        >>> from tfbio.training import Classification
+        >>> model = under_rule(
+        ...     Classification(rule="fa"),
+        ...     tf.distribute.get_strategy(),
+        ...     lambda: models.build("lenet", 10, (32, 32, 1)),
+        ...     lambda model, optimizer: model.compile(optimizer, "mse"),
+        ...     learning_rate=0.1,
+        ...     source=None,
+        ... )
+        >>> model.get_layer("conv1").rule.alias
+        'feedback_alignment'
     """
     copy_weights, copy_feedback = copy
     keras.utils.set_random_seed(experiment.seed)
@@ -212,6 +226,13 @@ def steps(experiment, devices, split):
 
     Raises:
         ValueError: If there is none.
+
+    Example:
+        >>> from tfbio import data
+        >>> from tfbio.training import Classification
+        >>> experiment = Classification(batch_size=100)
+        >>> steps(experiment, strategies.of(experiment), data.load("digits").train)
+        15
     """
     found = split.steps(experiment.batch_size, multiple(experiment, devices))
     if not found:
@@ -228,6 +249,12 @@ def multiple(experiment, devices):
     Args:
         experiment: An `Experiment`.
         devices: Its `Devices`.
+
+    Example:
+        >>> from tfbio.training import Classification
+        >>> experiment = Classification(accumulate=2)
+        >>> multiple(experiment, strategies.of(experiment))
+        2
     """
     if devices.static:
         return experiment.batch_size
@@ -240,6 +267,13 @@ def hold_out(experiment, split):
     Args:
         experiment: An `Experiment`.
         split: The training split.
+
+    Example:
+        >>> from tfbio import data
+        >>> from tfbio.training import Classification
+        >>> digits = data.load("digits").train
+        >>> [part.size for part in hold_out(Classification(validation_fraction=0.1), digits)]
+        [1293, 144]
     """
     validation = None
     if experiment.validation_fraction:
@@ -253,6 +287,12 @@ def schedule(experiment, steps_per_epoch):
     Args:
         experiment: An `Experiment`.
         steps_per_epoch: The optimizer steps in an epoch.
+
+    Example:
+        >>> from tfbio.training import Classification
+        >>> rate = schedule(Classification(learning_rate=0.1, schedule="cosine", epochs=2), 10)
+        >>> round(float(rate(0)), 3), round(float(rate(10)), 3)
+        (0.1, 0.05)
     """
     return Schedule(
         experiment.learning_rate,
@@ -338,5 +378,9 @@ def ready(images):
 
     Args:
         images: A uint8 tensor of 0 to 255, or a float32 one of 0 to 1.
+
+    Example:
+        >>> ready(tf.constant([0, 255], tf.uint8)).numpy(), ready(tf.constant([0.5])).numpy()
+        (array([0., 1.], dtype=float32), array([0.5], dtype=float32))
     """
     return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
