@@ -127,7 +127,7 @@ def picture(images, detections, targets, class_names):
         >>> none = {"boxes": np.full((2, 1, 4), -1.0), "classes": np.full((2, 1), -1.0)}
         >>> detections = {**none, "confidence": np.full((2, 1), -1.0)}
         >>> picture(np.zeros((2, 32, 32, 3), "uint8"), detections, none, ["cat"]).shape
-        (240, 488, 3)
+        (256, 520, 3)
     """
     drawn = []
     for index in range(min(len(images), _SHOWN)):

@@ -164,6 +164,20 @@ def under_rule(experiment, strategy, network, compiled, learning_rate, source, c
 
     Raises:
         ValueError: As `build` does.
+
+    Example:
+        >>> from tfbio import models
+        >>> from tfbio.training import Classification
+        >>> model = under_rule(
+        ...     Classification(rule="fa"),
+        ...     tf.distribute.get_strategy(),
+        ...     lambda: models.build("lenet", 10, (32, 32, 1)),
+        ...     lambda model, optimizer: model.compile(optimizer, "mse"),
+        ...     learning_rate=0.1,
+        ...     source=None,
+        ... )
+        >>> {site.rule.alias for site in walk.sites(model).values()}
+        {'feedback_alignment'}
     """
     copy_weights, copy_feedback = copy
     keras.utils.set_random_seed(experiment.seed)
@@ -201,6 +215,13 @@ def steps(experiment, devices, split):
 
     Raises:
         ValueError: If there is none.
+
+    Example:
+        >>> from tfbio import data
+        >>> from tfbio.training import Classification
+        >>> one = Classification(batch_size=100)
+        >>> steps(one, strategies.of(one), data.load("digits").train)
+        15
     """
     found = split.steps(experiment.batch_size, multiple(experiment, devices))
     if not found:
@@ -217,6 +238,12 @@ def multiple(experiment, devices):
     Args:
         experiment: An `Experiment`.
         devices: Its `Devices`.
+
+    Example:
+        >>> from tfbio.training import Classification
+        >>> one = Classification(accumulate=2)
+        >>> multiple(one, strategies.of(one))
+        2
     """
     if devices.static:
         return experiment.batch_size
@@ -229,6 +256,13 @@ def hold_out(experiment, split):
     Args:
         experiment: An `Experiment`.
         split: The training split.
+
+    Example:
+        >>> from tfbio import data
+        >>> from tfbio.training import Classification
+        >>> one = Classification(validation_fraction=0.2, train_fraction=0.5)
+        >>> [part.size for part in hold_out(one, data.load("digits").train)]
+        [575, 287]
     """
     validation = None
     if experiment.validation_fraction:
@@ -242,6 +276,12 @@ def schedule(experiment, steps_per_epoch):
     Args:
         experiment: An `Experiment`.
         steps_per_epoch: The optimizer steps in an epoch.
+
+    Example:
+        >>> from tfbio.training import Classification
+        >>> one = Classification(learning_rate=0.5, schedule="step", milestones="2")
+        >>> [round(float(schedule(one, steps_per_epoch=10)(step)), 3) for step in (19, 20)]
+        [0.5, 0.05]
     """
     return Schedule(
         experiment.learning_rate,
@@ -327,5 +367,9 @@ def ready(images):
 
     Args:
         images: A uint8 tensor of 0 to 255, or a float32 one of 0 to 1.
+
+    Example:
+        >>> print(ready(tf.constant([0, 51], tf.uint8)).numpy())
+        [0.  0.2]
     """
     return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
