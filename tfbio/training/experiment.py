@@ -28,6 +28,19 @@ def option(default, text, choices=(), low=None, high=None, below=None, changes_r
     """Return a dataclass field with what the command line and the checks need to know of it.
 
     Numbers are at least `low`, at most `high` and less than `below`, where given.
+
+    Args:
+        default: The default.
+        text: The help.
+        choices: The values that a text may have; empty: any.
+        low: The least number.
+        high: The greatest.
+        below: What a number must be less than.
+        changes_results: Whether a run with another value is another run.
+
+    Example:
+        >>> option("none", "The layers.", choices=("none", "all")).metadata["help"]
+        'The layers. One of none, all.'
     """
     if choices:
         text += f" One of {', '.join(choices)}."
