@@ -49,11 +49,10 @@ def test_public_functions_of_the_library_have_an_example():
         for name, value in public()
         if name.startswith("tfbio.") and inspect.isfunction(value) and ">>>" not in value.__doc__
     ]
-    # Their results are pictures, tables, files and fields, which the trainer's tests look at.
+    # Their results are pictures, tables and files, which the trainer's tests look at.
     assert without == [
         "tfbio.training.detections.predict",
         "tfbio.training.detections.export",
-        "tfbio.training.experiment.option",
         "tfbio.training.report.table",
         "tfbio.training.report.save",
         "tfbio.training.report.figure",

@@ -56,6 +56,17 @@ class Prepared(abc.ABC):
         """The optimizer steps in one epoch."""
         return steps(self.experiment, self.devices, self.train)
 
+    def images_by(self, step):
+        """Return the number of images that the first steps learn from.
+
+        Args:
+            step: How many steps. An epoch's last one may have fewer images than a batch.
+        """
+        size = self.experiment.batch_size
+        epochs, steps_more = divmod(step, self.steps_per_epoch)
+        in_epoch = self.train.taken(size, multiple(self.experiment, self.devices))
+        return epochs * in_epoch + steps_more * size
+
     def check_images(self):
         """Refuse damaged images among those that are read late.
 
@@ -176,8 +187,8 @@ def under_rule(experiment, strategy, network, compiled, learning_rate, source, c
         ...     learning_rate=0.1,
         ...     source=None,
         ... )
-        >>> {site.rule.alias for site in walk.sites(model).values()}
-        {'feedback_alignment'}
+        >>> model.get_layer("conv1").rule.alias
+        'feedback_alignment'
     """
     copy_weights, copy_feedback = copy
     keras.utils.set_random_seed(experiment.seed)
@@ -219,8 +230,8 @@ def steps(experiment, devices, split):
     Example:
         >>> from tfbio import data
         >>> from tfbio.training import Classification
-        >>> one = Classification(batch_size=100)
-        >>> steps(one, strategies.of(one), data.load("digits").train)
+        >>> experiment = Classification(batch_size=100)
+        >>> steps(experiment, strategies.of(experiment), data.load("digits").train)
         15
     """
     found = split.steps(experiment.batch_size, multiple(experiment, devices))
@@ -241,8 +252,8 @@ def multiple(experiment, devices):
 
     Example:
         >>> from tfbio.training import Classification
-        >>> one = Classification(accumulate=2)
-        >>> multiple(one, strategies.of(one))
+        >>> experiment = Classification(accumulate=2)
+        >>> multiple(experiment, strategies.of(experiment))
         2
     """
     if devices.static:
@@ -260,9 +271,9 @@ def hold_out(experiment, split):
     Example:
         >>> from tfbio import data
         >>> from tfbio.training import Classification
-        >>> one = Classification(validation_fraction=0.2, train_fraction=0.5)
-        >>> [part.size for part in hold_out(one, data.load("digits").train)]
-        [575, 287]
+        >>> digits = data.load("digits").train
+        >>> [part.size for part in hold_out(Classification(validation_fraction=0.1), digits)]
+        [1293, 144]
     """
     validation = None
     if experiment.validation_fraction:
@@ -279,9 +290,9 @@ def schedule(experiment, steps_per_epoch):
 
     Example:
         >>> from tfbio.training import Classification
-        >>> one = Classification(learning_rate=0.5, schedule="step", milestones="2")
-        >>> [round(float(schedule(one, steps_per_epoch=10)(step)), 3) for step in (19, 20)]
-        [0.5, 0.05]
+        >>> rate = schedule(Classification(learning_rate=0.1, schedule="cosine", epochs=2), 10)
+        >>> round(float(rate(0)), 3), round(float(rate(10)), 3)
+        (0.1, 0.05)
     """
     return Schedule(
         experiment.learning_rate,
@@ -369,7 +380,7 @@ def ready(images):
         images: A uint8 tensor of 0 to 255, or a float32 one of 0 to 1.
 
     Example:
-        >>> print(ready(tf.constant([0, 51], tf.uint8)).numpy())
-        [0.  0.2]
+        >>> ready(tf.constant([0, 255], tf.uint8)).numpy(), ready(tf.constant([0.5])).numpy()
+        (array([0., 1.], dtype=float32), array([0.5], dtype=float32))
     """
     return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
