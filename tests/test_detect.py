@@ -178,7 +178,8 @@ def test_an_exported_model_finds_the_same_boxes(whole, tmp_path):
     model = keras.models.load_model(tmp_path / "model.keras")
     assert {site.rule.alias for site in walk.sites(model).values()} == {"frsf"}
     images = np.random.default_rng(0).random((2, 64, 64, 3)).astype("float32")
-    served = tf.saved_model.load(str(tmp_path / "saved_model")).serve(images)
+    loaded = tf.saved_model.load(str(tmp_path / "saved_model"))  # it holds the variables
+    served = loaded.serve(images)
     expected = model.predict(images, verbose=0)
     for name in ("boxes", "confidence", "classes"):
         np.testing.assert_allclose(served[name], expected[name], rtol=1e-4, atol=1e-4)

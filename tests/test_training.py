@@ -31,8 +31,7 @@ from tfbio.training.records import Records
 from tfbio.training.schedules import Schedule
 
 ROOT = pathlib.Path(__file__).parent.parent
-# brsf, which takes longest to compile, for one layer only.
-OPTIONS = {**kills.OPTIONS, "epochs": 3, "rule": "frsf", "overrides": "dense=brsf"}
+OPTIONS = {**kills.OPTIONS, "epochs": 3}
 
 
 class Cut(BaseException):
