@@ -20,7 +20,7 @@ import tfbio
 from tests import kills
 from tfbio import coco_metrics, coco_results, models, training, walk
 from tfbio.data import coco
-from tfbio.training import detector, folder, strategies, use
+from tfbio.training import detections, detector, folder, strategies, use
 from tfbio.training.loop import Loop
 from trainers import cli, compare, detect
 
@@ -171,6 +171,13 @@ def test_boxes_are_found_in_images_of_any_size(whole, tmp_path):
         assert y >= 0
         assert x + width <= limits[0] + 1e-2
         assert y + height <= limits[1] + 1e-2
+
+
+def test_two_images_that_would_be_drawn_as_one_are_refused():
+    names = detections._drawings(["a.jpg", "b/a.png"])
+    assert list(map(str, names)) == ["a.png", "b/a.png"]
+    with pytest.raises(ValueError, match=r"^--images: a\.jpg and a\.png would both be drawn as a"):
+        detections._drawings(["a.jpg", "b/a.png", "a.png"])
 
 
 def test_an_exported_model_finds_the_same_boxes(whole, tmp_path):
