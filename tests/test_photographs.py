@@ -251,7 +251,8 @@ def test_too_much_damage_stops_the_run(parts, share, bad, admitted):
     if bad <= admitted:
         assert len(listed(split.batches(8, ORDER))) == 5
         return
-    message = rf"^--max_corrupt={share:g} admits {admitted} damaged images? of 40 in a pass\. Rec"
+    images = "image" if admitted == 1 else "images"
+    message = rf"^--max_corrupt={share:g} admits {admitted} damaged {images} of 40 in a pass\. Rec"
     with pytest.raises(ValueError, match=message), data.clear_errors():
         listed(split.batches(8, ORDER))
 

@@ -103,7 +103,7 @@ def test_the_schedule_is_the_one_recorded(whole):
         assert float(row["learning_rate"]) == pytest.approx(expected, rel=1e-5)
 
 
-@settings(max_examples=3)
+@settings(max_examples=6)
 @given(first=st.integers(1, 77), second=st.integers(1, 78))
 def test_a_training_that_was_cut_ends_as_if_it_was_not(whole, tmp_path_factory, first, second):
     path = tmp_path_factory.mktemp("cut")
