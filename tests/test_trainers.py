@@ -464,6 +464,13 @@ def test_folders_that_cannot_be_written_are_told_before_training(tmp_path, capsy
     assert not list(tmp_path.glob("backprop/seed0/train"))
 
 
+def test_a_tilde_is_the_home_folder():
+    home = os.path.expanduser("~")
+    values = parsed("--mode=predict", "--workdir=~/run", "--images=~/photos", "--output=out")
+    assert (values.workdir, values.images) == (f"{home}/run", f"{home}/photos")
+    assert values.output == "out"
+
+
 def test_weights_of_another_network_are_told_by_their_flag(tmp_path, capsys):
     path = tmp_path / "other.weights.h5"
     models.build("lenet", 10, (32, 32, 1)).save_weights(path)

@@ -28,6 +28,8 @@ _DEFINE = {
 }
 
 
+_PLACES = ("workdir", "images", "output")
+"""The flags that are paths and no options of an experiment, whose own `absolute` sees to."""
 _REDRAWN = 0.1
 """Seconds between two drawings of a progress bar."""
 
@@ -82,6 +84,9 @@ def parse(values, arguments):
         fail(error, status=2)
     if len(left) > 1:
         fail(f"Unexpected argument {left[1]!r}: options are written --name=value.", status=2)
+    for name in _PLACES:
+        if name in values and values[name].present:
+            values[name].value = os.path.expanduser(values[name].value)
     return left
 
 

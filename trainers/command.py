@@ -1,7 +1,6 @@
 """The command: what trainers.classify and trainers.detect do with an experiment of their kind."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Callable
 
@@ -88,7 +87,6 @@ def act(values, uses):
         uses: The `Uses`.
     """
     console = cli.console()
-    values.workdir = os.path.expanduser(values.workdir)
     with cli.errors_in_one_line():
         command = Command(**cli.options(Command, values))
         if command.mode != "train":
@@ -119,7 +117,7 @@ def act(values, uses):
 
 
 def _use(command, experiment, uses, console):
-    path, output = pathlib.Path(experiment.workdir), os.path.expanduser(command.output)
+    path = pathlib.Path(experiment.workdir)
     tell = console.print
     if command.mode == "evaluate":
         with cli.progress(console) as (tell, bar):
@@ -127,10 +125,10 @@ def _use(command, experiment, uses, console):
         for name, value in found.items():
             console.print(f"{name} {value}", highlight=False)
     elif command.mode == "predict":
-        images, output = os.path.expanduser(command.images), output or path / uses.predictions
-        count = uses.predict(experiment, images, output, command.checkpoint, tell)
+        output = command.output or path / uses.predictions
+        count = uses.predict(experiment, command.images, output, command.checkpoint, tell)
         console.print(f"{count} images: {output}", soft_wrap=True, highlight=False)
     else:
-        output = output or path / "export"
+        output = command.output or path / "export"
         uses.export(experiment, output, command.checkpoint, tell)
         console.print(f"Exported: {output}", soft_wrap=True, highlight=False)
