@@ -45,7 +45,7 @@ def evaluate(annotations, results, backend=None):
         annotations: `tfbio.data.coco.Annotations` of all the images that count.
         results: COCO's results, a list of dicts of "image_id", "category_id", "bbox" and "score",
             as `tfbio.coco_results` makes them.
-        backend: "pycocotools", "faster_coco_eval", which gives the same faster, or None for the
+        backend: "pycocotools", "faster_coco_eval", which gives the same, or None for the
             second if it is installed, else the first.
 
     Returns:
