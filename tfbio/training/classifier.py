@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfbio import data, models
 from tfbio.training import preparation, strategies
 from tfbio.training.classification import Classification, Facts
+from tfbio.training.experiment import named
 from tfbio.training.preparation import Prepared, build, prepare
 
 
@@ -17,28 +18,15 @@ from tfbio.training.preparation import Prepared, build, prepare
 class PreparedClassification(Prepared):
     """A classifier and its data; `dataset` is a `tfbio.data.Dataset`, `facts` are `Facts`."""
 
-    def epoch(self, index, start):
-        """Return one epoch's batches; see the base class."""
-        return self.devices.distribute(
-            lambda shard: self.train.batches(
-                self.experiment.batch_size,
-                order=(self.experiment.seed, index),
-                start=start,
-                augmentation=self.experiment.augmentation,
-                multiple=preparation.multiple(self.experiment, self.devices),
-                shard=shard,
-                service=_service(self.experiment),
-            )
-        )
+    @property
+    def training_batches(self):
+        """By what the batches are made; see the base class."""
+        return {"service": _service(self.experiment)}
 
-    def all_of(self, split):
-        """Return a split's batches in order; see the base class."""
-        e = self.experiment
-
-        def batches(shard):
-            return split.batches(e.batch_size, pad=True, crops=e.evaluation_crops, shard=shard)
-
-        return self.devices.distribute(batches)
+    @property
+    def evaluation_batches(self):
+        """How photographs are cropped; see the base class."""
+        return {"crops": self.experiment.evaluation_crops}
 
     def evaluator(self):
         """Return a function that gives the mean loss and the top-1 accuracy; see the base class."""
@@ -87,9 +75,10 @@ def _(experiment: Classification, source=None):
 @build.register
 def _(experiment: Classification, facts, strategy, learning_rate, source=None):
     def network():
-        model = models.build(
-            experiment.model, len(facts.class_names), facts.image_shape, experiment.weights
-        )
+        with named("model", weights="weights"):
+            model = models.build(
+                experiment.model, len(facts.class_names), facts.image_shape, experiment.weights
+            )
         if facts.mean is None:
             return model
         return models.standardized(model, facts.mean, facts.std)

@@ -12,10 +12,9 @@ from tfbio.data import detection_sets
 from tfbio.data.detection import original
 from tfbio.data.folder import to_predict
 from tfbio.training import folder, use
-from tfbio.training.detector import detection
+from tfbio.training.detector import LEAST, detection
 
 _BATCH = 8
-_LEAST = 0.3  # the score from which on a box is drawn
 
 
 def predict(experiment, images, output, checkpoint="last", tell=print):
@@ -92,7 +91,7 @@ def _drawings(names):
 def _draw(path, boxes, class_names, out):
     image = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False).numpy()
     out.parent.mkdir(parents=True, exist_ok=True)
-    pictures.write(out, pictures.draw(image, class_names, boxes, least=_LEAST))
+    pictures.write(out, pictures.draw(image, class_names, boxes, least=LEAST))
 
 
 def export(experiment, output, checkpoint="last", tell=print):

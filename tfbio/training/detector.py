@@ -16,30 +16,13 @@ from tfbio.training.experiment import default
 from tfbio.training.preparation import Prepared, build, prepare
 
 _SHOWN = 8  # images of a picture
-_LEAST = 0.3  # the score from which on a box is drawn
+LEAST = 0.3
+"""The score from which on a predicted box is drawn."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedDetection(Prepared):
     """A detector and its data; `dataset` is a `tfbio.data.DetectionSet`, `facts` are `Facts`."""
-
-    def epoch(self, index, start):
-        """Return one epoch's batches; see the base class."""
-        return self.devices.distribute(
-            lambda shard: self.train.batches(
-                self.experiment.batch_size,
-                order=(self.experiment.seed, index),
-                start=start,
-                augmentation=self.experiment.augmentation,
-                multiple=preparation.multiple(self.experiment, self.devices),
-                shard=shard,
-            )
-        )
-
-    def all_of(self, split):
-        """Return a split's batches in order; see the base class."""
-        size = self.experiment.batch_size
-        return self.devices.distribute(lambda shard: split.batches(size, pad=True, shard=shard))
 
     def evaluator(self):
         """Return a function that gives COCO's metrics, and AP by class; see the base class.
@@ -134,7 +117,7 @@ def picture(images, detections, targets, class_names):
         predicted = {key: detections[key][index] for key in ("boxes", "classes", "confidence")}
         true = {key: targets[key][index] for key in ("boxes", "classes")}
         drawn.append(
-            pictures.draw(images[index], class_names, predicted, true, _LEAST, shortest=240)
+            pictures.draw(images[index], class_names, predicted, true, LEAST, shortest=240)
         )
     return pictures.grid(drawn, columns=min(len(drawn), 4))
 

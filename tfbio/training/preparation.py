@@ -79,7 +79,16 @@ class Prepared(abc.ABC):
         for split in filter(None, (self.validation, self.dataset.test)):
             split.check()
 
-    @abc.abstractmethod
+    @property
+    def training_batches(self):
+        """What else a split's `batches` takes in training, a dict from argument to value."""
+        return {}
+
+    @property
+    def evaluation_batches(self):
+        """What else it takes in evaluation."""
+        return {}
+
     def epoch(self, index, start):
         """Return one epoch's batches, a pure function of the seed, the epoch and the start.
 
@@ -87,14 +96,28 @@ class Prepared(abc.ABC):
             index: The epoch, from 0.
             start: How many of its steps to leave out.
         """
+        return self.devices.distribute(
+            lambda shard: self.train.batches(
+                self.experiment.batch_size,
+                order=(self.experiment.seed, index),
+                start=start,
+                augmentation=self.experiment.augmentation,
+                multiple=multiple(self.experiment, self.devices),
+                shard=shard,
+                **self.training_batches,
+            )
+        )
 
-    @abc.abstractmethod
     def all_of(self, split):
         """Return a split's batches in order, the last one filled up by examples of weight 0.
 
         Args:
             split: One of the splits.
         """
+        size, more = self.experiment.batch_size, self.evaluation_batches
+        return self.devices.distribute(
+            lambda shard: split.batches(size, pad=True, shard=shard, **more)
+        )
 
     @abc.abstractmethod
     def evaluator(self):
@@ -193,8 +216,7 @@ def under_rule(experiment, strategy, network, compiled, learning_rate, source, c
     copy_weights, copy_feedback = copy
     keras.utils.set_random_seed(experiment.seed)
     with _dtype_policy(experiment.precision), strategy.scope():
-        with named("model", weights="weights"):
-            model = network()
+        model = network()
         if source:
             with named("init_from"):
                 copy_weights(source, model)
