@@ -314,7 +314,7 @@ def test_every_kind_of_image_decodes_to_its_colors():
 
 def boxes(height, width, count):
     draws = tf.range(count, dtype=tf.int64) * 7919
-    return tf.vectorized_map(lambda draw: crops.random_box(height, width, draw), draws).numpy()
+    return crops.random_boxes([[height, width]] * count, draws).numpy()
 
 
 def torchvision_box(height, width, random):
@@ -353,6 +353,15 @@ def test_random_boxes_are_distributed_as_torchvisions(height, width):
             assert abs(share_of[0] - share_of[1]) < 0.05, (name, share)  # deviation 0.014
 
 
+def test_a_random_box_is_the_same_whatever_the_others():
+    sides = np.random.default_rng(0).integers(1, 600, (500, 2)).astype(np.int32)
+    draws = (chance.bits(500, 0, 0, chance.AUGMENTATION) >> np.uint64(1)).astype(np.int64)
+    together = crops.random_boxes(sides, draws).numpy()
+    for index in range(500):
+        (alone,) = crops.random_boxes(sides[index : index + 1], draws[index : index + 1]).numpy()
+        np.testing.assert_array_equal(alone, together[index])
+
+
 def test_an_image_of_no_admitted_ratio_is_cut_centrally():
     (box,) = boxes(1000, 50, 1)
     np.testing.assert_array_equal(box, (466, 0, 67, 50))
@@ -363,7 +372,7 @@ def test_a_crop_is_what_was_cut_resized_and_mirrored(parts):
     whole = decoding.decode(content, 3).numpy().astype(np.float32)
     mirrored = 0
     for draw in range(100, 120):
-        top, left, height, width = crops.random_box(*whole.shape[:2], np.int64(draw)).numpy()
+        ((top, left, height, width),) = crops.random_boxes([whole.shape[:2]], [draw]).numpy()
         cut = whole[top : top + height, left : left + width]
         wanted = tf.image.resize(cut, (SIZE, SIZE)).numpy()
         wanted = wanted[:, ::-1] if draw % 2 else wanted

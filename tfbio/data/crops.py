@@ -2,54 +2,77 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 _ATTEMPTS = 10
 _AREA = (0.08, 1.0)
 _LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
+_VECTOR = 16  # float32 numbers in the widest vectors of processors
 _MARGIN = 256 / 224  # the shorter side that evaluation resizes to, over what it cuts out
 
 
-def random_box(height, width, draw):
-    """Return the box of a random-resized crop.
+def random_boxes(sides, draws):
+    """Return the boxes of random-resized crops.
 
-    Its area is a uniform share of 8 % to 100 % of the image's, and the logarithm of its width
+    A box's area is a uniform share of 8 % to 100 % of the image's, and the logarithm of its width
     over its height is uniform from log 3/4 to log 4/3. The first of ten attempts that fits inside
     counts; where none does, the largest central box of an admitted ratio.
 
     Args:
-        height: The image's, an integer tensor.
-        width: The image's.
-        draw: 63 random bits, an int64 tensor, that alone decide.
+        sides: The images' (height, width), an integer tensor (N, 2).
+        draws: 63 random bits for each, an int64 tensor (N,), that alone decide: a box is the same
+            whatever the others.
 
     Returns:
-        An int32 tensor (top, left, height, width).
+        An int32 tensor (N, 4) of (top, left, height, width).
 
     Example:
-        >>> random_box(375, 500, tf.constant(7, tf.int64)).shape
-        TensorShape([4])
+        >>> random_boxes([[375, 500], [100, 80]], tf.constant([7, 8], tf.int64)).shape
+        TensorShape([2, 4])
 
     References:
         Szegedy et al. 2015, "Going deeper with convolutions"; torchvision's RandomResizedCrop.
     """
-    full = tf.cast([height, width], tf.float32)
-    # The algorithm is named: the default one may differ by device.
-    uniform = tf.random.stateless_uniform((4, _ATTEMPTS), [draw, tf.zeros_like(draw)], alg="philox")
-    area = full[0] * full[1] * (_AREA[0] + (_AREA[1] - _AREA[0]) * uniform[0])
-    ratio = tf.exp(_LOG_RATIO[0] + (_LOG_RATIO[1] - _LOG_RATIO[0]) * uniform[1])
+    count = tf.shape(draws)[0]
+    # The exponential's last bit differs between a processor's vectors and the elements that are
+    # left over after them: so none ever are.
+    missing = -count % _VECTOR
+    full = tf.cast(tf.pad(sides, [[0, missing], [0, 0]], constant_values=1), tf.float32)
+    uniform = _uniform(tf.pad(draws, [[0, missing]]))
+    area = tf.reduce_prod(full, -1, keepdims=True)
+    area *= _AREA[0] + (_AREA[1] - _AREA[0]) * uniform[:, 0]
+    ratio = tf.exp(_LOG_RATIO[0] + (_LOG_RATIO[1] - _LOG_RATIO[0]) * uniform[:, 1])
     sizes = tf.round(tf.sqrt(tf.stack([area / ratio, area * ratio], -1)))
-    fits = tf.reduce_all((sizes > 0) & (sizes <= full), -1)
-    chosen = tf.argmax(fits)  # the first that fits
-    size = sizes[chosen]
-    corner = tf.floor(uniform[2:, chosen] * (full - size + 1))
+    fits = tf.reduce_all((sizes > 0) & (sizes <= full[:, None]), -1)
+    chosen = tf.argmax(fits, -1)  # the first that fits
+    size = tf.gather(sizes, chosen, batch_dims=1)
+    at = tf.stack([tf.gather(uniform[:, each], chosen, batch_dims=1) for each in (2, 3)], -1)
     # Rounding in float32 may reach the bound that is excluded.
-    corner = tf.minimum(corner, full - size)
+    corner = tf.minimum(tf.floor(at * (full - size + 1)), full - size)
     low, high = math.exp(_LOG_RATIO[0]), math.exp(_LOG_RATIO[1])
-    central = tf.minimum(full, tf.round(tf.stack([full[1] / low, full[0] * high])))
-    found = tf.reduce_any(fits)
+    central = tf.minimum(full, tf.round(full[:, ::-1] * [1 / low, high]))
+    found = tf.reduce_any(fits, -1, keepdims=True)
     size = tf.where(found, size, central)
     corner = tf.where(found, corner, (full - central) // 2)
-    return tf.cast(tf.concat([corner, size], 0), tf.int32)
+    return tf.cast(tf.concat([corner, size], -1), tf.int32)[:count]
+
+
+def _uniform(draws):
+    """Return numbers of [0, 1), (N, 4, attempts), by SplitMix64 from each of the draws.
+
+    References:
+        Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
+    """
+    steps = np.arange(1, 4 * _ATTEMPTS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = tf.cast(draws, tf.uint64)[:, None] + steps
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, np.uint64(shift)))
+        mixed *= np.uint64(factor)
+    mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, np.uint64(31)))
+    # As many bits as float32 holds.
+    uniform = tf.cast(tf.bitwise.right_shift(mixed, np.uint64(40)), tf.float32) * 2.0**-24
+    return tf.reshape(uniform, (-1, 4, _ATTEMPTS))
 
 
 def training_crop(image, draw, size):
@@ -70,11 +93,11 @@ def training_crop(image, draw, size):
         >>> training_crop(image, tf.constant(7, tf.int64), (8, 8)).shape
         TensorShape([8, 8, 1])
     """
-    return finished(random_cut(image, draw), draw, size)
+    return mirrored(tf.image.resize(random_cut(image, draw), size), draw)
 
 
 def random_cut(image, draw):
-    """Return the part of an image that `random_box` says.
+    """Return the part of an image that `random_boxes` says.
 
     Args:
         image: A tensor (height, width, channels).
@@ -87,29 +110,28 @@ def random_cut(image, draw):
         >>> random_cut(tf.zeros((1, 1, 3)), tf.constant(7, tf.int64)).shape
         TensorShape([1, 1, 3])
     """
-    top, left, height, width = tf.unstack(random_box(*tf.unstack(tf.shape(image)[:2]), draw))
+    (box,) = tf.unstack(random_boxes(tf.shape(image)[None, :2], draw[None]), num=1)
+    top, left, height, width = tf.unstack(box)
     return image[top : top + height, left : left + width]
 
 
-def finished(cut, draw, size):
-    """Return what was cut out, mirrored where the draw is odd, and resized.
+def mirrored(image, draw):
+    """Return an image, mirrored where the draw is odd.
 
     Args:
-        cut: A tensor (height, width, channels).
+        image: A tensor (height, width, channels).
         draw: 63 random bits, an int64 tensor.
-        size: (height, width) that come out.
 
     Returns:
-        A float32 tensor (*size, channels).
+        A tensor of the same kind.
 
     Example:
         >>> row, odd = tf.constant([[[0.0], [1.0]]]), tf.constant(1, tf.int64)
-        >>> finished(row, odd, (1, 2)).numpy().ravel()
+        >>> mirrored(row, odd).numpy().ravel()
         array([1., 0.], dtype=float32)
     """
-    # To choose between two whole images, or a slice with a negative step, would take longest.
-    cut = tf.cond(draw % 2 == 1, lambda: tf.reverse(cut, [1]), lambda: cut)
-    return tf.image.resize(cut, size)
+    # Along one axis, or along none: to choose between two images would take longer.
+    return tf.reverse(image, tf.fill([draw % 2], 1))
 
 
 def evaluation_crops(image, size, count=1):

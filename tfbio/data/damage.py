@@ -64,7 +64,7 @@ class Damage:
                 )
 
 
-def readable(plan, read, blank):
+def readable(plan, read, blank, several=None):
     """Return what is read of each image of a plan, or where it cannot be, of the next that can.
 
     In training an image that cannot be read is replaced by the next one in the epoch's order that
@@ -76,6 +76,9 @@ def readable(plan, read, blank):
         read: A function of an image's index and its random bits that returns tensors, in TensorFlow
             alone; it fails where the image is damaged.
         blank: A function that returns tensors of the same kind, and shape.
+        several: A function of several images' indices and random bits, int64 tensors (16,), that
+            returns the same as `read` of each, stacked, and fails where one of them is damaged; or
+            None to read one after another.
 
     Returns:
         A `tf.data.Dataset` of batches of (what `read` returns, position wanted, position found, or
@@ -94,8 +97,21 @@ def readable(plan, read, blank):
     """
     rows, count, reach = tf.constant(plan.rows), len(plan.rows), _reach(plan)
     draws = plan.draws if plan.draws is not None else np.zeros(len(plan.part), np.int64)
+    part, draws = tf.constant(plan.part, tf.int64), tf.constant(draws, tf.int64)
+    several = several or _one_after_another(read, blank)
+    # What fails takes its element of a dataset with it, and to make a dataset for each image would
+    # cost a third of an image's time. So several images are an element, and where that is gone,
+    # they alone are read one by one.
+    groups = len(part) // _TOGETHER
 
-    def one(position, draw):
+    def together(group):
+        here = slice(group * _TOGETHER, (group + 1) * _TOGETHER)
+        positions, bits = (tf.ensure_shape(each[here], _TOGETHER) for each in (part, draws))
+        return group, (several(tf.gather(rows, positions), bits), positions, positions)
+
+    def alone(index):
+        position, draw = part[index], draws[index]
+
         def found(candidate):
             candidate %= count
             return read(rows[candidate], draw), position, candidate
@@ -105,17 +121,24 @@ def readable(plan, read, blank):
         missing = tf.data.Dataset.range(1).map(lambda _: (blank(), position, np.int64(-1)))
         return candidates.map(found).ignore_errors().concatenate(missing).take(1)
 
-    def some(positions, draws):
-        # What fails must be in a dataset of its own, whose start costs a third of an image's time:
-        # several images share one, and only where one of them is damaged is each on its own.
-        each, size = tf.data.Dataset.from_tensor_slices((positions, draws)), tf.size(positions)
-        whole = each.map(lambda position, draw: (read(rows[position], draw), position, position))
-        # What follows a damaged image is fewer than `size`, and dropped.
-        whole = whole.batch(tf.cast(size, tf.int64), drop_remainder=True).ignore_errors()
-        return whole.concatenate(each.flat_map(one).batch(tf.cast(size, tf.int64))).take(1)
+    def complete(begin, end, batch, there):
+        missing = tf.data.Dataset.range(begin, end).flat_map(alone).batch(_TOGETHER)
+        return missing.concatenate(tf.data.Dataset.from_tensors(batch).take(there))
 
-    dataset = tf.data.Dataset.from_tensor_slices((plan.part, draws)).batch(_TOGETHER)
-    dataset = dataset.interleave(some, **PARALLEL).rebatch(plan.batch_size, plan.full)
+    def after(begin, element):
+        group, batch = element
+        at_end = group == groups
+        end = tf.where(at_end, np.int64(len(plan.part)), group * _TOGETHER)
+        there = tf.where(at_end, np.int64(0), np.int64(1))
+        return (group + 1) * _TOGETHER, (begin, end, batch, there)
+
+    dataset = tf.data.Dataset.range(groups).map(together, **PARALLEL).ignore_errors()
+    nothing = tf.nest.map_structure(
+        lambda spec: tf.zeros(spec.shape, spec.dtype), dataset.element_spec[1]
+    )
+    end = tf.data.Dataset.from_tensors((np.int64(groups), nothing))
+    dataset = dataset.concatenate(end).scan(np.int64(0), after)
+    dataset = dataset.flat_map(complete).rebatch(plan.batch_size, plan.full)
     batches = len(plan.part) / plan.batch_size
     batches = math.floor(batches) if plan.full else math.ceil(batches)
     return dataset.apply(tf.data.experimental.assert_cardinality(batches))
@@ -163,6 +186,16 @@ def noted(plan, damage, wanted, found):
     whole = tf.cond(tf.reduce_all(wanted == found), lambda: tf.constant(0, tf.int64), damaged)
     with tf.control_dependencies([whole]):  # an index of -1 would be an error of its own
         return tf.gather(order, wanted if evaluation else found)
+
+
+def _one_after_another(read, blank):
+    """Return the function `several` of `readable` that reads one image after another."""
+    kind = tf.nest.map_structure(tf.type_spec_from_value, blank())
+
+    def several(rows, draws):
+        return tf.map_fn(lambda each: read(*each), (rows, draws), fn_output_signature=kind)
+
+    return several
 
 
 def _reach(plan):

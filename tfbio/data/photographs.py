@@ -144,7 +144,12 @@ class Photographs(Split):
             shape = self.image_shape if plan.crops == 1 else (plan.crops, *self.image_shape)
             return tf.zeros(shape, tf.uint8)
 
-        dataset = readable(plan, read, blank)
+        def cropped(rows, draws):
+            contents = [self._source.content(row) for row in tf.unstack(rows)]
+            return decoding.training_crops(contents, 3, draws, self.image_shape[:2])
+
+        several = cropped if plan.augmentation == augmentation.CROP else None
+        dataset = readable(plan, read, blank, several)
         if plan.augmentation in ("none", augmentation.CROP):
             return dataset
 
