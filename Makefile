@@ -9,7 +9,8 @@ demo: $(STAMP)
 	$(BIN)/python -m trainers.classify --flagfile=configs/demo.cfg
 
 demo-detect: $(STAMP)
-	$(BIN)/python -m trainers.detect --flagfile=configs/digits_detection.cfg
+	$(BIN)/python -m trainers.detect --flagfile=configs/digits_detection.cfg \
+	  --epochs=6 --workdir=runs/demo_detect
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2

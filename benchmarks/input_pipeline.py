@@ -3,8 +3,10 @@
 The images are cut from the two photographs that scikit-learn ships, to 400×500 pixels, and written
 as JPEGs. "training input" is all that a run does: read, choose a crop at random, decode within it,
 resize, mirror, and batch in the epoch's order. "crop, decode, resize" does no more than that, with
-bytes in memory and crops chosen beforehand. "PIL" opens, crops, resizes and mirrors the same files
-in as many processes as there are cores. All are timed in one run, in turn.
+bytes in memory and crops chosen beforehand. "PIL loader" opens, crops, resizes and mirrors the same
+files in as many processes as there are cores, each of which sends the batches that it makes to the
+first one, where a training would be; "PIL, nothing sent" leaves that out. All are timed in one run,
+in turn.
 
 At the end one pass over many images shows how the process's memory goes.
 """
@@ -27,7 +29,8 @@ from tfbio.data.photographs import Files, Photographs
 from trainers import cli
 
 BATCH_SIZE, SIZE = 64, 224
-IMAGES = flags.DEFINE_integer("images", 1024, "JPEGs per round.", lower_bound=BATCH_SIZE)
+DISTINCT = 512  # files; a round passes over them several times, for an epoch's start counts little
+IMAGES = flags.DEFINE_integer("images", 4096, "Images per round.", lower_bound=BATCH_SIZE)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds.", lower_bound=1)
 MEMORY = flags.DEFINE_integer(
     "memory_images", 50_000, "Images of the pass that memory is sampled in; 0: none.", lower_bound=0
@@ -46,9 +49,10 @@ def _main(_):
         tempfile.TemporaryDirectory() as folder,
         multiprocessing.get_context("spawn").Pool(cores) as pool,
     ):
-        paths = cut(folder, IMAGES.value, 500, 400)
-        size = sum(map(os.path.getsize, paths)) / len(paths)
-        seconds = common.interleave(variants(paths, pool), ROUNDS.value, warmup=1)
+        files = cut(folder, DISTINCT, 500, 400)
+        size = sum(map(os.path.getsize, files)) / len(files)
+        paths = [files[index % len(files)] for index in range(IMAGES.value)]
+        seconds = common.interleave(variants(paths, pool, cores), ROUNDS.value, warmup=1)
         memory = sampled(paths, MEMORY.value) if MEMORY.value else None
     print(common.machine())
     rows = []
@@ -56,7 +60,7 @@ def _main(_):
         ratio = np.median(taken / seconds["training input"])
         rows.append([name, f"{len(paths) / np.median(taken):,.0f}", f"{ratio:.2f}"])
     common.report(
-        f"ImageNet's training input on {cores} cores: {len(paths):,} JPEGs of 400×500 pixels,\n"
+        f"ImageNet's training input on {cores} cores: {len(paths):,} images of 400×500 pixels,\n"
         f"{size / 1000:.0f} kB, to {SIZE}×{SIZE}, {ROUNDS.value} rounds",
         ["", "images/s", "training input is faster by"],
         rows,
@@ -89,7 +93,7 @@ def cut(folder, count, width, height):
     return paths
 
 
-def variants(paths, pool):
+def variants(paths, pool, cores):
     """Return a dict from name to a function that passes over all images once."""
     split = Photographs(Files(paths, np.zeros(len(paths))), SIZE)
     contents = tf.constant([pathlib.Path(path).read_bytes() for path in paths])
@@ -101,28 +105,37 @@ def variants(paths, pool):
         return tf.cast(tf.image.resize(image, (SIZE, SIZE)), tf.uint8)
 
     decoded = tf.data.Dataset.from_tensor_slices((contents, boxes))
-    decoded = decoded.map(alone, num_parallel_calls=tf.data.AUTOTUNE)
+    decoded = decoded.map(alone, num_parallel_calls=cores)
     # Made once: an epoch has many more images than a round, and a pipeline is made once for it.
     training = split.batches(BATCH_SIZE, (0, 0), augmentation="resized_crop_flip")
     tasks = list(zip(paths, boxes.tolist(), (draws % 2).tolist(), strict=True))
 
-    def passed(dataset):
-        for _ in dataset:
+    def passed(batches):
+        for _ in batches:
             pass
 
-    def pil():
-        for _ in pool.imap_unordered(with_pil, tasks, chunksize=16):
-            pass
+    parts = [tasks[start : start + BATCH_SIZE] for start in range(0, len(tasks), BATCH_SIZE)]
 
     return {
         "training input": lambda: passed(training),
         "crop, decode, resize": lambda: passed(decoded),
-        "PIL": pil,
+        "PIL loader": lambda: passed(pool.imap(batch_with_pil, parts)),
+        "PIL, nothing sent": lambda: passed(pool.imap(shapes_with_pil, parts)),
     }
 
 
+def batch_with_pil(tasks):
+    """Return a batch of images read with PIL."""
+    return np.stack([with_pil(task) for task in tasks])
+
+
+def shapes_with_pil(tasks):
+    """Return the shapes of images read with PIL: the pixels stay where they are."""
+    return [with_pil(task).shape for task in tasks]
+
+
 def with_pil(task):
-    """Return the size of an image read with PIL: the pixels stay where they are."""
+    """Return an image read with PIL."""
     from PIL import Image
 
     path, (top, left, height, width), mirrored = task
@@ -131,7 +144,7 @@ def with_pil(task):
     image = image.crop(box).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     if mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(image).shape
+    return np.asarray(image)
 
 
 def sampled(paths, count):

@@ -231,6 +231,32 @@ def test_damaged_images_are_left_out_named_and_replaced(parts, caplog):
     same(found, joined(halves))
 
 
+@pytest.mark.parametrize("first", ["jpeg", "png"])
+@pytest.mark.parametrize("augmentation", ["resized_crop_flip", "none"])
+def test_images_read_together_are_those_read_alone(parts, first, augmentation):
+    contents = [content for *_, content in parts["train"]] * 2
+    png = tf.io.encode_png(decoding.decode(contents[7], 3)).numpy()
+    bad = {18: contents[18][:-50], 19: b"?", 70: contents[70][:60], 79: b""}
+    contents[40] = png
+    contents[0] = png if first == "png" else contents[0]
+    for index, content in bad.items():
+        contents[index] = content
+    split = in_memory(contents, max_corrupt=1)
+    order = chance.permutation(80, *ORDER, chance.ORDER)
+    draws = (chance.bits(80, *ORDER, chance.AUGMENTATION) >> np.uint64(1)).astype(np.int64)
+    found = listed(split.batches(7, ORDER, augmentation=augmentation))
+    images, labels = (np.concatenate(each) for each in zip(*found, strict=True))
+    assert len(images) == 80
+    for position, draw in enumerate(draws):
+        row = next(row for row in np.roll(order, -position) if row not in bad)
+        assert labels[position] == row
+        if augmentation == "none":
+            wanted = crops.evaluation_crops(decoding.decode(contents[row], 3), SIZE)
+        else:
+            wanted = decoding.training_crop(contents[row], 3, tf.constant(draw), (SIZE, SIZE))
+        np.testing.assert_array_equal(images[position], crops.as_bytes(wanted))
+
+
 def test_damaged_images_weigh_nothing_in_evaluation(parts, caplog):
     contents = [content for *_, content in parts["validation"]]
     contents[5] = contents[5][:300]

@@ -2,11 +2,10 @@
 
 import logging
 import math
+import os
 
 import numpy as np
 import tensorflow as tf
-
-from tfbio.data.examples import PARALLEL
 
 _LOG = logging.getLogger("tfbio")
 TROUBLE = " cannot be read as an image."
@@ -103,6 +102,8 @@ def readable(plan, read, blank, several=None):
     # cost a third of an image's time. So several images are an element, and where that is gone,
     # they alone are read one by one.
     groups = len(part) // _TOGETHER
+    # AUTOTUNE stays at one processor for the first ten thousand images at times.
+    parallel = {"num_parallel_calls": os.cpu_count(), "deterministic": True}
 
     def together(group):
         here = slice(group * _TOGETHER, (group + 1) * _TOGETHER)
@@ -121,24 +122,31 @@ def readable(plan, read, blank, several=None):
         missing = tf.data.Dataset.range(1).map(lambda _: (blank(), position, np.int64(-1)))
         return candidates.map(found).ignore_errors().concatenate(missing).take(1)
 
-    def complete(begin, end, batch, there):
-        missing = tf.data.Dataset.range(begin, end).flat_map(alone).batch(_TOGETHER)
-        return missing.concatenate(tf.data.Dataset.from_tensors(batch).take(there))
-
     def after(begin, element):
         group, batch = element
-        at_end = group == groups
-        end = tf.where(at_end, np.int64(len(plan.part)), group * _TOGETHER)
-        there = tf.where(at_end, np.int64(0), np.int64(1))
-        return (group + 1) * _TOGETHER, (begin, end, batch, there)
+        end = tf.minimum(group * _TOGETHER, len(plan.part))
+        return end + tf.size(batch[1], tf.int64), (begin, end, batch)
 
-    dataset = tf.data.Dataset.range(groups).map(together, **PARALLEL).ignore_errors()
+    def complete(begin, end, batch):
+        there = tf.data.Dataset.from_tensors(batch)
+
+        def filled():
+            missing = tf.data.Dataset.range(begin, end).interleave(alone, **parallel)
+            missing = missing.batch(_TOGETHER)
+            return tf.data.experimental.to_variant(missing.concatenate(there))
+
+        # As a rule nothing is missing.
+        which = tf.cond(begin < end, filled, lambda: tf.data.experimental.to_variant(there))
+        return tf.data.experimental.from_variant(which, there.element_spec)
+
+    dataset = tf.data.Dataset.range(groups).map(together, **parallel).ignore_errors()
     nothing = tf.nest.map_structure(
-        lambda spec: tf.zeros(spec.shape, spec.dtype), dataset.element_spec[1]
+        lambda spec: tf.zeros((0, *spec.shape[1:]), spec.dtype), dataset.element_spec[1]
     )
-    end = tf.data.Dataset.from_tensors((np.int64(groups), nothing))
-    dataset = dataset.concatenate(end).scan(np.int64(0), after)
-    dataset = dataset.flat_map(complete).rebatch(plan.batch_size, plan.full)
+    # What is missing is known by what comes after it; at the end that is an empty group.
+    end = tf.data.Dataset.from_tensors((np.int64(groups + 1), nothing))
+    dataset = dataset.concatenate(end).scan(np.int64(0), after).flat_map(complete)
+    dataset = dataset.rebatch(plan.batch_size, plan.full)
     batches = len(plan.part) / plan.batch_size
     batches = math.floor(batches) if plan.full else math.ceil(batches)
     return dataset.apply(tf.data.experimental.assert_cardinality(batches))

@@ -63,7 +63,7 @@ def training_crop(content, channels, draw, size):
         (TensorShape([8, 8, 3]), 128.0)
     """
     cut = tf.cond(
-        _whole_jpeg(content),
+        is_whole_jpeg(content),
         lambda: _jpeg_cut(content, channels, crops.random_boxes(_sides([content]), draw[None])[0]),
         lambda: crops.random_cut(decode(content, channels), draw),
     )
@@ -71,11 +71,13 @@ def training_crop(content, channels, draw, size):
     return crops.mirrored(tf.image.resize(cut, size), draw)
 
 
-def training_crops(contents, channels, draws, size):
-    """Return `training_crop` of several images, as bytes; in a map, they cost less than one by one.
+def training_crops(jpegs, channels, draws, size):
+    """Return `training_crop` of several JPEGs, as bytes; in a map, they cost less than one by one.
+
+    Running it raises an InvalidArgumentError where one of them is no JPEG, or is damaged.
 
     Args:
-        contents: A list of string tensors.
+        jpegs: A list of string tensors.
         channels: 1 or 3.
         draws: 63 random bits for each, an int64 tensor (N,).
         size: (height, width) that come out.
@@ -88,26 +90,15 @@ def training_crops(contents, channels, draws, size):
         >>> training_crops([jpeg, jpeg], 3, tf.constant([7, 8], tf.int64), (8, 8)).shape
         TensorShape([2, 8, 8, 3])
     """
-
-    def jpegs():
-        boxes = tf.unstack(crops.random_boxes(_sides(contents), draws), num=len(contents))
-        chances = tf.unstack(draws, num=len(contents))
-        images = []
-        for content, box, draw in zip(contents, boxes, chances, strict=True):
-            cut = tf.ensure_shape(_jpeg_cut(content, channels, box), (None, None, channels))
-            # Of bytes fewer are moved.
-            images.append(crops.mirrored(crops.as_bytes(tf.image.resize(cut, size)), draw))
-        return tf.stack(images)
-
-    def any_kind():
-        return tf.map_fn(
-            lambda each: crops.as_bytes(training_crop(each[0], channels, each[1], size)),
-            (tf.stack(contents), draws),
-            fn_output_signature=tf.TensorSpec((*size, channels), tf.uint8),
-        )
-
-    whole = tf.reduce_all(tf.stack([_whole_jpeg(content) for content in contents]))
-    return tf.cond(whole, jpegs, any_kind)
+    whole = tf.reduce_all([is_whole_jpeg(jpeg) for jpeg in jpegs])
+    with tf.control_dependencies([tf.debugging.Assert(whole, ["no whole JPEG"])]):
+        boxes = tf.unstack(crops.random_boxes(_sides(jpegs), draws), num=len(jpegs))
+    images = []
+    for jpeg, box, draw in zip(jpegs, boxes, tf.unstack(draws, num=len(jpegs)), strict=True):
+        cut = tf.ensure_shape(_jpeg_cut(jpeg, channels, box), (None, None, channels))
+        # Of bytes fewer are moved.
+        images.append(crops.mirrored(crops.as_bytes(tf.image.resize(cut, size)), draw))
+    return tf.stack(images)
 
 
 def window(content, channels, box):
@@ -137,8 +128,28 @@ def window(content, channels, box):
         top, left, height, width = tf.unstack(box)
         return image[top : top + height, left : left + width], tf.shape(image)[:2]
 
-    part, sides = tf.cond(_whole_jpeg(content), jpeg, other)
+    part, sides = tf.cond(is_whole_jpeg(content), jpeg, other)
     return tf.ensure_shape(part, (None, None, channels)), sides
+
+
+def is_whole_jpeg(content):
+    """Return whether an image's bytes are a JPEG's, and with its end.
+
+    Without it a part may miss the damage: such an image is decoded as a whole, to fail.
+
+    Args:
+        content: A string tensor.
+
+    Returns:
+        A boolean tensor.
+
+    Example:
+        >>> jpeg = tf.io.encode_jpeg(tf.zeros((4, 4, 3), tf.uint8))
+        >>> [bool(is_whole_jpeg(each)) for each in (jpeg, tf.strings.substr(jpeg, 0, 99))]
+        [True, False]
+    """
+    whole = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
+    return whole & (tf.strings.substr(content, -2, 2) == b"\xff\xd9")
 
 
 def _sides(jpegs):
@@ -147,12 +158,3 @@ def _sides(jpegs):
 
 def _jpeg_cut(content, channels, box):
     return tf.io.decode_and_crop_jpeg(content, box, channels)
-
-
-def _whole_jpeg(content):
-    """Return whether these are a JPEG's bytes, and with its end.
-
-    Without it a part may miss the damage: such an image is decoded as a whole, to fail.
-    """
-    whole = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
-    return whole & (tf.strings.substr(content, -2, 2) == b"\xff\xd9")

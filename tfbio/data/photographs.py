@@ -148,7 +148,9 @@ class Photographs(Split):
             contents = [self._source.content(row) for row in tf.unstack(rows)]
             return decoding.training_crops(contents, 3, draws, self.image_shape[:2])
 
-        several = cropped if plan.augmentation == augmentation.CROP else None
+        several = None
+        if plan.augmentation == augmentation.CROP and self._first_is_jpeg():
+            several = cropped
         dataset = readable(plan, read, blank, several)
         if plan.augmentation in ("none", augmentation.CROP):
             return dataset
@@ -159,6 +161,13 @@ class Photographs(Split):
 
         dataset = tf.data.Dataset.zip(dataset, plan.batched(plan.draws))
         return dataset.map(augmented, **PARALLEL)
+
+    def _first_is_jpeg(self):
+        """Return whether it is, as the others are then as a rule, which are read the faster."""
+        try:
+            return bool(decoding.is_whole_jpeg(self._source.content(self._chosen[0])))
+        except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError):
+            return False
 
     def _checked_examples(self, dataset, plan):
         """Return (images, labels), or (images, labels, weights) for evaluation; note damage."""
