@@ -242,3 +242,19 @@ def test_folders_that_lack_something_are_refused(tmp_path, digits):
     write(tmp_path / "test", digits[0][:1], [0])
     write(tmp_path / "test", digits[0][:2], ["x", "y"])
     refused(r"test has classes that .*train lacks: digitx, digity\.")
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path, digits):
+    write(tmp_path / "stored", *digits)
+    (tmp_path / "linked").mkdir()
+    for path in (tmp_path / "stored").iterdir():
+        (tmp_path / "linked" / path.name).symlink_to(path)
+    names = [data.load("folder", str(tmp_path / name)).class_names for name in ("stored", "linked")]
+    assert names[0] == names[1]
+    assert len(data.images(tmp_path / "linked", None, 1)[0]) == 90
+    (tmp_path / "stored" / "again").symlink_to("../stored")
+    message = r"{}: \S*again links to \S*stored, within which it is: .*Remove the link\.$"
+    with pytest.raises(ValueError, match=message.format("--data_dir")):
+        data.load("folder", str(tmp_path / "stored"))
+    with pytest.raises(ValueError, match=message.format("--images")):
+        data.images(tmp_path / "stored", None, 1)

@@ -109,7 +109,7 @@ def to_predict(folder):
         folder: A path.
 
     Raises:
-        ValueError: If there are no images.
+        ValueError: If there are no images, or a link leads back to a folder that it is in.
         OSError: If the folder is missing.
 
     Example:
@@ -118,7 +118,7 @@ def to_predict(folder):
         FileNotFoundError: --images: no such folder as '/nowhere'.
     """
     root = _folder(folder, "images")
-    paths = _within(root)
+    paths = _within(root, "images")
     if not paths:
         raise ValueError(f"--images: {root} holds no images: none of {', '.join(EXTENSIONS)}.")
     return paths
@@ -130,11 +130,19 @@ def _folder(path, flag):
     return pathlib.Path(path)
 
 
-def _within(folder):
+def _within(folder, flag):
     """Return the paths of all images in a folder, hidden ones left out."""
     paths = []
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        here = pathlib.Path(place).resolve()
+        for name in folders:
+            target = (here / name).resolve()
+            if here.is_relative_to(target):
+                raise ValueError(
+                    f"--{flag}: {os.path.join(place, name)} links to {target}, within which it is: "
+                    "its images would be read again and again. Remove the link."
+                )
         paths += [
             os.path.join(place, name)
             for name in names
@@ -148,7 +156,7 @@ def _by_class(root):
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."]
     if not folders:
         raise ValueError(f"--data_dir: {root} must hold a folder for each class, and has none.")
-    lists = [_within(folder) for folder in folders]
+    lists = [_within(folder, "data_dir") for folder in folders]
     for folder, paths in zip(folders, lists, strict=True):
         if not paths:
             raise ValueError(
