@@ -33,7 +33,11 @@ DETECTOR_ROUNDS = flags.DEFINE_integer("detector_rounds", 30, "Timed rounds.", l
 DETECTOR_WARMUP = flags.DEFINE_integer(
     "detector_warmup", 2, "Rounds before them, not timed.", lower_bound=1
 )
-flags.adopt_module_key_flags(common)
+DETECTOR_SIZE = flags.DEFINE_integer(
+    "detector_size", 128, "Height and width in pixels, a multiple of 32.", lower_bound=32
+)
+DETECTOR_BATCH = flags.DEFINE_integer("detector_batch", 8, "Images per batch.", lower_bound=1)
+flags.FLAGS.register_key_flag_for_module("benchmarks.detection_step", flags.FLAGS["csv"])
 
 
 def main():
@@ -42,9 +46,9 @@ def main():
 
 
 def _main(_):
-    size, batch_size = common.IMAGE_SIZE.value, common.BATCH_SIZE.value
+    size, batch_size = DETECTOR_SIZE.value, DETECTOR_BATCH.value
     if size % 32:
-        cli.fail(f"--image_size must be a multiple of 32. Received: {size}.")
+        cli.fail(f"--detector_size must be a multiple of 32. Received: {size}.")
     batch = random_batch(batch_size, size, OBJECTS.value)
     try:
         models = variants(DETECTOR.value, cli.split(DETECTOR_RULES.value), size)
