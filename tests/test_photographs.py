@@ -198,6 +198,13 @@ def test_every_tail_and_every_workers_part_are_the_whole_epochs(split, augmentat
     assert not np.array_equal(other[0][0], whole[0][0])
 
 
+def test_other_images_have_another_fingerprint(parts, split):
+    contents = [content for *_, content in parts["train"]]
+    assert in_memory(contents).fingerprint == split.fingerprint
+    contents[7] = contents[8]
+    assert in_memory(contents).fingerprint != split.fingerprint
+
+
 def test_the_parallelism_changes_nothing(split):
     batches = split.batches(8, ORDER, augmentation="resized_crop_flip")
     options = tf.data.Options()

@@ -318,8 +318,11 @@ def test_each_network_takes_a_step_under_each_rule_as_configured(pair, config, i
 
 BAD = [
     (["--rul=fa"], "rul", 2),
-    (["--epochs=many"], "epochs", 2),
-    (["--flagfile=/none.cfg"], "/none.cfg", 2),
+    (["--epochs=many"], "--epochs must be an integer. Received: 'many'", 2),
+    (["--learning_rate=a: b"], "--learning_rate must be a number. Received: 'a: b'", 2),
+    (["--jit=maybe"], "--jit must be true or false. Received: 'maybe'", 2),
+    (["--flagfile=/none.cfg"], "--flagfile must be a file of flags, a line each. Received: /no", 2),
+    ([f"--workdir={ROOT / 'setup.cfg'}"], "setup.cfg is, or is in, a file and no folder", 1),
     (["--flagfile="], "--flagfile must be a file's path. Received: none", 2),
     ([f"--flagfile={ROOT / 'docs/demo.png'}"], "--flagfile must be a file of text in UTF-8", 2),
     (["fa"], "Unexpected argument 'fa'", 2),

@@ -164,9 +164,12 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path, images):
         train(tmp_path / "run", 7, **options, data_dir=str(images))
     others = tmp_path / "others"
     shutil.copytree(images, others)
-    (others / "train" / "0" / "0.png").unlink()
-    with pytest.raises(ValueError, match="differ in fingerprint"):
-        train(tmp_path / "run", **options, data_dir=str(others))
+    changed = others / "train" / "0" / "0.png"
+    changed.write_bytes((others / "train" / "1" / "1.png").read_bytes())
+    for change in (lambda: None, changed.unlink):
+        change()
+        with pytest.raises(ValueError, match="differ in fingerprint"):
+            train(tmp_path / "run", **options, data_dir=str(others))
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -208,7 +211,7 @@ def points(path):
 @pytest.mark.parametrize("which", [0, 1])
 def test_curves_lost_in_damaged_events_are_written_again(tmp_path, which, where):
     def write(steps, kept):
-        records = Records(tmp_path, ["loss", "angle"], kept, told.append)
+        records = Records(tmp_path, ["loss", "angle"], kept, tell=told.append)
         for step in steps:
             loss = {"loss": 1 / (step + 1)} if step else {}
             records.add(step, 1, {**loss, "angle": step / 3}, {"images_per_second": 9.0})
@@ -252,7 +255,7 @@ RECORDS = ["flags.cfg", "run.json", "data.json", "metrics.csv", "summary.json"]
 
 
 @pytest.mark.parametrize("name", RECORDS)
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"step,epoch\nx,y\n", None])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"step,epoch\nx,y\n", b"\xff\xfe\n", None])
 def test_a_damaged_record_is_told_in_one_line(whole, tmp_path, name, content):
     path = tmp_path / "run"
     shutil.copytree(whole, path)
@@ -274,6 +277,28 @@ def test_a_damaged_record_is_told_in_one_line(whole, tmp_path, name, content):
     no_flags = name == "flags.cfg" and content is None
     with pytest.raises(ValueError, match="so it is not a run's folder" if no_flags else name):
         train(path)
+
+
+@pytest.mark.parametrize(
+    ("edited", "message"),
+    [
+        (lambda lines: lines[:3] + lines[4:], "it has 10 lines up to step 78, of 11 that were"),
+        (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], "at the line '20,"),
+        (lambda lines: [*lines[:3], *lines[2:]], "at the line '10,"),
+        (lambda lines: [*lines[:3], f"26,{'9' * 200_000}\n", *lines[4:]], "field larger than"),
+    ],
+    ids=["lost", "swapped", "twice", "endless"],
+)
+def test_a_table_that_lost_its_lines_is_not_gone_on_with(whole, tmp_path, edited, message):
+    path = tmp_path / "run"
+    shutil.copytree(whole, path)
+    (path / "summary.json").unlink()
+    lines = (path / "metrics.csv").read_text().splitlines(keepends=True)
+    (path / "metrics.csv").write_text("".join(edited(lines)))
+    before = (path / "metrics.csv").read_bytes()
+    with pytest.raises(ValueError, match=f"metrics.csv is damaged:? .*{re.escape(message)}"):
+        train(path)
+    assert (path / "metrics.csv").read_bytes() == before
 
 
 def test_a_folder_from_before_there_were_kinds_is_of_a_classification(whole, tmp_path):

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import signal
 import sys
 import time
@@ -30,6 +31,8 @@ _DEFINE = {
 
 _PLACES = ("workdir", "images", "output")
 """The flags that are paths and no options of an experiment, whose own `absolute` sees to."""
+_KINDS = {"float": "a number", "int": "an integer", "bool": "true or false"}
+"""What a flag of absl's types must be."""
 _REDRAWN = 0.1
 """Seconds between two drawings of a progress bar."""
 
@@ -80,14 +83,32 @@ def parse(values, arguments):
         left = values(arguments)
     except UnicodeDecodeError as error:
         fail(f"--flagfile must be a file of text in UTF-8, a flag a line: {error}.", status=2)
+    except flags.IllegalFlagValueError as error:
+        fail(_wrong_value(error, values), status=2)
     except (flags.Error, OSError) as error:
-        fail(error, status=2)
+        # Of a flagfile that cannot be opened, absl's own error is a wrapping of the system's.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        if isinstance(cause, OSError):
+            cause = (
+                f"--flagfile must be a file of flags, a line each. Received: {cause.filename}: "
+                f"{cause.strerror}."
+            )
+        fail(cause, status=2)
     if len(left) > 1:
         fail(f"Unexpected argument {left[1]!r}: options are written --name=value.", status=2)
     for name in _PLACES:
         if name in values and values[name].present:
             values[name].value = os.path.expanduser(values[name].value)
     return left
+
+
+def _wrong_value(error, values):
+    """Return what absl's error about a flag's value says, in terms of what would be right."""
+    found = re.match(r"flag --(\w+)=(.*): .*(convert|literal|Non-boolean)", str(error), re.S)
+    if not found:
+        return error
+    name, value, _ = found.groups()
+    return f"--{name} must be {_KINDS[values[name].flag_type()]}. Received: {value!r}."
 
 
 def split(text):

@@ -37,6 +37,9 @@ class Arrays(Split):
     def _take(self, rows):
         return prepared(tf.gather(self._stored, rows), self.image_shape[:2])
 
+    def _content(self, row):
+        return self._stored[row].numpy().tobytes()
+
     def _images(self, rows, draws, batch_size, drop_remainder):
         dataset = tf.data.Dataset.from_tensor_slices(rows)
         if draws is None:

@@ -53,6 +53,13 @@ class Encoded(Split):
         image = prepared(image, (height, width))
         return tf.ensure_shape(image, self.image_shape)
 
+    def _encoded(self, row):
+        source = self._sources[row]
+        return tf.io.read_file(source) if self._in_files else source
+
+    def _content(self, row):
+        return self._encoded(row).numpy()
+
     def _guarded(self, function, rows, *more):
         """Return a dataset of `function` of the bytes at each row, whose errors name the image.
 
@@ -62,13 +69,9 @@ class Encoded(Split):
         drops its one element for an error can be followed by one that tells of it.
         """
 
-        def content(row):
-            source = self._sources[row]
-            return tf.io.read_file(source) if self._in_files else source
-
         def one(row, *more):
             element = tf.data.Dataset.from_tensors(row)
-            result = element.map(lambda row: function(content(row), *more)).ignore_errors()
+            result = element.map(lambda row: function(self._encoded(row), *more)).ignore_errors()
             spec = result.element_spec
 
             def fail(row):

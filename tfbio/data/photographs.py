@@ -120,6 +120,9 @@ class Photographs(Split):
         part._chosen = self._chosen[np.sort(order)]
         return part
 
+    def _content(self, row):
+        return self._source.content(row).numpy()
+
     def _images(self, rows, draws, batch_size, drop_remainder):
         # `_examples` gives images and what became of them together.
         raise NotImplementedError

@@ -1,12 +1,15 @@
 """A split: the images and labels of one part of a classification dataset."""
 
 import abc
+import hashlib
 
 import numpy as np
 import tensorflow as tf
 
 from tfbio.data import augmentation as augment
 from tfbio.data.examples import PARALLEL, Examples
+
+_SAMPLE = 64  # images that a fingerprint looks at
 
 
 class Split(Examples):
@@ -39,6 +42,23 @@ class Split(Examples):
     def labels(self):
         """The labels, int64 (N,), in stored order."""
         return self._labels[self._chosen]
+
+    @property
+    def fingerprint(self):
+        """A digest of all labels and of 64 of the images: other data have another."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(np.int64([self.size, *self.labels]).tobytes())
+        for index in np.unique(np.linspace(0, self.size - 1, _SAMPLE).round().astype(int)):
+            try:
+                digest.update(self._content(self._chosen[index]))
+            except tf.errors.OpError:
+                # Whether that is admitted is told when its batch comes.
+                digest.update(b"cannot be read")
+        return digest.hexdigest()
+
+    @abc.abstractmethod
+    def _content(self, row):
+        """Return the bytes of the image at a row as they are stored."""
 
     @abc.abstractmethod
     def _images(self, rows, draws, batch_size, drop_remainder):

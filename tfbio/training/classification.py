@@ -16,7 +16,8 @@ class Facts(NamedTuple):
         class_names: The classes' names in the order of the labels.
         mean: The mean of every channel over the training images, where they are standardized.
         std: Their standard deviations, or None like the means.
-        fingerprint: A digest of the labels of all splits: other data have another.
+        fingerprint: A digest of both splits' labels and some of their images: other data have
+            another.
         cropped: Whether images are cropped for evaluation, as photographs are.
     """
 

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfbio import data, models
@@ -63,7 +62,7 @@ def _(experiment: Classification, source=None):
     mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)
     digest = hashlib.blake2b(digest_size=16)
     for split in (dataset.train, dataset.test):
-        digest.update(np.int64([split.size, *split.labels]).tobytes())
+        digest.update(split.fingerprint.encode())
     cropped = isinstance(dataset.test, data.Photographs)
     facts = Facts(dataset.image_shape, dataset.class_names, mean, std, digest.hexdigest(), cropped)
     model = build(experiment, facts, devices.strategy, schedule, source)

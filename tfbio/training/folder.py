@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tfbio.training.checkpoints import write
 from tfbio.training.experiment import KINDS, differences
+from tfbio.training.records import REMEDY
 from tfbio.version import __version__
 
 
@@ -46,9 +47,11 @@ def locked(workdir):
     try:
         lock = _lock(folder / "lock")
     except OSError as error:
+        cause = f"{error.strerror}, {error.filename}"
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            cause = f"{error.filename} is, or is in, a file and no folder"
         raise OSError(
-            f"--workdir={workdir} cannot be written: {error.strerror}, {error.filename}. Give a "
-            "folder of your own."
+            f"--workdir={workdir} cannot be written: {cause}. Give a folder of your own."
         ) from error
     with lock as file:
         file.truncate(0)
@@ -152,7 +155,7 @@ def read_flags(workdir):
             odd = sorted(set(options) ^ set(fields))
             raise ValueError(f"--{odd[0]} is missing or unknown")
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} is damaged, or of another version: {error}.") from error
+        raise ValueError(f"{path} is damaged, or of another version: {error}. {REMEDY}") from error
     return kind(**options)
 
 
@@ -303,10 +306,10 @@ def read_json(path, names=(), needed=False):
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
+        raise ValueError(f"{path} is damaged: {error}. {REMEDY}") from error
     missing = [name for name in names if not isinstance(found, dict) or name not in found]
     if missing:
-        raise ValueError(f"{path} is damaged: it has no {missing[0]!r}.")
+        raise ValueError(f"{path} is damaged: it has no {missing[0]!r}. {REMEDY}")
     return found
 
 

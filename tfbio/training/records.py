@@ -10,6 +10,8 @@ import tensorflow as tf
 from tfbio.training.checkpoints import write
 
 _EVENTS = "events.out.tfevents.*"
+REMEDY = "Put back the file as it was written, or give another --workdir."
+"""What to do about a damaged file of a run."""
 
 
 class Records:
@@ -23,10 +25,14 @@ class Records:
         columns: The columns of metrics.csv after "step" and "epoch".
         step: The last step of what is kept: what was written down for later ones is removed, and
             comes again. None at a run's start.
+        lines: How many there must be to keep, or None where that is not known.
         tell: Called with a line of text if curves were lost.
 
+    Attributes:
+        lines: The number of lines of metrics.csv.
+
     Raises:
-        ValueError: If there should be lines to keep, and are none.
+        ValueError: If there are not the lines that there must be, or one is damaged.
 
     Example:
         >>> import tempfile
@@ -39,7 +45,7 @@ class Records:
         [{'step': 1, 'epoch': 1, 'loss': 0.5}, {'step': 2, 'epoch': 1, 'loss': 0.25}]
     """
 
-    def __init__(self, workdir, columns, step, tell=print):
+    def __init__(self, workdir, columns, step, lines=None, tell=print):
         self._path = pathlib.Path(workdir, "metrics.csv")
         self._columns = ["step", "epoch", *columns]
         last = -1 if step is None else step
@@ -47,8 +53,14 @@ class Records:
         if last > 0 and not rows:
             raise ValueError(
                 f"{self._path} is missing or damaged: it has no line up to step {last}, from which "
-                "the run would go on. Give another --workdir."
+                f"the run would go on. {REMEDY}"
             )
+        if lines not in (None, len(rows)):
+            raise ValueError(
+                f"{self._path} is damaged: it has {len(rows)} lines up to step {last}, of {lines} "
+                f"that were written. {REMEDY}"
+            )
+        self.lines = len(rows)
         text = io.StringIO()
         table = csv.DictWriter(text, self._columns, lineterminator="\n")
         table.writeheader()
@@ -96,6 +108,7 @@ class Records:
         """
         self._table.writerow({"step": step, "epoch": epoch, **values})
         self._file.flush()
+        self.lines += 1
         self._plot(step, {**values, **(also or {})})
 
     def _plot(self, step, values):
@@ -189,16 +202,24 @@ def _rows(path):
     """Return the whole lines of a table; a line that was being written when it ended is none."""
     if not path.exists():
         return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    rows = list(csv.DictReader(io.StringIO(whole)))
+    try:
+        text = path.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        rows = list(csv.DictReader(io.StringIO(whole)))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {error}. {REMEDY}") from error
+    last = -1
     for row in rows:
         try:
-            good = None not in row and None not in row.values() and _numbers(row)["step"] >= 0
+            step = _numbers(row)["step"]
+            good = None not in row and None not in row.values() and step > last
         except (KeyError, ValueError):
             good = False
         if not good:
-            raise ValueError(f"{path} is damaged: it has the line {row!r}.")
+            line = ",".join(map(str, row.values()))
+            line = line if len(line) <= 60 else f"{line[:60]}…"
+            raise ValueError(f"{path} is damaged at the line {line!r}. {REMEDY}")
+        last = step
     return rows
 
 

@@ -171,6 +171,7 @@ class _Progress:
         seconds: The time that training steps have taken, compilation included.
         seconds_per_step: The median over calls since the last start, without the first call.
         replicas: The number of devices.
+        lines: The number of lines of metrics.csv.
     """
 
     recorded: bool = True
@@ -178,6 +179,7 @@ class _Progress:
     seconds: float = 0.0
     seconds_per_step: float | None = None
     replicas: int = 1
+    lines: int | None = None
 
 
 class Training:
@@ -218,7 +220,8 @@ class Training:
         self.records = NoRecords()
         if prepared.devices.chief:
             self.starts = folder.note_start(path, self.step if found else None)
-            self.records = Records(path, columns, kept if found else None, self.tell)
+            lines = self.progress.lines
+            self.records = Records(path, columns, kept if found else None, lines, self.tell)
             self.records.describe(*board.descriptions(self.experiment))
         if not found:
             self.records.add(0, 0, curves)
@@ -355,6 +358,7 @@ class Training:
                     f"A weight is no finite number at step {self.step}; {self._advice()}"
                 )
         if self.prepared.devices.chief:
+            self.progress.lines = self.records.lines
             checkpoints.save(self.step, arrays, dataclasses.asdict(self.progress))
 
     def _advice(self):
