@@ -167,7 +167,8 @@ def test_crowds_are_not_learned_and_images_without_objects_are_kept():
     train, held = split.hold_out(0.34, seed=0)
     assert (train.size, held.size) == (2, 1)
     assert len(held.annotations.image_ids) == 1
-    assert len({part.fingerprint for part in (split, train, held)}) == 3
+    other_images = split_of(contents[::-1], document)
+    assert len({part.fingerprint for part in (split, train, held, other_images)}) == 4
 
 
 def test_more_objects_than_the_padding_holds_are_told_and_the_largest_kept(caplog):

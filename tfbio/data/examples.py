@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfbio.data import augmentation as augment
 from tfbio.data import chance
 
+_SAMPLE = 64  # images that a fingerprint looks at
 # How a map is run: fast, and in order all the same.
 PARALLEL = MappingProxyType({"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True})
 
@@ -68,6 +69,24 @@ class Examples(abc.ABC):
     def size(self):
         """The number of examples."""
         return len(self._chosen)
+
+    @property
+    @abc.abstractmethod
+    def fingerprint(self):
+        """A digest of the examples, but only of some of their images: other data have another."""
+
+    @abc.abstractmethod
+    def _content(self, row):
+        """Return the bytes of the image at a row as they are stored."""
+
+    def _sample(self):
+        """Yield the bytes of 64 images, or of all if there are fewer."""
+        for index in np.unique(np.linspace(0, self.size - 1, _SAMPLE).round().astype(int)):
+            try:
+                yield self._content(self._chosen[index])
+            except tf.errors.OpError:
+                # Whether that is admitted is told when its batch comes.
+                yield b"cannot be read"
 
     @abc.abstractmethod
     def _examples(self, plan):

@@ -9,8 +9,6 @@ import tensorflow as tf
 from tfbio.data import augmentation as augment
 from tfbio.data.examples import PARALLEL, Examples
 
-_SAMPLE = 64  # images that a fingerprint looks at
-
 
 class Split(Examples):
     """Images with a label each; subclasses say how the images of some indices are read.
@@ -48,17 +46,9 @@ class Split(Examples):
         """A digest of all labels and of 64 of the images: other data have another."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(np.int64([self.size, *self.labels]).tobytes())
-        for index in np.unique(np.linspace(0, self.size - 1, _SAMPLE).round().astype(int)):
-            try:
-                digest.update(self._content(self._chosen[index]))
-            except tf.errors.OpError:
-                # Whether that is admitted is told when its batch comes.
-                digest.update(b"cannot be read")
+        for content in self._sample():
+            digest.update(content)
         return digest.hexdigest()
-
-    @abc.abstractmethod
-    def _content(self, row):
-        """Return the bytes of the image at a row as they are stored."""
 
     @abc.abstractmethod
     def _images(self, rows, draws, batch_size, drop_remainder):

@@ -20,7 +20,8 @@ class Facts(NamedTuple):
         image_shape: (height, width, channels) that images are fitted into.
         class_names: The classes' names in the order of their numbers.
         category_ids: The categories' ids in the annotations, in that order.
-        fingerprint: A digest of the annotations of all splits: other data have another.
+        fingerprint: A digest of all splits' annotations and some of their images: other data
+            have another.
     """
 
     image_shape: tuple
