@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import os
 import pathlib
 
 import tensorflow as tf
@@ -108,6 +109,7 @@ class Records:
         """
         self._table.writerow({"step": step, "epoch": epoch, **values})
         self._file.flush()
+        os.fsync(self._file.fileno())  # before a checkpoint counts on it
         self.lines += 1
         self._plot(step, {**values, **(also or {})})
 
