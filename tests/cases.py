@@ -83,7 +83,7 @@ class Stepped(tfbio.rules.FeedbackRule):
         super().make_state(kernel, fans)
         self.count = self.new_state("count", (), lambda: 0, "int64", stepped=True)
 
-    def step(self, kernel):
+    def step(self, kernel, circuit):
         return {"count": self.count + 1}
 
     def feedback(self, kernel):
@@ -114,6 +114,8 @@ CONFIGURATIONS = [
     "feedback_alignment(scale='xavier',seed=1)",
     "frsf(scale='unit')",
     "brsf(scale=0.5)",
+    "local_alignment(decay=0.01,amp=0.02,sparse=0.03,null=0.001)",
+    "weight_mirror(before=2,normalize=True,samples=4)",
 ]
 
 

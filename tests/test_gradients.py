@@ -26,7 +26,7 @@ def derivatives(model, x):
         tape.watch(x)
         loss = tf.reduce_sum(tf.square(model(x)))
     # A B that learns is no part of the function that the model computes.
-    own = [v for v in model.trainable_variables if not getattr(v, "learned_feedback", False)]
+    own = [v for v in model.trainable_variables if not getattr(v, "feedback_learns", None)]
     return tape.gradient(loss, [x, *own])
 
 

@@ -101,7 +101,7 @@ def test_replicas_keep_one_b():
 
 def test_clipping_counts_a_gradient_once():
     plain, learned = keras.Variable([3.0, 4.0]), keras.Variable([0.0, 0.0])
-    learned.learned_feedback = True
+    learned.feedback_learns = "with_kernel"
     optimizer = optimizers.get("sgd", 1.0, clip_norm=1.0)
     optimizer.apply([tf.constant([3.0, 4.0])] * 2, [plain, learned])
     np.testing.assert_allclose(plain, [2.4, 3.2], rtol=1e-6)

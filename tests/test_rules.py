@@ -38,9 +38,23 @@ BEHAVIOR = {
     "brsf": (False, True, True, True),
     # Nothing but an optimizer changes its B.
     "kolen_pollack": (False, False, False, False),
+    "local_alignment": (False, False, False, False),
+    "symmetric_alignment": (False, False, False, False),
+    "activation_alignment": (False, False, False, False),
+    "mirror_alignment": (False, False, False, False),
+    "information_alignment": (False, False, False, False),
+    # It follows by its own steps, and its signs and sizes with it.
+    "weight_mirror": (False, True, False, True),
 }
 
-LEARNED = ("kolen_pollack",)
+FOLLOWING = ("kolen_pollack",)
+ALONE = (
+    "symmetric_alignment",
+    "activation_alignment",
+    "mirror_alignment",
+    "information_alignment",
+)
+LEARNED = (*FOLLOWING, *ALONE)
 """The rules whose B an optimizer trains."""
 
 
@@ -66,11 +80,11 @@ def test_b_behaves_as_declared(rule):
 @pytest.mark.parametrize("rule", CONFIGURATIONS)
 def test_only_a_learning_b_is_trainable(rule):
     layer = dense(rule)
-    learned = ["feedback"] if rule.partition("(")[0] in LEARNED else []
+    learned = ["feedback"] if rule.startswith((*LEARNED, "local_alignment(")) else []
     assert [v.name for v in layer.trainable_variables] == ["kernel", "bias", *learned]
 
 
-@pytest.mark.parametrize("rule", LEARNED)
+@pytest.mark.parametrize("rule", FOLLOWING)
 def test_a_trainable_b_receives_w_gradient_and_w_only_its_own(rule):
     layer = dense(rule)
     x, e = random((4, 6), "float32"), random((4, 5), "float32", seed=1)
@@ -327,6 +341,12 @@ def test_names_aliases_and_round_trips():
         "frsf",
         "brsf",
         "kolen_pollack",
+        "local_alignment",
+        "symmetric_alignment",
+        "activation_alignment",
+        "mirror_alignment",
+        "information_alignment",
+        "weight_mirror",
     )
     expected = {"bp": "backprop", "sham": "backprop", "fa": "feedback_alignment"}
     expected |= {"ss": "sign_symmetry", "usf": "sign_symmetry"}

@@ -15,7 +15,10 @@ class AnyConvolution(FeedbackMixin):
         """Compute the layer's output from `inputs`."""
         if self.symmetric:
             return super().call(inputs)
-        outputs = self.convolve(inputs)
+        return self.respond(self.convolve(inputs))
+
+    def respond(self, outputs):
+        """Return ``activation(outputs + b)``, b the layer's bias per channel."""
         if self.bias is not None:
             channels = self.bias.shape[0]
             last = self.data_format == "channels_last"

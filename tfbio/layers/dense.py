@@ -15,7 +15,10 @@ class MatrixProduct(FeedbackMixin):
         """Compute the layer's output from `inputs`."""
         if self.symmetric:
             return super().call(inputs, training=training)
-        outputs = self.propagate(self.linear, inputs, self.sites()[0])
+        return self.respond(self.propagate(self.linear, inputs, self.sites()[0]))
+
+    def respond(self, outputs):
+        """Return ``activation(outputs + b)``, b the layer's bias."""
         if self.bias is not None:
             outputs = keras.ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)

@@ -230,6 +230,10 @@ class FeedbackMixin:
         """Return the `tfbio.rules.Fans` of the kernel called `kernel_name`."""
         raise NotImplementedError(f"{type(self).__name__} must define `fans(kernel_name)`.")
 
+    def respond(self, outputs):
+        """Return ``activation(outputs + b)``, b the layer's bias."""
+        raise NotImplementedError(f"{type(self).__name__} must define `respond(outputs)`.")
+
     def propagate(self, op, inputs, site):
         """Return ``op(inputs, W)``, whose error goes back through the site's B.
 
@@ -241,10 +245,15 @@ class FeedbackMixin:
         Returns:
             The output tensor, before bias and activation.
         """
-        # Read under Keras's autocasting: the kernel in the layer's compute dtype. The rule reads
-        # it in full precision, where a sign does not underflow.
-        kernel = tf.convert_to_tensor(site.kernel)
-        feedback = tf.cast(site.rule(site.kernel), kernel.dtype)
+        # One reading serves layer and rule: TensorFlow's graph optimizer would lose the order of a
+        # second one, and a rule might see W after its update. The rule has it in full precision,
+        # where a sign does not underflow; the layer as Keras casts it.
+        with AutocastScope(None):
+            full = tf.convert_to_tensor(site.kernel)
+        kernel = tf.cast(full, self.compute_dtype) if self.autocast else full
+        last = site.kernel_name == self.kernel_names[-1]
+        circuit = rules.Circuit(op, inputs, self.respond if last else tf.identity)
+        feedback = tf.cast(site.rule(full, circuit=circuit), kernel.dtype)
         return asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
 
     def enable_lora(self, *args, **kwargs):

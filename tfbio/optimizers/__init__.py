@@ -6,6 +6,7 @@ import numbers
 
 import keras
 
+from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.optimizers.loss_scale import LossScale
 from tfbio.optimizers.variants import VariantAdam, VariantSGD
@@ -13,7 +14,7 @@ from tfbio.optimizers.variants import VariantAdam, VariantSGD
 _WITH_MOMENTUM = ("sgd", "nesterov")
 _NAMES = (*_WITH_MOMENTUM, "adam", "adamw")
 
-__all__ = ["LastLayer", "LossScale", "VariantAdam", "VariantSGD", "get", "names"]
+__all__ = ["Feedback", "LastLayer", "LossScale", "VariantAdam", "VariantSGD", "get", "names"]
 
 
 def names():
@@ -35,6 +36,7 @@ def get(
     no_sign_change=False,
     last_layer=None,
     clip_norm=0.0,
+    feedback=None,
 ):
     """Return an optimizer by name.
 
@@ -49,6 +51,8 @@ def get(
         last_layer: A `LastLayer` with settings of its own for the last layer, None for the same.
         clip_norm: The greatest norm of all gradients together, 0 for any; a greater one is scaled
             down to it, before the decay is added.
+        feedback: A `Feedback` with settings for matrices B that learn by a loss of their own; None
+            for nothing special.
 
     Returns:
         An unbuilt `keras.optimizers.Optimizer`.
@@ -56,7 +60,7 @@ def get(
     Raises:
         ValueError: If the name is unknown, an argument out of its range, or a momentum given to an
             optimizer without one.
-        TypeError: If `last_layer` is no `LastLayer`.
+        TypeError: If `last_layer` is no `LastLayer`, or `feedback` no `Feedback`.
 
     Example:
         >>> optimizer = get("sgd", 0.1, momentum=0.9, weight_decay=1e-4)
@@ -90,6 +94,7 @@ def get(
         "batch_manhattan": batch_manhattan,
         "no_sign_change": no_sign_change,
         "last_layer": last_layer,
+        "feedback": feedback,
         "global_clipnorm": clip_norm or None,
     }
     if name in _WITH_MOMENTUM:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 
 _TINY = 1e-10
@@ -32,9 +33,11 @@ class Variants:
         p ← ±1e-10, p's former sign, with no-sign-change where the sign would differ or be 0
 
     No-sign-change leaves out biases and normalization's betas, and includes its gammas. It also
-    leaves out a feedback matrix B that learns (Kolen and Pollack's), which is no weight of the
-    network that predicts. In all else such a B is treated as its kernel W is, so that W − B decays
-    as it must; with no-sign-change the two come apart wherever W is held back.
+    leaves out a feedback matrix B that learns, which is no weight of the network that predicts.
+    Kolen and Pollack's B is in all else treated as its kernel W is, so that W − B decays as it
+    must; with no-sign-change the two come apart wherever W is held back. A B that learns by a loss
+    of its own is left out of decay, clipping and batch-Manhattan, too: its gradient is not that
+    of the task.
 
     Args:
         *args: The Keras optimizer's arguments.
@@ -43,11 +46,13 @@ class Variants:
         batch_manhattan: Whether the gradient's sign stands for the gradient.
         no_sign_change: Whether weights keep their signs; where p was 0 it becomes positive.
         last_layer: A `LastLayer`, or its config, None to treat all layers alike.
+        feedback: A `Feedback`, or its config: what is special to a B that learns by a loss of its
+            own; None for nothing.
         **kwargs: The Keras optimizer's keyword arguments.
 
     Raises:
         ValueError: If an argument is out of its range.
-        TypeError: If `last_layer` is no `LastLayer`.
+        TypeError: If `last_layer` is no `LastLayer`, or `feedback` no `Feedback`.
     """
 
     decoupled = False
@@ -59,6 +64,7 @@ class Variants:
         batch_manhattan=False,
         no_sign_change=False,
         last_layer=None,
+        feedback=None,
         **kwargs,
     ):
         number = isinstance(weight_decay, numbers.Real) and not isinstance(weight_decay, bool)
@@ -79,10 +85,18 @@ class Variants:
                 "`last_layer` must be a tfbio.optimizers.LastLayer, such as LastLayer.of(model), "
                 f"or None. Received: {last_layer!r} of type {type(last_layer).__name__}."
             )
+        if isinstance(feedback, dict):
+            feedback = Feedback(**feedback)
+        if not isinstance(feedback, Feedback | None):
+            raise TypeError(
+                "`feedback` must be a tfbio.optimizers.Feedback or None. "
+                f"Received: {feedback!r} of type {type(feedback).__name__}."
+            )
         super().__init__(*args, weight_decay=float(weight_decay), **kwargs)
         self.batch_manhattan = batch_manhattan
         self.no_sign_change = no_sign_change
         self.last_layer = last_layer
+        self.feedback = feedback or Feedback()
 
     def build(self, variables):
         """Make the optimizer's variables, and settle how each of the model's is treated.
@@ -91,7 +105,8 @@ class Variants:
             variables: The model's trainable variables, all of them if `last_layer` is set.
 
         Raises:
-            ValueError: If they are not those that `last_layer` was made for.
+            ValueError: If they are not those that `last_layer` was made for, or settings for the
+                feedback find no B that learns alone.
         """
         if self.built:
             return
@@ -103,17 +118,62 @@ class Variants:
             for index, variable in enumerate(variables)
         )
         # By position: a step gets TensorFlow's variables, without the mark.
-        self._learned = tuple(getattr(v, "learned_feedback", False) for v in variables)
+        self._learns = tuple(getattr(v, "feedback_learns", None) for v in variables)
+        alone = [v for v, learns in zip(variables, self._learns, strict=True) if learns == "alone"]
+        if not alone and self.feedback != Feedback():
+            raise ValueError(
+                "`feedback` has settings for matrices B that learn by a loss of their own, and the "
+                "model has none; symmetric_alignment is a rule with one. Received: "
+                f"{self.feedback!r}."
+            )
+        if self.feedback.optimizer is not None:
+            self.feedback.optimizer.build(alone)
         super().build(variables)
 
+    @property
+    def variables(self):
+        """All of the optimizer's state, with that of the feedback's own optimizer."""
+        own = self.feedback.optimizer
+        return [*super().variables, *(own.variables if own is not None else ())]
+
+    def apply(self, grads, trainable_variables=None):
+        """Take one step; see the class."""
+        own, before = self.feedback.optimizer, tf.convert_to_tensor(self.iterations)
+        iterations = super().apply(grads, trainable_variables)
+        if own is not None:
+            # Its moments count the steps that it took.
+            taken = self.feedback.turn(before, alone=True)
+            own.iterations.assign_add(tf.cast(taken, own.iterations.dtype))
+        return iterations
+
     def update_step(self, gradient, variable, learning_rate):
-        """Take one step for one variable.
+        """Take one step for one variable, where it is its turn.
 
         Args:
             gradient: Its gradient.
             variable: The variable.
             learning_rate: η.
         """
+        alone = self._learns[self._get_variable_index(variable)] == "alone"
+        update = self._align if alone else self._learn
+
+        def updated():
+            update(gradient, variable, learning_rate)
+
+        if self.feedback.gated:
+            turn = self.feedback.turn(tf.convert_to_tensor(self.iterations), alone)
+            tf.cond(turn, updated, lambda: None)
+        else:
+            updated()
+
+    def _align(self, gradient, variable, learning_rate):
+        """Take one step for a B that learns by a loss of its own."""
+        rate = tf.cast(learning_rate, variable.dtype) * self.feedback.learning_rate_scale
+        own = self if self.feedback.optimizer is None else self.feedback.optimizer
+        own.descend(tf.cast(tf.convert_to_tensor(gradient), variable.dtype), variable, rate)
+
+    def _learn(self, gradient, variable, learning_rate):
+        """Take one step for a weight of the network, or a B that follows its kernel."""
         settings = self._settings[self._get_variable_index(variable)]
         # Dense even for an embedding: momentum and decay reach the rows without a gradient too.
         gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
@@ -140,15 +200,19 @@ class Variants:
         """Return the replicas' gradients summed, and then clipped where that is asked for."""
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)
         gradients = [gradient for gradient, _ in pairs]
-        # A learned B has its kernel's gradient, which would count twice.
-        own = [g for g, v in pairs if not self._learned[self._get_variable_index(v)]]
-        if self.global_clipnorm and len(own) < len(pairs):
+        learns = [self._learns[self._get_variable_index(variable)] for _, variable in pairs]
+        if self.global_clipnorm and any(learns):
+            # A B that follows its kernel has the same gradient, which would count twice.
+            own = [g for g, each in zip(gradients, learns, strict=True) if each is None]
             norm = tf.linalg.global_norm(own)
             scale = self.global_clipnorm / tf.maximum(norm, self.global_clipnorm)
-            gradients = [gradient * scale for gradient in gradients]
+            clipped = [gradient * scale for gradient in gradients]
         else:
-            gradients = super()._clip_gradients(gradients)
-        return [(g, variable) for g, (_, variable) in zip(gradients, pairs, strict=True)]
+            clipped = super()._clip_gradients(gradients)
+        return [
+            (g if each == "alone" else c, variable)
+            for g, c, each, (_, variable) in zip(gradients, clipped, learns, pairs, strict=True)
+        ]
 
     def _apply_weight_decay(self, variables):
         """Do nothing: Keras's hook decays at one rate for all layers, and never in the gradient."""
@@ -160,6 +224,7 @@ class Variants:
             "batch_manhattan": self.batch_manhattan,
             "no_sign_change": self.no_sign_change,
             "last_layer": self.last_layer.get_config() if self.last_layer else None,
+            "feedback": self.feedback.get_config(),
         }
 
 
@@ -272,7 +337,7 @@ def _keeps_sign(variable):
     """Return whether no-sign-change holds for a variable: no bias, no beta, no learned B."""
     name = variable.name.split(":")[0].split("/")[-1]  # a tf.Variable's ends in ":0"
     free = name.split("_")[-1] in ("bias", "beta")
-    return not free and not getattr(variable, "learned_feedback", False)
+    return not free and not getattr(variable, "feedback_learns", None)
 
 
 def _with_sign_of(before, after):

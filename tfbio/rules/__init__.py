@@ -1,7 +1,7 @@
 """Learning rules: how the feedback matrix B is made, and how it follows W."""
 
 from tfbio.rules.registry import aliases, deserialize, get, names, register, serialize
-from tfbio.rules.rule import FeedbackRule
+from tfbio.rules.rule import Circuit, FeedbackRule
 from tfbio.rules.scales import Fans, ScaledRule
 
 # isort: split
@@ -16,18 +16,33 @@ from tfbio.rules.sign_symmetry import (
 
 # isort: split
 from tfbio.rules.kolen_pollack import KolenPollack
+from tfbio.rules.local_alignment import (
+    ActivationAlignment,
+    InformationAlignment,
+    LocalAlignment,
+    MirrorAlignment,
+    SymmetricAlignment,
+)
+from tfbio.rules.weight_mirror import WeightMirror
 
 __all__ = [
+    "ActivationAlignment",
     "Backprop",
     "BatchwiseRandomSignFeedback",
+    "Circuit",
     "Fans",
     "FeedbackAlignment",
     "FeedbackAlignmentSignedInit",
     "FeedbackRule",
     "FixedRandomSignFeedback",
+    "InformationAlignment",
     "KolenPollack",
+    "LocalAlignment",
+    "MirrorAlignment",
     "ScaledRule",
     "SignSymmetry",
+    "SymmetricAlignment",
+    "WeightMirror",
     "aliases",
     "deserialize",
     "get",

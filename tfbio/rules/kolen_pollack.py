@@ -53,7 +53,7 @@ class KolenPollack(ScaledRule):
                     "B. Give the optimizer a `weight_decay` instead, which decays both. "
                     f"Received: kernel_{name}={getattr(kernel, name)!r}."
                 )
-        self.matrix = self.new_random("feedback", kernel, fans, trainable=True)
+        self.matrix = self.new_random("feedback", kernel, fans, learns="with_kernel")
 
     def feedback(self, kernel):
         """Return B as it has learned to be, whatever the kernel."""

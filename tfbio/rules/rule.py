@@ -1,12 +1,30 @@
 """A feedback rule says what B is: the matrix that stands where Wᵀ stood, one copy per kernel."""
 
 import abc
+import dataclasses
 import inspect
 import random
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Circuit:
+    """What a rule that learns B can see and drive of the layer it serves.
+
+    Attributes:
+        op: The layer's linear operation, a function ``(inputs, kernel) -> outputs``.
+        inputs: The layer's input x, a tensor.
+        respond: The function ``z ↦ φ(z + b)`` of what `op` returns.
+    """
+
+    op: Callable
+    inputs: Any
+    respond: Callable
 
 
 class FeedbackRule(keras.layers.Layer, abc.ABC):
@@ -32,9 +50,11 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
 
     Attributes:
         symmetric: True where B is W itself; such a layer differentiates as plain Keras does.
+        steps_first: Whether the very first training call takes a step, before any optimizer did.
     """
 
     symmetric = False
+    steps_first = False
 
     def __init__(self):
         # A dtype of its own would cast; state takes the kernel's dtype, full precision included.
@@ -122,11 +142,12 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
             fans: Its `tfbio.rules.Fans`.
         """
         if self._steps:
+            missed = int(self.steps_first)  # what no kernel of these bits has: a step is due
             self.seen = self.new_state(
-                "seen", (), lambda: fingerprint(kernel), "int64", stepped=True
+                "seen", (), lambda: fingerprint(kernel) + missed, "int64", stepped=True
             )
 
-    def new_state(self, name, shape, initialize, dtype, trainable=False, stepped=False):
+    def new_state(self, name, shape, initialize, dtype, learns=None, stepped=False):
         """Return a new weight whose initial value `initialize()` computes.
 
         Keep it in an attribute: Keras then tracks it and saves it with the model.
@@ -136,7 +157,9 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
             shape: Its shape.
             initialize: A function without arguments, called once the kernel has its value.
             dtype: Its dtype; the kernel's own for whatever is compared with W.
-            trainable: Whether the optimizer updates it, with the gradient of W.
+            learns: None for a fixed weight. "with_kernel" for a trainable one that gets W's
+                gradient and goes wherever an optimizer takes W; "alone" for one whose gradient is
+                that of a loss which the rule adds (`learn`).
             stepped: Whether `step` gives it new values.
 
         Returns:
@@ -148,39 +171,43 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
             lambda shape, dtype: tf.cast(initialize(), dtype),
             shape=shape,
             dtype=dtype,
-            trainable=trainable,
+            trainable=learns is not None,
             autocast=False,
             name=name,
             synchronization="on_read" if stepped else "auto",
-            aggregation="only_first_replica" if stepped else "mean" if trainable else "none",
+            aggregation="only_first_replica" if stepped else "mean" if learns else "none",
         )
         if stepped:
             self._stepped[name] = variable
-        # An optimizer that keeps the signs of weights must know that this is none.
-        variable.learned_feedback = trainable
+        # Optimizers treat it otherwise than the weights of the network that predicts.
+        variable.feedback_learns = learns
         return variable
 
-    def call(self, kernel, training=None):
+    def call(self, kernel, circuit=None, training=None):
         """Return B for the present kernel, taking the step that a new kernel calls for.
 
         Args:
             kernel: The kernel W, a variable or tensor in full precision.
+            circuit: The `Circuit` of the layer in whose call this is; None to look at B alone,
+                which takes no step and learns nothing.
             training: False in `evaluate` and `predict`, which take no step; Keras passes it down
                 from the model. A loop of one's own that calls `model(x)` without it does train.
 
         Returns:
             B, a tensor of the kernel's shape, layout and dtype.
         """
-        if self._steps and training is not False:
-            self._advance(kernel)
+        if circuit is not None and training is not False:
+            if self._steps:
+                self._advance(kernel, circuit)
+            self.learn(tf.stop_gradient(kernel), _constant(circuit))
         return self.feedback(tf.stop_gradient(kernel))
 
-    def _advance(self, kernel):
+    def _advance(self, kernel, circuit):
         """Take a step if the kernel has changed since the last, else leave all as it is."""
         now = fingerprint(kernel)
 
         def stepped():
-            values = {"seen": now, **self.step(tf.stop_gradient(kernel))}
+            values = {"seen": now, **self.step(tf.stop_gradient(kernel), circuit)}
             return {name: tf.cast(values[name], v.dtype) for name, v in self._stepped.items()}
 
         def unchanged():
@@ -215,7 +242,7 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
             A tensor of the kernel's shape, layout and dtype.
         """
 
-    def step(self, kernel):
+    def step(self, kernel, circuit):
         """Return the next values of the rule's own weights; a rule that changes by itself has one.
 
         Called once per optimizer step, whatever drives the training, `fit` or a loop of one's own:
@@ -225,12 +252,23 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
 
         Args:
             kernel: The kernel W as the optimizer left it, a constant tensor.
+            circuit: The layer's `Circuit`. Its inputs may differ between replicas, their shape but
+                for the batch's size may not: whatever depends on more than that parts the copies
+                of B.
 
         Returns:
             A dict with a value for every weight made with ``stepped=True``, by the name it was
             given in `new_state`.
         """
         return {}
+
+    def learn(self, kernel, circuit):
+        """Add the losses that a B of its own learning has, in a training call: none, by default.
+
+        Args:
+            kernel: The kernel W, a constant tensor.
+            circuit: The layer's `Circuit`, its inputs constant.
+        """
 
     def apply(self, conversion):
         """Put a built model under this rule: a copy for every kernel, unless told otherwise.
@@ -255,6 +293,12 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
     def scale_label(self):
         """Return the scale as `tfbio.summary` shows it: empty for a rule without one."""
         return ""
+
+
+def _constant(circuit):
+    """Return a circuit through whose inputs no gradient flows."""
+    inputs = tf.nest.map_structure(tf.stop_gradient, circuit.inputs, expand_composites=True)
+    return dataclasses.replace(circuit, inputs=inputs)
 
 
 def fingerprint(kernel):

@@ -227,7 +227,7 @@ class ScaledRule(FeedbackRule):
             return magnitude(self.scale, self._fans, kernel=None)
         return magnitude("match", self._fans, tf.convert_to_tensor(self.rms))
 
-    def new_random(self, name, kernel, fans, transform=tf.identity, trainable=False):
+    def new_random(self, name, kernel, fans, transform=tf.identity, learns=None, stepped=False):
         """Return a random matrix of the kernel's shape and dtype, drawn under the scale.
 
         Args:
@@ -235,7 +235,7 @@ class ScaledRule(FeedbackRule):
             kernel: The kernel.
             fans: Its `Fans`.
             transform: A function of the drawn matrix, such as `tf.abs`.
-            trainable: Whether it learns from there on, as W does, or is fixed.
+            learns, stepped: What becomes of it, as for `new_state`; fixed by default.
 
         Returns:
             The `keras.Variable`.
@@ -246,7 +246,8 @@ class ScaledRule(FeedbackRule):
             shape,
             lambda: transform(draw(shape, dtype, self.key(), self.scale, fans, self.s)),
             dtype,
-            trainable=trainable,
+            learns=learns,
+            stepped=stepped,
         )
 
     def scale_label(self):

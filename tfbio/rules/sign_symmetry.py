@@ -134,7 +134,7 @@ class BatchwiseRandomSignFeedback(ScaledRule):
         self.draw_key = self.new_state("key", (2,), lambda: tf.constant(self.key()), "int64")
         self.steps = self.new_state("steps", (), lambda: 0, "int64", stepped=True)
 
-    def step(self, kernel):
+    def step(self, kernel, circuit):
         """Count a step: the next M."""
         return {"steps": self.steps + 1}
 

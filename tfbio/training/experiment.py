@@ -154,6 +154,19 @@ class Experiment:
     no_sign_change: str = option(
         "none", "The layers whose weights may not change sign.", choices=WHERE
     )
+    feedback_learning_rate: float = option(
+        0.0,
+        "The learning rate of a B that learns by a loss of its own (the alignment rules); 0: the "
+        "same as the others'.",
+        low=0,
+    )
+    feedback_optimizer: str = option(
+        "same", "Its optimizer, without decay.", choices=("same", *optimizers.names())
+    )
+    feedback_delay: int = option(0, "The steps before it begins to learn.", low=0, high=10**9)
+    feedback_alternate: bool = option(
+        False, "Whether it learns at every other step, and all else at the steps between."
+    )
     schedule: str = option("constant", "How the learning rate falls.", choices=SCHEDULES)
     milestones: str = option(
         "", "With --schedule=step: epochs, separated by commas, after which the rate falls."

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfbio import optimizers, rules, walk
 from tfbio.convert import convert
 from tfbio.training import strategies, transfer
-from tfbio.training.experiment import Experiment, named
+from tfbio.training.experiment import Experiment, default, named
 from tfbio.training.schedules import Schedule
 
 WHOLE = (transfer.copy_weights, transfer.copy_feedback)
@@ -349,8 +349,33 @@ def _optimizer(experiment, learning_rate, model):
             weight_decay=e.weight_decay,
             last_layer=last_layer,
             clip_norm=e.clip_norm,
+            feedback=_feedback(e, model),
             **settings,
         )
+
+
+_FEEDBACK = ("learning_rate", "optimizer", "delay", "alternate")
+"""What the options on a B that learns by a loss of its own are called, after "feedback_"."""
+
+
+def _feedback(e, model):
+    """Return the settings of such a B, and refuse them where there is none."""
+    given = [f"feedback_{name}" for name in _FEEDBACK]
+    given = [name for name in given if getattr(e, name) != default(e, name)]
+    if not given:
+        return None
+    if all(getattr(v, "feedback_learns", None) != "alone" for v in model.trainable_variables):
+        raise ValueError(
+            f"--{given[0]} belongs to rules whose B learns by a loss of its own, such as "
+            f"symmetric_alignment. Received: --{given[0]}={getattr(e, given[0])} under "
+            f"--rule={e.rule}."
+        )
+    own = None
+    if e.feedback_optimizer != "same":
+        momentum = e.momentum if e.feedback_optimizer in ("sgd", "nesterov") else 0.0
+        own = optimizers.get(e.feedback_optimizer, e.learning_rate, momentum=momentum)
+    scale = (e.feedback_learning_rate or e.learning_rate) / e.learning_rate
+    return optimizers.Feedback(scale, e.feedback_delay, e.feedback_alternate, own)
 
 
 def _synchronize(model):

@@ -1,0 +1,91 @@
+"""The feedback's settings: how an optimizer treats a B that learns by a loss of its own."""
+
+import dataclasses
+import math
+import numbers
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Feedback:
+    """Settings of an optimizer for the feedback matrices that learn alone.
+
+    They are those of the alignment losses (`tfbio.rules.LocalAlignment`). Kolen and Pollack's B,
+    which must follow its kernel, and the mirror's, which no optimizer updates, are none of them.
+
+    Attributes:
+        learning_rate_scale: Their learning rate over that of the other variables, at every step; 0
+            or more.
+        delay: The optimizer steps before they begin to learn, 0 or more.
+        alternate: False to update them at every step; True to update them at every other step,
+            from the second on, and all other variables at the steps between.
+        optimizer: The optimizer whose descent they take, such as
+            ``tfbio.optimizers.get("adam", 1.0)``, or its config; None for that of the others. Its
+            learning rate is not used.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+        TypeError: If `optimizer` is none of `tfbio.optimizers`.
+
+    Example:
+        >>> import tfbio
+        >>> own = tfbio.optimizers.get("adam", 1.0)
+        >>> settings = Feedback(learning_rate_scale=0.1, delay=100, optimizer=own)
+        >>> optimizer = tfbio.optimizers.get("sgd", 0.1, momentum=0.9, feedback=settings)
+
+    References:
+        Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
+    """
+
+    learning_rate_scale: float = 1.0
+    delay: int = 0
+    alternate: bool = False
+    optimizer: keras.optimizers.Optimizer | None = None
+
+    def __post_init__(self):
+        """Check the settings; turn an optimizer's config into one."""
+        scale = self.learning_rate_scale
+        number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
+        if not (number and math.isfinite(scale) and scale >= 0):
+            raise ValueError(
+                f"`learning_rate_scale` must be a number of 0 or more. Received: {scale!r}."
+            )
+        integer = isinstance(self.delay, numbers.Integral) and not isinstance(self.delay, bool)
+        if not (integer and self.delay >= 0):
+            raise ValueError(f"`delay` must be an integer of 0 or more. Received: {self.delay!r}.")
+        if not isinstance(self.alternate, bool):
+            raise ValueError(f"`alternate` must be True or False. Received: {self.alternate!r}.")
+        if isinstance(self.optimizer, dict):
+            optimizer = keras.saving.deserialize_keras_object(self.optimizer)
+            object.__setattr__(self, "optimizer", optimizer)
+        if self.optimizer is not None and not hasattr(self.optimizer, "descend"):
+            raise TypeError(
+                "`optimizer` must be one of tfbio.optimizers, such as "
+                f"tfbio.optimizers.get('adam', 1.0). Received: {self.optimizer!r} of type "
+                f"{type(self.optimizer).__name__}."
+            )
+
+    @property
+    def gated(self):
+        """Whether there are steps at which some variable is not updated."""
+        return bool(self.delay or self.alternate)
+
+    def turn(self, iterations, alone):
+        """Return whether a variable is updated at a step.
+
+        Args:
+            iterations: The steps before it, an integer tensor.
+            alone: Whether it is a B that learns alone.
+
+        Returns:
+            A scalar boolean tensor.
+        """
+        mine = iterations % 2 == (1 if alone else 0) if self.alternate else iterations >= 0
+        return mine & (iterations >= self.delay) if alone else mine
+
+    def get_config(self):
+        """Return the attributes, the optimizer as a config."""
+        own = self.optimizer and keras.saving.serialize_keras_object(self.optimizer)
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**values, "optimizer": own}

@@ -1,0 +1,397 @@
+"""Local alignment: B learns by a loss of its own layer, whose only gradient is on B."""
+
+import math
+import numbers
+
+import tensorflow as tf
+
+from tfbio.rules.registry import register
+from tfbio.rules.scales import ScaledRule, uniform
+
+
+def decay(feedback):
+    """Return ``‖B‖²``, whose gradient is 2B.
+
+    Args:
+        feedback: B, a tensor.
+
+    Returns:
+        A scalar tensor.
+
+    Example:
+        >>> float(decay(tf.constant([[1.0, 2.0]])))
+        5.0
+
+    References:
+        Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
+    """
+    return tf.reduce_sum(tf.square(feedback))
+
+
+def self_(feedback, kernel):
+    """Return ``−⟨W, B⟩``, whose gradient is −W; see `decay` for the paper.
+
+    Args:
+        feedback: B, a tensor.
+        kernel: W, of its shape.
+
+    Example:
+        >>> float(self_(tf.constant([[1.0, 2.0]]), tf.constant([[3.0, 4.0]])))
+        -11.0
+    """
+    return -tf.reduce_sum(feedback * kernel)
+
+
+def amp(at_feedback, at_kernel):
+    """Return ``−mean⟨xW, xB⟩``, whose gradient is −(1/N) xᵀ(xW); see `decay` for the paper.
+
+    Args:
+        at_feedback: xB, the layer's operation at B, (N, ...).
+        at_kernel: xW, of its shape.
+
+    Example:
+        >>> float(amp(tf.constant([[1.0], [2.0]]), tf.constant([[1.0], [3.0]])))
+        -3.5
+    """
+    return -_mean_over_batch(at_feedback * at_kernel)
+
+
+def sparse(at_feedback):
+    """Return ``mean‖xB‖²``, whose gradient is (2/N) xᵀ(xB); see `decay` for the paper.
+
+    Args:
+        at_feedback: xB, the layer's operation at B, (N, ...).
+
+    Example:
+        >>> float(sparse(tf.constant([[1.0], [3.0]])))
+        5.0
+    """
+    return _mean_over_batch(tf.square(at_feedback))
+
+
+def null(back):
+    """Return ``mean‖(xW)Bᵀ‖²``, whose gradient is (2/N) [(xW)Bᵀ]ᵀ(xW); see `decay` for the paper.
+
+    Args:
+        back: (xW)Bᵀ, the layer's output sent back through B, (N, ...).
+
+    Example:
+        >>> float(null(tf.constant([[1.0], [3.0]])))
+        5.0
+    """
+    return _mean_over_batch(tf.square(back))
+
+
+def _mean_over_batch(entries):
+    return tf.reduce_sum(entries) / tf.cast(tf.shape(entries)[0], entries.dtype)
+
+
+@register("local_alignment")
+class LocalAlignment(ScaledRule):
+    """Local alignment: B learns by any sum of Kunin et al.'s primitives.
+
+    The loss of each kernel, a mean over the batch and a sum over all else, for the layer's input x
+    (constant, as W is)::
+
+        R = decay·‖B‖² − self_·⟨W, B⟩ − amp·⟨xW, xB⟩ + sparse·‖xB‖² + null·‖(xW)Bᵀ‖²
+
+    For other operations than a matrix product xW stands for ``op(x, W)``, and (xW)Bᵀ for the
+    transposed operation at B. A layer that is called several times has the data's terms of every
+    call, and one decay and self_.
+
+    B is trainable and R joins the model's losses with the value 0, so that the optimizer that
+    updates W updates B too; a training loop of one's own must add ``sum(model.losses)``. It is
+    left out where a weight of the network is meant: weight decay, clipping, the optimizer's
+    variants (`tfbio.optimizers`, which also gives it a learning rate, an optimizer or a turn of
+    its own).
+
+    Cost, in operations of the size of the layer's own, beside the three of a step: amp alone 3,
+    sparse alone 2, both 3, null 4, amp and null 6; decay and self_ a pass over the weights.
+
+    Args:
+        decay, self_, amp, sparse, null: The primitives' coefficients, finite numbers. With none B
+            stays as it is drawn: feedback alignment.
+        noise: σ; where it is not 0, x is noise ~ N(0, σ²) of the input's shape, drawn anew every
+            step: the weight mirror as a loss.
+        scale: The scale of the first B ~ N(0, s²), see `tfbio.rules.scales.magnitude`.
+        seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import keras, tfbio
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> model = tfbio.convert(model, "local_alignment(decay=0.001, self_=0.002)")
+        >>> [variable.name for variable in model.trainable_variables]
+        ['kernel', 'bias', 'feedback']
+
+    References:
+        Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
+    """
+
+    def __init__(
+        self,
+        decay=0.0,
+        self_=0.0,
+        amp=0.0,
+        sparse=0.0,
+        null=0.0,
+        noise=0.0,
+        scale="match",
+        seed=None,
+    ):
+        super().__init__(scale, seed)
+        self.decay, self.self_, self.amp = (
+            _coefficient("decay", decay),
+            _coefficient("self_", self_),
+            _coefficient("amp", amp),
+        )
+        self.sparse, self.null = _coefficient("sparse", sparse), _coefficient("null", null)
+        self.noise = _coefficient("noise", noise)
+        if self.noise < 0:
+            raise ValueError(f"`noise` must be a number of 0 or more. Received: {noise!r}.")
+
+    def primitives(self):
+        """Return the coefficients of R as a dict; those of 0 cost nothing."""
+        names = ("decay", "self_", "amp", "sparse", "null")
+        return {name: getattr(self, name) for name in names}
+
+    def make_state(self, kernel, fans):
+        """Draw the first B; see the base class."""
+        super().make_state(kernel, fans)
+        learns = "alone" if any(self.primitives().values()) else None
+        self.matrix = self.new_random("feedback", kernel, fans, learns=learns)
+        self.draw_key = self.steps = None
+        if self.noise:
+            self.draw_key = self.new_state("key", (2,), lambda: tf.constant(self.key()), "int64")
+            self.steps = self.new_state("steps", (), lambda: 0, "int64", stepped=True)
+
+    @property
+    def _steps(self):
+        return bool(self.noise)
+
+    def step(self, kernel, circuit):
+        """Count a step: the next noise."""
+        return {"steps": self.steps + 1}
+
+    def feedback(self, kernel):
+        """Return B as it has learned to be; the layer's own error does not reach it."""
+        return tf.stop_gradient(tf.convert_to_tensor(self.matrix))
+
+    def learn(self, kernel, circuit):
+        """Add R, its terms of the weights in the first call of a pass only; see the class."""
+        of = self.primitives()
+        # Keras takes the losses of the pass before away when the model is called.
+        if (of["decay"] or of["self_"]) and not self.losses:
+            self.add_loss(_pull(lambda b: self._of_weights(b, kernel), self.matrix))
+        if of["amp"] or of["sparse"] or of["null"]:
+            x = self._driven(circuit.inputs, kernel.dtype)
+            self.add_loss(_pull(lambda b: self._of_data(b, kernel, circuit.op, x), self.matrix))
+
+    def _of_weights(self, feedback, kernel):
+        of = self.primitives()
+        return of["decay"] * decay(feedback) + of["self_"] * self_(feedback, kernel)
+
+    def _of_data(self, feedback, kernel, op, x):
+        of, loss = self.primitives(), 0.0
+        if of["amp"] or of["sparse"]:
+            at_feedback = op(x, feedback)
+        if of["amp"] or of["null"]:
+            at_kernel = op(x, kernel)
+        if of["amp"]:
+            loss += of["amp"] * amp(at_feedback, at_kernel)
+        if of["sparse"]:
+            loss += of["sparse"] * sparse(at_feedback)
+        if of["null"]:
+            loss += of["null"] * null(_sent_back(op, x, feedback, at_kernel))
+        return loss
+
+    def _driven(self, inputs, dtype):
+        """Return x: the layer's input, or noise of its shape."""
+        if not self.noise:
+            return tf.cast(inputs, dtype)
+        key = tf.random.experimental.stateless_fold_in(
+            tf.convert_to_tensor(self.draw_key),
+            tf.convert_to_tensor(self.steps),
+            alg=tf.random.Algorithm.PHILOX,
+        )
+        drawn = uniform(tf.shape(inputs), key, double=dtype == tf.float64)
+        return tf.cast(self.noise * math.sqrt(2.0) * tf.math.erfinv(drawn), dtype)
+
+
+class _TwoOrThree(LocalAlignment):
+    """A published sum of primitives, with the paper's names for the coefficients."""
+
+    def __init__(self, scale, seed, **coefficients):
+        ScaledRule.__init__(self, scale, seed)
+        self.noise = 0.0
+        for name, value in coefficients.items():
+            setattr(self, name, _coefficient(name, value))
+
+
+@register("symmetric_alignment", aliases=("sa",))
+class SymmetricAlignment(_TwoOrThree):
+    """Symmetric alignment: B learns by ``R = α‖B‖² − β⟨W, B⟩``.
+
+    With β = 2α it is ``α‖W − B‖²`` but for a constant; the fixed point is ``B = (β/2α) W``. It
+    tells B what W is, weight by weight: weight transport spread over time. See `LocalAlignment`.
+
+    Args:
+        alpha, beta: α and β.
+        scale, seed: As for `LocalAlignment`.
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import tfbio
+        >>> tfbio.rules.get("symmetric_alignment").primitives()["self_"]
+        0.002
+
+    References:
+        Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
+    """
+
+    def __init__(self, alpha=1e-3, beta=2e-3, scale="match", seed=None):
+        super().__init__(scale, seed, alpha=alpha, beta=beta)
+
+    def primitives(self):
+        """Return the coefficients; see the base class."""
+        return _of(decay=self.alpha, self_=self.beta)
+
+
+@register("activation_alignment", aliases=("aa",))
+class ActivationAlignment(_TwoOrThree):
+    """Activation alignment: B learns by ``R = α·mean‖xB‖² − β·mean⟨xW, xB⟩``.
+
+    With β = 2α it is ``α·mean‖xW − xB‖²`` but for a constant: B need agree with W only on what the
+    layer sees. See `LocalAlignment`.
+
+    Args:
+        alpha, beta: α and β.
+        scale, seed: As for `LocalAlignment`.
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import tfbio
+        >>> tfbio.rules.get("activation_alignment").primitives()["sparse"]
+        0.001
+
+    References:
+        Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
+    """
+
+    def __init__(self, alpha=1e-3, beta=2e-3, scale="match", seed=None):
+        super().__init__(scale, seed, alpha=alpha, beta=beta)
+
+    def primitives(self):
+        """Return the coefficients; see the base class."""
+        return _of(sparse=self.alpha, amp=self.beta)
+
+
+@register("mirror_alignment")
+class MirrorAlignment(_TwoOrThree):
+    """The weight mirror as a loss: B learns by ``R = α‖B‖² − β·mean⟨ξW, ξB⟩``, ξ noise.
+
+    ξ ~ N(0, σ²) takes the place of the layer's input. The fixed point of a dense layer is
+    ``B = (βσ²/2α) W``; of a convolution, σ² times as many as it has output positions. See
+    `LocalAlignment`; the rule that its authors published is `WeightMirror`.
+
+    Args:
+        alpha, beta: α and β.
+        noise: σ, more than 0.
+        scale, seed: As for `LocalAlignment`.
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import tfbio
+        >>> tfbio.rules.get("mirror_alignment").primitives()["amp"]
+        0.001
+
+    References:
+        Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
+    """
+
+    def __init__(self, alpha=1e-3, beta=1e-3, noise=1.0, scale="match", seed=None):
+        super().__init__(scale, seed, alpha=alpha, beta=beta, noise=noise)
+        if self.noise <= 0:
+            raise ValueError(f"`noise` must be a number greater than 0. Received: {noise!r}.")
+
+    def primitives(self):
+        """Return the coefficients; see the base class."""
+        return _of(decay=self.alpha, amp=self.beta)
+
+
+@register("information_alignment", aliases=("ia",))
+class InformationAlignment(_TwoOrThree):
+    """Information alignment: ``R = −α·mean⟨xW, xB⟩ + β·mean‖(xW)Bᵀ‖² + γ‖B‖²``.
+
+    The layer's output is sent back through B, whose answer is compared with what came in. For
+    white input of variance σ² the fixed point is ``B = ασ² W (2βσ² WᵀW + 2γI)⁻¹``: it is not W,
+    and stays bounded. See `LocalAlignment`.
+
+    Args:
+        alpha, beta, gamma: α, β and γ.
+        scale, seed: As for `LocalAlignment`.
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import tfbio
+        >>> tfbio.rules.get("information_alignment").primitives()["amp"]
+        0.002
+
+    References:
+        Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
+    """
+
+    def __init__(self, alpha=2e-3, beta=1e-3, gamma=1e-3, scale="match", seed=None):
+        super().__init__(scale, seed, alpha=alpha, beta=beta, gamma=gamma)
+
+    def primitives(self):
+        """Return the coefficients; see the base class."""
+        return _of(amp=self.alpha, null=self.beta, decay=self.gamma)
+
+
+def _of(**coefficients):
+    return {"decay": 0.0, "self_": 0.0, "amp": 0.0, "sparse": 0.0, "null": 0.0, **coefficients}
+
+
+def _coefficient(name, value):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if is_number and math.isfinite(value):
+        return float(value)
+    raise ValueError(f"`{name}` must be a finite number. Received: {value!r}.")
+
+
+def _pull(loss, matrix):
+    """Return 0, with the gradient that ``loss(B)`` has for B.
+
+    The loss that is shown stays the task's.
+    """
+
+    @tf.custom_gradient
+    def pulled(feedback):
+        def gradient(upstream):
+            with tf.GradientTape() as tape:
+                tape.watch(feedback)
+                value = loss(feedback)
+            return upstream * tape.gradient(value, feedback)
+
+        return tf.zeros((), feedback.dtype), gradient
+
+    return pulled(tf.convert_to_tensor(matrix))
+
+
+def _sent_back(op, inputs, feedback, outputs):
+    """Return what `op`'s transpose at B makes of `outputs`: for a matrix product, ``(xW)Bᵀ``."""
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        at_feedback = op(inputs, feedback)
+    return tape.gradient(at_feedback, inputs, output_gradients=outputs)

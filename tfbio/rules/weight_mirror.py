@@ -1,0 +1,178 @@
+"""The weight mirror: noise in, response out, and their correlation is W, which B collects."""
+
+import math
+import numbers
+
+import tensorflow as tf
+
+from tfbio.rules.registry import register
+from tfbio.rules.scales import ScaledRule, uniform
+
+
+@register("weight_mirror", aliases=("wm",))
+class WeightMirror(ScaledRule):
+    """The weight mirror: B collects how the layer responds to noise.
+
+    Between two training steps the layer alone is driven by n samples of zero-mean noise ξ of its
+    input's shape, ``ξ = noise·(U[0, 1) − ½)`` of variance ``σ² = noise²/12``, and B learns from
+    what goes in and what comes out::
+
+        r_n = φ(ξ_n W + b) − c,    B ← (1 − ηλ) B + η Σ_n ξ_nᵀ r_n
+
+    c is the mean of ``φ(ξ_n W + b)`` over the n samples with `center`, else 0 as in the paper: what
+    is constant in a response is no answer to the noise, but costs a great many samples to average
+    out (a sigmoid's is about ½). The expectation of the sum is nσ²W where φ is linear, and what φ
+    makes of it otherwise: W/4 times as much for a sigmoid about 0. φ is the layer's own activation;
+    one that is a layer of its own is not driven.
+
+    For a convolution the sum over output positions is divided by the number of positions that each
+    entry of the kernel acts at, borders included, so that the expectation is the same.
+
+    B is no trainable weight: it takes its step in the first training call after each step of the
+    optimizer, and `before` of them in the very first call. All replicas of a strategy draw the same
+    noise and keep the same B.
+
+    Cost of a step: one forward operation and one kernel gradient on n samples.
+
+    Args:
+        rate: η, greater than 0.
+        decay: λ of 0 or more, with ηλ less than 1; None for nσ², with which B tends to W itself
+            (for linear φ), as a running mean over about 1/(ηλ) steps. Without it B grows.
+        samples: n, an integer of 1 or more.
+        noise: The width of the noise, greater than 0.
+        before: How many mirror steps to take before the first training step, 0 or more.
+        center: Whether c is subtracted.
+        normalize: Whether B is brought back to the norm it had at first, after every step; instead
+            of a decay, or beside one.
+        scale: The scale of the first B ~ N(0, s²), see `tfbio.rules.scales.magnitude`.
+        seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import tensorflow as tf, tfbio
+        >>> layer = tfbio.layers.FeedbackDense(3, rule="weight_mirror(before=5000)")
+        >>> _ = layer(tf.ones((1, 4)), training=True)
+        >>> tfbio.metrics.angle(layer.kernel.numpy(), layer.feedback.numpy()) < 5
+        True
+
+    References:
+        Akrout et al. 2019, "Deep learning without weight transport".
+    """
+
+    steps_first = True
+
+    def __init__(
+        self,
+        rate=0.01,
+        decay=None,
+        samples=128,
+        noise=0.1,
+        before=0,
+        center=True,
+        normalize=False,
+        scale="match",
+        seed=None,
+    ):
+        super().__init__(scale, seed)
+        self.rate = _number("rate", rate, above=0)
+        self.noise = _number("noise", noise, above=0)
+        self.samples = _integer("samples", samples, 1 + bool(center))
+        self.before = _integer("before", before, 0)
+        self.decay = None if decay is None else _number("decay", decay, low=0)
+        if self.rate * self._decay >= 1:
+            raise ValueError(
+                "`rate` times `decay` must be less than 1, or B has no memory. Received: "
+                f"rate={rate!r}, decay={decay!r} with samples={samples!r}, noise={noise!r}: "
+                f"{self.rate * self._decay:.3g}."
+            )
+        for name, value in (("center", center), ("normalize", normalize)):
+            if not isinstance(value, bool):
+                raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
+        self.center, self.normalize = center, normalize
+
+    @property
+    def _decay(self):
+        return self.samples * self.noise**2 / 12 if self.decay is None else self.decay
+
+    def make_state(self, kernel, fans):
+        """Draw the first B; see the base class."""
+        super().make_state(kernel, fans)
+        self.matrix = self.new_random("feedback", kernel, fans, stepped=True)
+        self.draw_key = self.new_state("key", (2,), lambda: tf.constant(self.key()), "int64")
+        # Of the optimizer; before the first come those of `before`.
+        self.steps = self.new_state("steps", (), lambda: 0, "int64", stepped=True)
+        self.norm = None
+        if self.normalize:
+            self.norm = self.new_state(
+                "norm", (), lambda: tf.norm(tf.convert_to_tensor(self.matrix)), kernel.dtype
+            )
+
+    def feedback(self, kernel):
+        """Return B, whatever the kernel."""
+        return tf.convert_to_tensor(self.matrix)
+
+    def step(self, kernel, circuit):
+        """Mirror once, or `before` times if there was no step yet; see the class."""
+        steps = tf.convert_to_tensor(self.steps)
+        first = tf.where(steps == 0, tf.zeros_like(steps), self.before + steps - 1)
+        end = self.before + steps
+        uses = self._uses(kernel, circuit)
+        _, matrix = tf.while_loop(
+            lambda index, matrix: index < end,
+            lambda index, matrix: (index + 1, self._mirror(index, matrix, kernel, circuit, uses)),
+            (first, tf.convert_to_tensor(self.matrix)),
+        )
+        return {"feedback": matrix, "steps": steps + 1}
+
+    def _mirror(self, index, matrix, kernel, circuit, uses):
+        """Return B after one mirror step, the `index`-th of all."""
+        key = tf.random.experimental.stateless_fold_in(
+            tf.convert_to_tensor(self.draw_key), index, alg=tf.random.Algorithm.PHILOX
+        )
+        shape = tf.concat([[self.samples], tf.shape(circuit.inputs)[1:]], 0)
+        drawn = uniform(shape, key, double=kernel.dtype == tf.float64)
+        xi = tf.cast(0.5 * self.noise * drawn, kernel.dtype)
+        xi = tf.ensure_shape(xi, (self.samples, *circuit.inputs.shape[1:]))
+        response = tf.cast(circuit.respond(circuit.op(xi, kernel)), kernel.dtype)
+        if self.center:
+            # n/(n − 1) times: the mean contains a share of each sample's own response.
+            response -= tf.reduce_mean(response, axis=0, keepdims=True)
+            response *= self.samples / (self.samples - 1)
+        collected = tf.math.divide_no_nan(_correlation(circuit.op, xi, response, kernel), uses)
+        matrix = (1.0 - self.rate * self._decay) * matrix + self.rate * collected
+        if self.normalize:
+            size = tf.convert_to_tensor(self.norm)
+            matrix = tf.math.divide_no_nan(size * matrix, tf.norm(matrix))
+        return matrix
+
+    def _uses(self, kernel, circuit):
+        """Return at how many positions of one example each entry of the kernel acts."""
+        one = tf.ones(tf.concat([[1], tf.shape(circuit.inputs)[1:]], 0), kernel.dtype)
+        one = tf.ensure_shape(one, (1, *circuit.inputs.shape[1:]))
+        return _correlation(circuit.op, one, tf.ones_like(circuit.op(one, kernel)), kernel)
+
+
+def _correlation(op, inputs, outputs, kernel):
+    """Return ``Σ inputsᵀ outputs`` in W's layout: `op`'s kernel gradient."""
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        at_kernel = op(inputs, kernel)
+    return tape.gradient(at_kernel, kernel, output_gradients=outputs)
+
+
+def _number(name, value, low=None, above=None):
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    good = is_number and math.isfinite(value)
+    good = good and (low is None or value >= low) and (above is None or value > above)
+    if good:
+        return float(value)
+    bound = f"of {low} or more" if above is None else f"greater than {above}"
+    raise ValueError(f"`{name}` must be a finite number {bound}. Received: {value!r}.")
+
+
+def _integer(name, value, low):
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= low:
+        return int(value)
+    raise ValueError(f"`{name}` must be an integer of {low} or more. Received: {value!r}.")
