@@ -15,8 +15,11 @@ SMALLEST = {
     "digits_cnn": 4,
     "lenet": 32,
     "lenet_cifar": 4,
+    "akrout_mnist": 1,
+    "akrout_cifar": 1,
     "alexnet": 63,
     "resnet18": 1,
+    "resnet18_zero_gamma": 1,
     "resnet20": 4,
     "resnet32": 4,
     "resnet34": 1,
@@ -52,6 +55,27 @@ def test_lenet_for_cifar_is_the_published_one():
     y = tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(y, w[4], 1, "SAME") + w[5]), (1, 2))
     y = tf.nn.relu(y @ w[6] + w[7]) @ w[8] + w[9]
     np.testing.assert_allclose(model(x), y, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize(("name", "units"), [("akrout_mnist", 500), ("akrout_cifar", 1000)])
+def test_the_sigmoid_networks_are_the_published_ones(name, units):
+    model = models.build(name, 10, (6, 5, 2))
+    w, b, v, c = map(tf.constant, model.get_weights())
+    assert w.shape == (60, units)
+    x = random((3, 6, 5, 2), "float32")
+    y = tf.nn.sigmoid(tf.reshape(x, (3, 60)) @ w + b) @ v + c
+    np.testing.assert_allclose(model(x), y, rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_with_a_gamma_of_zero_begin_as_their_shortcut():
+    model = models.build("resnet18_zero_gamma", 10, (32, 32, 3))
+    plain = models.build("resnet18", 10, (32, 32, 3))
+    gammas = [(a, b) for a, b in zip(model.layers, plain.layers, strict=True) if hasattr(a, "gamma")]
+    changed = [a.name for a, b in gammas if float(a.gamma[0]) != float(b.gamma[0])]
+    assert changed == [f"stage{s}_block{b}_2_norm" for s in range(1, 5) for b in (1, 2)]
+    inner = keras.Model(model.input, [model.get_layer(f"stage1_{n}").output for n in ("block1_relu", "block2_relu")])
+    before, after = inner(random((1, 32, 32, 3), "float32"))
+    np.testing.assert_array_equal(before, after)
 
 
 def forward_resnet(model, x, training):

@@ -7,6 +7,7 @@ import pathlib
 import zipfile
 from collections.abc import Iterable
 
+from tfbio.models.akrout import akrout_cifar, akrout_mnist
 from tfbio.models.alexnet import alexnet
 from tfbio.models.applications import Preprocess, application, application_names
 from tfbio.models.batch_normalization import BatchNormalization
@@ -14,7 +15,15 @@ from tfbio.models.box_loss import SmoothL1
 from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.lenet import lenet
 from tfbio.models.lenet_cifar import lenet_cifar
-from tfbio.models.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
+from tfbio.models.resnet import (
+    resnet,
+    resnet18,
+    resnet18_zero_gamma,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+)
 from tfbio.models.resnet_cifar import IdentityShortcut, residual, resnet20, resnet32, resnet56
 from tfbio.models.retinanet import copy_backbone, retinanet
 from tfbio.models.standardize import standardized
@@ -23,8 +32,8 @@ from tfbio.models.user import from_file
 _BUILDERS = {
     builder.__name__: builder
     for builder in (
-        *(digits_cnn, lenet, lenet_cifar, alexnet),
-        *(resnet18, resnet20, resnet32, resnet34, resnet50, resnet56, resnet101, resnet152),
+        *(digits_cnn, lenet, lenet_cifar, akrout_mnist, akrout_cifar, alexnet),
+        *(resnet18, resnet18_zero_gamma, resnet20, resnet32, resnet34, resnet50, resnet56, resnet101, resnet152),
     )
 }
 _FILES = (".weights.h5", ".keras")
@@ -34,6 +43,8 @@ __all__ = [
     "IdentityShortcut",
     "Preprocess",
     "SmoothL1",
+    "akrout_cifar",
+    "akrout_mnist",
     "alexnet",
     "application",
     "application_names",
@@ -48,6 +59,7 @@ __all__ = [
     "residual",
     "resnet",
     "resnet18",
+    "resnet18_zero_gamma",
     "resnet20",
     "resnet32",
     "resnet34",
@@ -64,8 +76,8 @@ def names():
     """Return the names of the networks that the library defines.
 
     Example:
-        >>> names()[:5]
-        ('digits_cnn', 'lenet', 'lenet_cifar', 'alexnet', 'resnet18')
+        >>> names()[:3]
+        ('digits_cnn', 'lenet', 'lenet_cifar')
     """
     return tuple(_BUILDERS)
 

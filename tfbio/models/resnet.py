@@ -18,6 +18,27 @@ def resnet18(num_classes, input_shape):
     return resnet(18, num_classes, input_shape)
 
 
+def resnet18_zero_gamma(num_classes, input_shape):
+    """Return ResNet-18 whose blocks begin as the identity; see `resnet`.
+
+    The γ of each block's last batch norm starts at 0 instead of 1.
+
+    Example:
+        >>> model = resnet18_zero_gamma(10, (32, 32, 3))
+        >>> float(model.get_layer("stage1_block1_2_norm").gamma[0])
+        0.0
+
+    References:
+        Goyal et al. 2017, "Accurate, large minibatch SGD"; Kunin et al. 2020, "Two routes to
+        scalable credit assignment without weight symmetry".
+    """
+    model = resnet18(num_classes, input_shape)
+    for layer in model.layers:
+        if layer.name.endswith("_2_norm"):
+            layer.gamma.assign(keras.ops.zeros_like(layer.gamma))
+    return model
+
+
 def resnet34(num_classes, input_shape):
     """Return ResNet-34, of 21.8 million parameters at 1000 classes; see `resnet`.
 
