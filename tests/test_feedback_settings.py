@@ -1,0 +1,146 @@
+"""An optimizer's settings for a B that learns by a loss of its own."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfbio
+from tests.cases import random
+from tfbio import optimizers, training
+
+RATE = 0.1
+
+
+def network(feedback=None, rule="symmetric_alignment(alpha=0.5,beta=1.0)", **more):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)]
+    )
+    tfbio.convert(model, rule)
+    model.compile(optimizers.get("sgd", RATE, feedback=feedback, **more), "mse", jit_compile=False)
+    return model
+
+
+def steps(model, count, scale=1.0):
+    """Return the values of (W, B) of the hidden layer before the first step and after each."""
+    layer, found = model.layers[0], []
+    for index in range(count + 1):
+        found.append((layer.kernel.numpy(), layer.feedback.numpy()))
+        if index < count:
+            model.train_on_batch(scale * random((8, 4), "float32", index), random((8, 2), "float32"))
+    return found
+
+
+def moved(found):
+    """Return, step by step, whether W and B changed."""
+    pairs = zip(found, found[1:], strict=False)
+    return [tuple(not np.array_equal(a, b) for a, b in zip(x, y, strict=True)) for x, y in pairs]
+
+
+def test_b_has_a_rate_of_its_own():
+    """∂B = B − W for α = ½, β = 1: by hand."""
+    found = steps(network(optimizers.Feedback(learning_rate_scale=0.25), momentum=0.9), 3)
+    buffer = 0
+    for (w, b), (_, after) in zip(found, found[1:], strict=False):
+        buffer = 0.9 * buffer + (b - w)
+        np.testing.assert_allclose(after, b - 0.25 * RATE * buffer, rtol=1e-5, atol=1e-7)
+
+
+def test_decay_clipping_and_signs_leave_b_alone():
+    settings = {"weight_decay": 0.3, "clip_norm": 1e-3, "batch_manhattan": True}
+    settings |= {"no_sign_change": True}
+    found = steps(network(**settings), 3)
+    for (w, b), (_, after) in zip(found, found[1:], strict=False):
+        np.testing.assert_allclose(after, b - RATE * (b - w), rtol=1e-5, atol=1e-7)
+    assert all(w for w, _ in moved(found))
+
+
+def test_a_delay_keeps_b_for_so_many_steps():
+    found = steps(network(optimizers.Feedback(delay=2), momentum=0.9), 4)
+    assert moved(found) == [(True, False), (True, False), (True, True), (True, True)]
+    w, b = found[2]
+    # No momentum was gathered meanwhile.
+    np.testing.assert_allclose(found[3][1], b - RATE * (b - w), rtol=1e-5, atol=1e-7)
+
+
+def test_alternation_updates_one_of_both_at_a_time():
+    found = steps(network(optimizers.Feedback(alternate=True, delay=2), momentum=0.9), 6)
+    both = [(True, False), (False, False), (True, False), (False, True), (True, False)]
+    assert moved(found) == [*both, (False, True)]
+
+
+def test_an_own_optimizer_takes_bs_descent_with_its_own_moments():
+    own = optimizers.Feedback(0.5, delay=1, optimizer=optimizers.get("adam", 1.0))
+    found = steps(network(own), 4)
+    m = v = 0
+    for t, ((w, b), (_, after)) in enumerate(zip(found[1:], found[2:], strict=False), start=1):
+        g = b - w
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        step = np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-7)
+        np.testing.assert_allclose(after, b - 0.5 * RATE * step, rtol=1e-4, atol=1e-6)
+
+
+def test_the_settings_and_the_state_are_saved(tmp_path):
+    own = optimizers.Feedback(0.5, 1, True, optimizers.get("adam", 1.0))
+    model = network(own)
+    steps(model, 3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.feedback.get_config() == model.optimizer.feedback.get_config()
+    for a, b in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for (w, b), (v, c) in zip(steps(loaded, 3), steps(model, 3), strict=True):
+        np.testing.assert_allclose(w, v, rtol=1e-6)
+        np.testing.assert_allclose(b, c, rtol=1e-6)
+
+
+def test_replicas_take_their_turns_together():
+    x, y = random((24, 4), "float32"), random((24, 2), "float32")
+    weights = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+        with strategy.scope():
+            model = network(optimizers.Feedback(1.0, 1, True, optimizers.get("adam", 1.0)))
+        model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"learning_rate_scale": -1.0}, ValueError, "`learning_rate_scale` must be a number of 0"),
+        ({"delay": 1.5}, ValueError, "`delay` must be an integer of 0 or more"),
+        ({"alternate": 1}, ValueError, "`alternate` must be True or False"),
+        ({"optimizer": "adam"}, TypeError, "`optimizer` must be one of tfbio.optimizers"),
+        ({"optimizer": keras.optimizers.SGD()}, TypeError, "must be one of tfbio.optimizers"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, error, text):
+    with pytest.raises(error, match=text):
+        optimizers.Feedback(**settings)
+
+
+def test_settings_without_a_b_that_learns_alone_are_refused():
+    model = network(optimizers.Feedback(delay=3), rule="kolen_pollack")
+    with pytest.raises(ValueError, match="`feedback` has settings .* and the model has none"):
+        steps(model, 1)
+    experiment = training.Classification(rule="sign_symmetry", feedback_delay=3)
+    with pytest.raises(ValueError, match="--feedback_delay belongs to rules whose B .*--rule=sign_symmetry"):
+        training.prepare(experiment)
+
+
+def test_the_options_reach_the_optimizer():
+    experiment = training.Classification(
+        rule="information_alignment",
+        learning_rate=0.2,
+        feedback_learning_rate=0.05,
+        feedback_optimizer="adam",
+        feedback_delay=7,
+        feedback_alternate=True,
+    )
+    settings = training.prepare(experiment).model.optimizer.feedback
+    assert settings.learning_rate_scale == 0.25
+    assert (settings.delay, settings.alternate) == (7, True)
+    assert type(settings.optimizer) is optimizers.VariantAdam
