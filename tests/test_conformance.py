@@ -44,6 +44,7 @@ def gradients(model, x, training=True):
     with tf.GradientTape() as tape:
         tape.watch(x)
         loss = tf.reduce_mean(tf.square(model(x, training=training)))
+        loss += sum(model.losses)  # of a B that learns alone
     return tape.gradient(loss, [x, *model.trainable_variables])
 
 

@@ -28,7 +28,9 @@ def steps(model, count, scale=1.0):
     for index in range(count + 1):
         found.append((layer.kernel.numpy(), layer.feedback.numpy()))
         if index < count:
-            model.train_on_batch(scale * random((8, 4), "float32", index), random((8, 2), "float32"))
+            model.train_on_batch(
+                scale * random((8, 4), "float32", index), random((8, 2), "float32")
+            )
     return found
 
 
@@ -98,7 +100,10 @@ def test_the_settings_and_the_state_are_saved(tmp_path):
 def test_replicas_take_their_turns_together():
     x, y = random((24, 4), "float32"), random((24, 2), "float32")
     weights = []
-    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    for strategy in (
+        tf.distribute.get_strategy(),
+        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+    ):
         with strategy.scope():
             model = network(optimizers.Feedback(1.0, 1, True, optimizers.get("adam", 1.0)))
         model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
@@ -127,7 +132,9 @@ def test_settings_without_a_b_that_learns_alone_are_refused():
     with pytest.raises(ValueError, match="`feedback` has settings .* and the model has none"):
         steps(model, 1)
     experiment = training.Classification(rule="sign_symmetry", feedback_delay=3)
-    with pytest.raises(ValueError, match="--feedback_delay belongs to rules whose B .*--rule=sign_symmetry"):
+    with pytest.raises(
+        ValueError, match="--feedback_delay belongs to rules whose B .*--rule=sign_symmetry"
+    ):
         training.prepare(experiment)
 
 

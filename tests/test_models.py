@@ -70,10 +70,14 @@ def test_the_sigmoid_networks_are_the_published_ones(name, units):
 def test_blocks_with_a_gamma_of_zero_begin_as_their_shortcut():
     model = models.build("resnet18_zero_gamma", 10, (32, 32, 3))
     plain = models.build("resnet18", 10, (32, 32, 3))
-    gammas = [(a, b) for a, b in zip(model.layers, plain.layers, strict=True) if hasattr(a, "gamma")]
+    gammas = [
+        (a, b) for a, b in zip(model.layers, plain.layers, strict=True) if hasattr(a, "gamma")
+    ]
     changed = [a.name for a, b in gammas if float(a.gamma[0]) != float(b.gamma[0])]
     assert changed == [f"stage{s}_block{b}_2_norm" for s in range(1, 5) for b in (1, 2)]
-    inner = keras.Model(model.input, [model.get_layer(f"stage1_{n}").output for n in ("block1_relu", "block2_relu")])
+    inner = keras.Model(
+        model.input, [model.get_layer(f"stage1_{n}").output for n in ("block1_relu", "block2_relu")]
+    )
     before, after = inner(random((1, 32, 32, 3), "float32"))
     np.testing.assert_array_equal(before, after)
 

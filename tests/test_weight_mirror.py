@@ -33,7 +33,9 @@ def test_the_expectation_is_w_for_every_layer_and_at_its_borders_too(case):
         expected = samples / 12 * w
         error = np.linalg.norm(b - expected) / np.linalg.norm(expected)
         # Of n samples and fan_in inputs that stand in each other's way.
-        bound = 6 * np.sqrt(max(layer.fans(site.kernel_name).fan_in, w.size / w.shape[-1]) / samples)
+        bound = 6 * np.sqrt(
+            max(layer.fans(site.kernel_name).fan_in, w.size / w.shape[-1]) / samples
+        )
         assert error < bound, (error, bound)
 
 

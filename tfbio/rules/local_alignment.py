@@ -113,6 +113,8 @@ class LocalAlignment(ScaledRule):
             stays as it is drawn: feedback alignment.
         noise: σ; where it is not 0, x is noise ~ N(0, σ²) of the input's shape, drawn anew every
             step: the weight mirror as a loss.
+        samples: The batch of that noise, an integer of 1 or more. It is not the input's, so that
+            micro-batches and replicas of one step see the same.
         scale: The scale of the first B ~ N(0, s²), see `tfbio.rules.scales.magnitude`.
         seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
 
@@ -138,6 +140,7 @@ class LocalAlignment(ScaledRule):
         sparse=0.0,
         null=0.0,
         noise=0.0,
+        samples=32,
         scale="match",
         seed=None,
     ):
@@ -151,6 +154,7 @@ class LocalAlignment(ScaledRule):
         self.noise = _coefficient("noise", noise)
         if self.noise < 0:
             raise ValueError(f"`noise` must be a number of 0 or more. Received: {noise!r}.")
+        self.samples = _count("samples", samples)
 
     def primitives(self):
         """Return the coefficients of R as a dict; those of 0 cost nothing."""
@@ -216,7 +220,9 @@ class LocalAlignment(ScaledRule):
             tf.convert_to_tensor(self.steps),
             alg=tf.random.Algorithm.PHILOX,
         )
-        drawn = uniform(tf.shape(inputs), key, double=dtype == tf.float64)
+        shape = tf.concat([[self.samples], tf.shape(inputs)[1:]], 0)
+        drawn = uniform(shape, key, double=dtype == tf.float64)
+        drawn = tf.ensure_shape(drawn, (self.samples, *inputs.shape[1:]))
         return tf.cast(self.noise * math.sqrt(2.0) * tf.math.erfinv(drawn), dtype)
 
 
@@ -225,7 +231,7 @@ class _TwoOrThree(LocalAlignment):
 
     def __init__(self, scale, seed, **coefficients):
         ScaledRule.__init__(self, scale, seed)
-        self.noise = 0.0
+        self.noise, self.samples = 0.0, 1
         for name, value in coefficients.items():
             setattr(self, name, _coefficient(name, value))
 
@@ -303,7 +309,7 @@ class MirrorAlignment(_TwoOrThree):
     Args:
         alpha, beta: α and β.
         noise: σ, more than 0.
-        scale, seed: As for `LocalAlignment`.
+        samples, scale, seed: As for `LocalAlignment`.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -317,8 +323,9 @@ class MirrorAlignment(_TwoOrThree):
         Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
     """
 
-    def __init__(self, alpha=1e-3, beta=1e-3, noise=1.0, scale="match", seed=None):
+    def __init__(self, alpha=1e-3, beta=1e-3, noise=1.0, samples=32, scale="match", seed=None):
         super().__init__(scale, seed, alpha=alpha, beta=beta, noise=noise)
+        self.samples = _count("samples", samples)
         if self.noise <= 0:
             raise ValueError(f"`noise` must be a number greater than 0. Received: {noise!r}.")
 
@@ -361,6 +368,12 @@ class InformationAlignment(_TwoOrThree):
 
 def _of(**coefficients):
     return {"decay": 0.0, "self_": 0.0, "amp": 0.0, "sparse": 0.0, "null": 0.0, **coefficients}
+
+
+def _count(name, value):
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0:
+        return int(value)
+    raise ValueError(f"`{name}` must be an integer of 1 or more. Received: {value!r}.")
 
 
 def _coefficient(name, value):
