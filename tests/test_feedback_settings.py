@@ -1,5 +1,7 @@
 """An optimizer's settings for a B that learns by a loss of its own."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def steps(model, count, scale=1.0):
 
 def moved(found):
     """Return, step by step, whether W and B changed."""
-    pairs = zip(found, found[1:], strict=False)
+    pairs = itertools.pairwise(found)
     return [tuple(not np.array_equal(a, b) for a, b in zip(x, y, strict=True)) for x, y in pairs]
 
 
@@ -44,7 +46,7 @@ def test_b_has_a_rate_of_its_own():
     """∂B = B − W for α = ½, β = 1: by hand."""
     found = steps(network(optimizers.Feedback(learning_rate_scale=0.25), momentum=0.9), 3)
     buffer = 0
-    for (w, b), (_, after) in zip(found, found[1:], strict=False):
+    for (w, b), (_, after) in itertools.pairwise(found):
         buffer = 0.9 * buffer + (b - w)
         np.testing.assert_allclose(after, b - 0.25 * RATE * buffer, rtol=1e-5, atol=1e-7)
 
@@ -53,7 +55,7 @@ def test_decay_clipping_and_signs_leave_b_alone():
     settings = {"weight_decay": 0.3, "clip_norm": 1e-3, "batch_manhattan": True}
     settings |= {"no_sign_change": True}
     found = steps(network(**settings), 3)
-    for (w, b), (_, after) in zip(found, found[1:], strict=False):
+    for (w, b), (_, after) in itertools.pairwise(found):
         np.testing.assert_allclose(after, b - RATE * (b - w), rtol=1e-5, atol=1e-7)
     assert all(w for w, _ in moved(found))
 
@@ -76,7 +78,7 @@ def test_an_own_optimizer_takes_bs_descent_with_its_own_moments():
     own = optimizers.Feedback(0.5, delay=1, optimizer=optimizers.get("adam", 1.0))
     found = steps(network(own), 4)
     m = v = 0
-    for t, ((w, b), (_, after)) in enumerate(zip(found[1:], found[2:], strict=False), start=1):
+    for t, ((w, b), (_, after)) in enumerate(itertools.pairwise(found[1:]), start=1):
         g = b - w
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         step = np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-7)
@@ -129,11 +131,11 @@ def test_wrong_settings_are_refused(settings, error, text):
 
 def test_settings_without_a_b_that_learns_alone_are_refused():
     model = network(optimizers.Feedback(delay=3), rule="kolen_pollack")
-    with pytest.raises(ValueError, match="`feedback` has settings .* and the model has none"):
+    with pytest.raises(ValueError, match=r"`feedback` has settings .* and the model has none"):
         steps(model, 1)
     experiment = training.Classification(rule="sign_symmetry", feedback_delay=3)
     with pytest.raises(
-        ValueError, match="--feedback_delay belongs to rules whose B .*--rule=sign_symmetry"
+        ValueError, match=r"--feedback_delay belongs to rules whose B .*--rule=sign_symmetry"
     ):
         training.prepare(experiment)
 

@@ -43,7 +43,8 @@ def unordered(nodes):
     """Return pairs of a reading and a change of one variable, neither of which waits."""
     reads = [n for n in nodes.values() if n.op == "ReadVariableOp"]
     writes = [n for n in nodes.values() if n.op.startswith("Assign")]
-    assert reads and writes
+    assert reads
+    assert writes
     found = []
     for write in writes:
         earlier = before(nodes, write.name)

@@ -33,17 +33,8 @@ _BUILDERS = {
     builder.__name__: builder
     for builder in (
         *(digits_cnn, lenet, lenet_cifar, akrout_mnist, akrout_cifar, alexnet),
-        *(
-            resnet18,
-            resnet18_zero_gamma,
-            resnet20,
-            resnet32,
-            resnet34,
-            resnet50,
-            resnet56,
-            resnet101,
-            resnet152,
-        ),
+        *(resnet18, resnet18_zero_gamma, resnet34, resnet50, resnet101, resnet152),
+        *(resnet20, resnet32, resnet56),
     )
 }
 _FILES = (".weights.h5", ".keras")

@@ -235,7 +235,8 @@ class ScaledRule(FeedbackRule):
             kernel: The kernel.
             fans: Its `Fans`.
             transform: A function of the drawn matrix, such as `tf.abs`.
-            learns, stepped: What becomes of it, as for `new_state`; fixed by default.
+            learns: How it learns, if it does, as for `new_state`.
+            stepped: Whether `step` gives it new values.
 
         Returns:
             The `keras.Variable`.
