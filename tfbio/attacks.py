@@ -58,7 +58,7 @@ def fgsm(model, images, labels, eps):
     """
     images = _ready(images)
     low, high = _ball(images, eps)
-    step = tf.cast(eps, images.dtype) * tf.sign(gradient(model, images, labels))
+    step = _as(images, eps) * tf.sign(gradient(model, images, labels))
     return tf.clip_by_value(images + step, low, high)
 
 
@@ -132,7 +132,7 @@ def pgd(
     size = 2.5 * eps / steps if step_size is None else step_size
     if isinstance(size, numbers.Real) and not 0 <= size < float("inf"):
         raise ValueError(f"`step_size` must be a number of 0 or more. Received: {step_size!r}.")
-    size = tf.cast(size, images.dtype)
+    size = _as(images, size)
     if indices is None:
         indices = tf.range(tf.shape(images)[0])
 
@@ -144,7 +144,7 @@ def pgd(
     for restart in range(restarts):
         changed = images
         if random_start:
-            start = tf.cast(eps, images.dtype) * _noise(images, indices, seed, restart)
+            start = _as(images, eps) * _noise(images, indices, seed, restart)
             changed = tf.clip_by_value(images + start, low, high)
         (changed,) = tf.while_loop(
             lambda _: True, lambda now: (stepped(now),), (changed,), maximum_iterations=steps
@@ -255,5 +255,12 @@ def _ball(images, eps):
             "`eps` must be 0 to 1, in units of the images' range, such as 8/255. "
             f"Received: {eps!r}."
         )
-    eps = tf.cast(eps, images.dtype)
+    eps = _as(images, eps)
     return tf.maximum(images - eps, 0.0), tf.minimum(images + eps, 1.0)
+
+
+def _as(images, number):
+    """Return a number or scalar tensor in the images' dtype."""
+    if isinstance(number, numbers.Real):  # tf.cast would take it through float32
+        return tf.constant(number, images.dtype)
+    return tf.cast(number, images.dtype)

@@ -113,8 +113,10 @@ class Robustness(NamedTuple):
 
     def document(self):
         """Return the same for JSON."""
-        keys = ("attack", "gradient", "epsilon", "accuracy")
-        rows = [dict(zip(keys, (*key, value), strict=True)) for key, value in self.accuracy.items()]
+        rows = [
+            {"attack": attack, "gradient": gradient, "epsilon": _number(text), "accuracy": value}
+            for (attack, gradient, text), value in self.accuracy.items()
+        ]
         return {
             "step": self.step,
             "examples": self.examples,

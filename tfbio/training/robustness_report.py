@@ -6,6 +6,7 @@ from rich.table import Table
 
 from tfbio.training.report import _COLORS
 
+_SHORT = 24  # letters of a name
 _MARKERS = "os^D"  # where colors come again
 
 
@@ -63,7 +64,7 @@ def figure(results, attack, path):
 
     names = list(dict.fromkeys(a for a, _ in attack.columns))
     fig, panels = plt.subplots(
-        1, len(names), figsize=(1 + 4.6 * len(names), 4.2), layout="constrained", squeeze=False,
+        1, len(names), figsize=(3 + 4.4 * len(names), 4.2), layout="constrained", squeeze=False,
         sharey=True,
     )  # fmt: skip
     eps = dict(sorted(attack.eps.items(), key=lambda item: item[1]))
@@ -75,32 +76,41 @@ def figure(results, attack, path):
     }
     for axes, kind in zip(panels[0], names, strict=True):
         for index, (name, found) in enumerate(results.items()):
-            color = _COLORS[index % len(_COLORS)]
-            marker = _MARKERS[index // len(_COLORS) % len(_MARKERS)]
+            style = _style(index)
             for gradient in (g for a, g in attack.columns if a == kind):
                 columns = [[100 * each.accuracy[kind, gradient, t] for each in found] for t in eps]
-                axes.plot(places, [statistics.fmean(c) for c in columns], marker=marker,
-                          color=color, label=name, **strokes[gradient])  # fmt: skip
+                means = [statistics.fmean(c) for c in columns]
+                axes.plot(places, means, label=name, **style, **strokes[gradient])
                 low, high = [min(c) for c in columns], [max(c) for c in columns]
-                axes.fill_between(places, low, high, color=color, alpha=0.12, lw=0)
+                axes.fill_between(places, low, high, color=style["color"], alpha=0.12, lw=0)
         axes.set(title=titles[kind], xlabel="eps, in 1/255 of the images' range", ylim=(-3, 103))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("accuracy, %")
-    lines = {line.get_label(): line for line in reversed(panels[0][0].get_lines())}
     handles = [
-        Line2D([], [], color=lines[name].get_color(), marker=lines[name].get_marker(), label=name)
-        for name in results
+        Line2D([], [], ls="none", ms=8, label=name, **_style(index))
+        for index, name in enumerate(results)
     ]
     handles += [
         Line2D([], [], color="#666666", marker="o", label=f"{of} gradient", **strokes[gradient])
         for gradient, of in (("true", "true"), ("rule", "the rule's own"))
         if gradient in {g for _, g in attack.columns}
     ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)),
-               frameon=False)  # fmt: skip
+    # Long names would leave the panels no room beside them.
+    beside = "outside right upper" if max(map(len, results)) <= _SHORT else "outside lower left"
+    fig.legend(handles=handles, loc=beside, frameon=False, handlelength=3)
+    most = max(map(len, results.values()))
+    if most > 1:
+        fig.suptitle(f"{most} runs a rule; lines are means, bands minimum to maximum")
     fig.savefig(path, dpi=140)
     plt.close(fig)
+
+
+def _style(index):
+    return {
+        "color": _COLORS[index % len(_COLORS)],
+        "marker": _MARKERS[index // len(_COLORS) % len(_MARKERS)],
+    }
 
 
 def _mean_and_spread(shares):
