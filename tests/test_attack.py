@@ -259,13 +259,15 @@ def test_the_true_gradient_is_that_of_the_plain_network(trained):
 
 def test_results_do_not_depend_on_the_batch(runs):
     experiment = folder.read_flags(runs / "feedback_alignment" / "seed0")
-    options = {"epsilons": "16/255", "examples": 50, "steps": 3, "attacks": "pgd"}
+    # Noise alone, more or less, and much of it: which image has which decides.
+    options = {"epsilons": "0.5", "examples": 300, "steps": 1, "step_size": 1e-6, "attacks": "pgd"}
     whole, parts, again = (
         robustness.measure(experiment, robustness.Attack(**options, batch_size=size))
-        for size in (50, 16, 50)
+        for size in (300, 64, 300)
     )
     assert whole == again == parts
-    assert whole.examples == 50
+    assert whole.examples == 300
+    assert 0.2 < whole.accuracy["pgd", "true", "0.5"] < whole.clean - 0.1
 
 
 def test_a_mixed_precision_network_is_attacked_in_float32(tmp_path):

@@ -102,8 +102,9 @@ def run(values):
         with use.output_told(output):
             _save(output / "attack.json", attack, runs, found)
             robustness_report.figure(results, attack, output / "attack.png")
+        counts = " or ".join(map(str, sorted({each.examples for each in found})))
         console.print(
-            f"{found[0].examples} images of the {attack.split} split a run\n"
+            f"{counts} images of the {attack.split} split a run\n"
             f"Results: {output / 'attack.json'}\nFigure:  {output / 'attack.png'}",
             soft_wrap=True,
             highlight=False,
