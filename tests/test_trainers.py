@@ -501,7 +501,9 @@ def test_wrong_images_to_predict_are_told_by_their_flag(comparison, tmp_path, ca
     assert capsys.readouterr().err.startswith(wanted[damage])
 
 
-@pytest.mark.parametrize("module", ["trainers.classify", "trainers.compare", "trainers.detect"])
+@pytest.mark.parametrize(
+    "module", ["trainers.attack", "trainers.classify", "trainers.compare", "trainers.detect"]
+)
 def test_an_interrupt_while_tensorflow_is_imported_is_told_in_one_line(tmp_path, module):
     (tmp_path / "tensorflow.py").write_text(
         "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"

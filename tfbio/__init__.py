@@ -8,7 +8,17 @@ if keras.backend.backend() != "tensorflow":
         f"{keras.backend.backend()!r}, from KERAS_BACKEND or ~/.keras/keras.json."
     )
 
-from tfbio import callbacks, last_layers, layers, metrics, models, modules, optimizers, rules
+from tfbio import (
+    attacks,
+    callbacks,
+    last_layers,
+    layers,
+    metrics,
+    models,
+    modules,
+    optimizers,
+    rules,
+)
 from tfbio.convert import convert
 from tfbio.gradients import true_gradient
 from tfbio.summary import summary
@@ -16,6 +26,7 @@ from tfbio.version import __version__
 
 __all__ = [
     "__version__",
+    "attacks",
     "callbacks",
     "convert",
     "last_layers",

@@ -79,15 +79,8 @@ def runs_in(folders, console):
     Raises:
         ValueError: If a folder has none.
     """
-    found = {}
-    for folder in folders:
-        paths = sorted(path.parent for path in pathlib.Path(folder).rglob("flags.cfg"))
-        if not paths:
-            raise ValueError(f"--runs: no run in {folder!r}: nowhere is a flags.cfg.")
-        # Each once, however many of the folders it is in.
-        found |= {path.resolve(): path for path in paths}
     begun = []
-    for path in found.values():
+    for path in paths_in(folders):
         if (path / "metrics.csv").exists():
             begun.append(training.report.load(path))
         else:
@@ -95,6 +88,28 @@ def runs_in(folders, console):
     if not begun:
         raise ValueError("--runs: no run has begun.")
     return begun
+
+
+def paths_in(folders):
+    """Return the folders of the runs in folders, at any depth, each once.
+
+    Args:
+        folders: Paths.
+
+    Returns:
+        A list of `pathlib.Path`.
+
+    Raises:
+        ValueError: If a folder has none.
+    """
+    found = {}
+    for folder in folders:
+        paths = sorted(path.parent for path in pathlib.Path(folder).rglob("flags.cfg"))
+        if not paths:
+            raise ValueError(f"--runs: no run in {folder!r}: nowhere is a flags.cfg.")
+        # Each once, however many of the folders it is in.
+        found |= {path.resolve(): path for path in paths}
+    return list(found.values())
 
 
 def experiments(values, kind=training.Classification):

@@ -71,6 +71,11 @@ class Examples(abc.ABC):
         return len(self._chosen)
 
     @property
+    def rows(self):
+        """Where each one stands among all that were stored, int64 (N,): its own in every part."""
+        return self._chosen.astype(np.int64)
+
+    @property
     @abc.abstractmethod
     def fingerprint(self):
         """A digest of the examples, but only of some of their images: other data have another."""

@@ -216,7 +216,7 @@ class Experiment:
     def __post_init__(self):
         """Check every option."""
         for field in dataclasses.fields(self):
-            _check(field, getattr(self, field.name))
+            check(field, getattr(self, field.name))
         if not 0 < self.learning_rate <= _HIGHEST_RATE:
             raise ValueError(
                 f"--learning_rate must be a number greater than 0 and at most {_HIGHEST_RATE:g}. "
@@ -428,8 +428,22 @@ def default(experiment, name):
     return experiment.__dataclass_fields__[name].default
 
 
-def _check(field, value):
-    """Raise ValueError unless `value` has the field's type and is within its limits."""
+def check(field, value):
+    """Refuse a value that an option cannot have.
+
+    Args:
+        field: A dataclass field that `option` returned.
+        value: The value.
+
+    Raises:
+        ValueError: Unless it has the field's type and is within its limits.
+
+    Example:
+        >>> check(Experiment.__dataclass_fields__["epochs"], 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: --epochs must be 1 or more, and at most 1000000. Received: 0.
+    """
     flag, limits = f"--{field.name}", field.metadata
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = number if field.type is float else type(value) is field.type

@@ -37,10 +37,7 @@ def evaluate(experiment, checkpoint="last", tell=print, measuring=lambda done, t
         ValueError: If the folder holds no such run or checkpoint, or options do not fit.
         OSError: If data cannot be read.
     """
-    step, arrays = _load(experiment, checkpoint, tell)
-    prepared = preparation.prepare(_here(experiment))
-    folder.claim(experiment.workdir, experiment, prepared.facts._asdict())
-    restore(state_variables(prepared.model), prepared.devices, arrays)
+    step, prepared = measurable(experiment, checkpoint, tell)
     loop = Loop(prepared)
     found = {"step": step}
     for name, split in (("validation", prepared.validation), ("test", prepared.dataset.test)):
@@ -48,6 +45,35 @@ def evaluate(experiment, checkpoint="last", tell=print, measuring=lambda done, t
             measured = loop.evaluate(split, measuring)
             found |= {f"{name}_{key}": value for key, value in measured.items()}
     return found
+
+
+def measurable(experiment, checkpoint="last", tell=print):
+    """Return a run's network with its trained weights, and its data.
+
+    Args:
+        experiment: As for `evaluate`.
+        checkpoint: "last", or "best" by validation.
+        tell: Called with lines of text.
+
+    Returns:
+        (the checkpoint's step, a `tfbio.training.Prepared`).
+
+    Raises:
+        ValueError: If the folder holds no such run or checkpoint, or options do not fit.
+        OSError: If data cannot be read.
+
+    Example:
+        >>> from tfbio.training import Classification
+        >>> measurable(Classification(workdir="no/such/folder"))
+        Traceback (most recent call last):
+        ...
+        ValueError: --workdir=no/such/folder has no last checkpoint. Give the folder of a run...
+    """
+    step, arrays = _load(experiment, checkpoint, tell)
+    prepared = preparation.prepare(_here(experiment))
+    folder.claim(experiment.workdir, experiment, prepared.facts._asdict())
+    restore(state_variables(prepared.model), prepared.devices, arrays)
+    return step, prepared
 
 
 def predict(experiment, images, output, checkpoint="last", tell=print):
