@@ -111,4 +111,6 @@ def _per_site(model, measure):
     return {
         name: measure(tf.convert_to_tensor(site.kernel).numpy(), site.feedback.numpy())
         for name, site in walk.sites(model).items()
+        # Direct feedback has no B of W's shape.
+        if not site.rule.of_network
     }

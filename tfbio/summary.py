@@ -36,7 +36,7 @@ def summary(model, console=None):
         table.add_column(column, overflow="fold")
     table.add_column("kernel", justify="right", no_wrap=True)
     for name, site in sites.items():
-        table.add_row(name, site.rule.alias, site.rule.scale_label(), _shape(site.kernel))
+        table.add_row(name, site.rule.rule_label(), site.rule.scale_label(), _shape(site.kernel))
     for name, layer in walk.without_twin(model).items():
         for variable in layer._trainable_variables:
             if len(variable.shape) > 1:

@@ -244,6 +244,10 @@ class FeedbackMixin:
         # Read under Keras's autocasting: the kernel in the layer's compute dtype. The rule reads
         # it in full precision, where a sign does not underflow.
         kernel = tf.convert_to_tensor(site.kernel)
+        if site.rule.of_network:
+            if site.kernel_name != self.kernel_names[0]:
+                return op(inputs, kernel)  # within the layer, whose parts are one to the network
+            return site.rule.propagate(op, inputs, kernel, self)
         feedback = tf.cast(site.rule(site.kernel), kernel.dtype)
         return asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
 

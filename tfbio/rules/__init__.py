@@ -17,9 +17,20 @@ from tfbio.rules.sign_symmetry import (
 # isort: split
 from tfbio.rules.kolen_pollack import KolenPollack
 
+# isort: split
+from tfbio.rules.direct_feedback import (
+    DirectFeedback,
+    DirectFeedbackAlignment,
+    DirectRandomTargetProjection,
+    SignDirectFeedback,
+)
+
 __all__ = [
     "Backprop",
     "BatchwiseRandomSignFeedback",
+    "DirectFeedback",
+    "DirectFeedbackAlignment",
+    "DirectRandomTargetProjection",
     "Fans",
     "FeedbackAlignment",
     "FeedbackAlignmentSignedInit",
@@ -27,6 +38,7 @@ __all__ = [
     "FixedRandomSignFeedback",
     "KolenPollack",
     "ScaledRule",
+    "SignDirectFeedback",
     "SignSymmetry",
     "aliases",
     "deserialize",

@@ -32,9 +32,12 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
 
     Attributes:
         symmetric: True where B is W itself; such a layer differentiates as plain Keras does.
+        of_network: True where errors come from the network's output, and none from the layer
+            above: a layer's W has no B of its shape then (`tfbio.rules.DirectFeedback`).
     """
 
     symmetric = False
+    of_network = False
 
     def __init__(self):
         # A dtype of its own would cast; state takes the kernel's dtype, full precision included.
@@ -251,6 +254,10 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
                 "A model under a learning rule other than 'backprop' cannot be quantized: its "
                 f"kernels are not what learns. Received: quantization mode {mode!r} under {self!r}."
             )
+
+    def rule_label(self):
+        """Return the rule as `tfbio.summary` shows it: its name."""
+        return self.alias
 
     def scale_label(self):
         """Return the scale as `tfbio.summary` shows it: empty for a rule without one."""
