@@ -106,8 +106,9 @@ class DirectFeedback(FeedbackRule):
                 raise ValueError(
                     f"Layer {layer.name!r} is under {self.alias!r}, a rule of whole networks: its "
                     "error comes from its network's output, and it was called outside of its "
-                    "network. Put the model that is to learn under the rule with tfbio.convert; a "
-                    "clone of a keras.Sequential must be converted again."
+                    "network. Put the model that is to learn under the rule with tfbio.convert. "
+                    "Of a keras.Sequential, keras.models.clone_model makes a plain one: it is "
+                    "copied with copy.deepcopy, or converted again."
                 )
 
             return tf.identity(outputs), refuse
@@ -185,6 +186,14 @@ class DirectFeedback(FeedbackRule):
     def rule_label(self):
         """Return the rule, or for a last layer that it learns by its true gradient."""
         return self.role or self.alias
+
+    def note(self):
+        """Return the memory that the matrices take, where this layer owns them."""
+        if not hasattr(self, "matrices"):
+            return ""
+        size = sum(int(m.shape[0]) * int(m.shape[1]) for m in self.matrices)
+        gib = size * tf.as_dtype(self.matrices[0].dtype).size / 2**30
+        return f"Direct feedback to {len(self.sizes)} activations takes {gib:.3g} GiB"
 
     def scale_label(self):
         """Return where this layer's error comes from."""

@@ -259,6 +259,10 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
         """Return the rule as `tfbio.summary` shows it: its name."""
         return self.alias
 
+    def note(self):
+        """Return what `tfbio.summary` says of the rule below its table: nothing, by default."""
+        return ""
+
     def scale_label(self):
         """Return the scale as `tfbio.summary` shows it: empty for a rule without one."""
         return ""

@@ -10,6 +10,10 @@ MISTAKEN = (
     "softmax; or the rule direct_feedback_alignment, which takes any error."
 )
 
+# Of each type's normal numbers; below it digits are lost, or all of them.
+_SMALLEST = {"float16": 2.0**-14, "bfloat16": 2.0**-126, "float32": 2.0**-126}
+_SMALLEST |= {"float64": 2.0**-1022}
+
 
 def recover(error, logits):
     """Return the one-hot targets behind an error, and the factor that the loss put on it.
@@ -41,8 +45,7 @@ def recover(error, logits):
         [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]] [0.5 0.5] True
     """
     narrow = min(tf.as_dtype(error.dtype).size, tf.as_dtype(logits.dtype).size) < 4
-    smallest = tf.as_dtype(error.dtype).as_numpy_dtype
-    smallest = float(tf.experimental.numpy.finfo(smallest).tiny)
+    smallest = _SMALLEST[tf.as_dtype(error.dtype).name]
     dtype = tf.float64 if logits.dtype == tf.float64 else tf.float32
     e, z = tf.cast(error, dtype), tf.cast(logits, dtype)
     p = tf.nn.softmax(z)
