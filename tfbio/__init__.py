@@ -8,7 +8,17 @@ if keras.backend.backend() != "tensorflow":
         f"{keras.backend.backend()!r}, from KERAS_BACKEND or ~/.keras/keras.json."
     )
 
-from tfbio import callbacks, last_layers, layers, metrics, models, modules, optimizers, rules
+from tfbio import (
+    callbacks,
+    direct,
+    last_layers,
+    layers,
+    metrics,
+    models,
+    modules,
+    optimizers,
+    rules,
+)
 from tfbio.convert import convert
 from tfbio.gradients import true_gradient
 from tfbio.summary import summary
@@ -18,6 +28,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "convert",
+    "direct",
     "last_layers",
     "layers",
     "metrics",

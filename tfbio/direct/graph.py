@@ -31,11 +31,12 @@ _ACTIVATIONS = (
     keras.layers.PReLU,
     keras.layers.Softmax,
 )
-_OPERATIONS = (
-    "Relu Relu6 Sigmoid SparseSigmoid Softplus Softsign Silu SquarePlus LogSigmoid LeakyRelu "
-    "HardSigmoid HardSilu Elu Selu Gelu Celu Glu TanhShrink HardTanh HardShrink Threshold "
-    "SoftShrink SparsePlus Softmax LogSoftmax Sparsemax Tanh"
-).split()
+_OPERATIONS = (  # of keras.ops
+    "Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign", "Silu", "SquarePlus",
+    "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu", "Glu",
+    "TanhShrink", "HardTanh", "HardShrink", "Threshold", "SoftShrink", "SparsePlus", "Softmax",
+    "LogSoftmax", "Sparsemax", "Tanh",
+)  # fmt: skip
 
 
 class Tap(NamedTuple):
@@ -178,7 +179,9 @@ def _flattened(graph):
             if inner is None:
                 places = [resolve((path, id(x))) for x in node.input_tensors]
                 outputs = [(path, id(x)) for x in node.outputs]
-                steps.append(_Step((path, id(node)), node.operation, places, outputs, list(node.outputs)))
+                steps.append(
+                    _Step((path, id(node)), node.operation, places, outputs, list(node.outputs))
+                )
                 continue
             below = (*path, id(node))
             for x, source in zip(inner.inputs, node.input_tensors, strict=False):

@@ -28,8 +28,8 @@ class DirectNetwork:
     `rewire` derives a class from this one and the model's.
 
     Raises:
-        ValueError: When it is called to train, if the rule reads the targets from the loss, and the loss is
-            another than a softmax cross-entropy of this model's outputs.
+        ValueError: When it is called to train, if the rule reads the targets from the loss, and
+            that is another than a softmax cross-entropy of this model's outputs.
     """
 
     _plain = None  # the model's own class
