@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
 import tfbio
 from tests.cases import random
@@ -16,7 +17,7 @@ from tests.test_feedback import executed_graphs
 from tfbio import direct, models, training, walk
 from tfbio.direct.network import DirectNetwork
 from tfbio.rules import targets
-from tfbio.training import use
+from tfbio.training import report, use
 
 RULES = ("direct_feedback_alignment", "sign_dfa", "direct_random_target_projection")
 K = keras.layers
@@ -605,8 +606,6 @@ def test_a_loss_of_ones_own_is_looked_at_when_it_is_differentiated(rule):
 
 def test_summary_metrics_and_last_layers_tell_what_is(capsys):
     model = tfbio.convert(residual("float32"), "dfa")
-    from rich.console import Console
-
     tfbio.summary(model, Console(width=160))
     printed = capsys.readouterr().out
     for text in ("from 3 outputs at sum_relu, 4 channels", "backprop (last layer)",
@@ -621,7 +620,7 @@ OPTIONS = {"model": "digits_cnn", "epochs": 2, "train_fraction": 0.3, "batch_siz
            "log_every": 0, "checkpoint_every": 3, "rule": "dfa(spatial='dense')"}  # fmt: skip
 
 
-def test_the_trainer_trains_resumes_measures_and_exports(tmp_path):
+def test_the_trainer_trains_resumes_measures_and_exports(tmp_path, capsys):
     class Cut(BaseException):
         pass
 
@@ -641,6 +640,12 @@ def test_the_trainer_trains_resumes_measures_and_exports(tmp_path):
     for name in ("metrics.csv",):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert summary["weight_angles"] == summary["sign_agreement"] == {}
+    named = report.by_settings([report.load(tmp_path / "a")])
+    Console(width=160).print(report.table(named))
+    row = next(line for line in capsys.readouterr().out.splitlines() if "direct_feedback" in line)
+    assert row.count("–") == 2  # neither a time over backprop's nor an angle
+    report.figure(named, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
     measured = use.evaluate(runs[1], tell=tell)
     assert measured["test_accuracy"] == summary["test_accuracy"]
     use.export(runs[1], tmp_path / "exported", tell=tell)

@@ -101,13 +101,11 @@ def inside(operation):
         >>> inside(keras.layers.Dense(1)) is None
         True
     """
+    # A subclass with a call of its own does what it likes with its graph.
     call = getattr(type(operation), "call", None)
-    if isinstance(operation, keras.Sequential):
-        own = getattr(call, "of_rewired", call) is keras.Sequential.call
-        return operation._functional if own or hasattr(call, "of_rewired") else None
-    if isinstance(operation, Functional):
-        return operation if call is Functional.call or hasattr(call, "of_rewired") else None
-    return None
+    if call not in (keras.Sequential.call, Functional.call) and not hasattr(call, "of_rewired"):
+        return None
+    return operation._functional if isinstance(operation, keras.Sequential) else operation
 
 
 def nodes(graph):
