@@ -25,7 +25,7 @@ ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def residual(dtype="float64", seed=0, data_format="channels_last"):
-    """A residual block with a strided shortcut between a stem and a classifier."""
+    """Two residual blocks, the second with the identity for shortcut, of a stem and a classifier."""
     keras.utils.set_random_seed(seed)
     first = data_format == "channels_first"
     more = {"padding": "same", "dtype": dtype, "data_format": data_format}
@@ -38,6 +38,8 @@ def residual(dtype="float64", seed=0, data_format="channels_last"):
     y = K.BatchNormalization(name="two_norm", **norm)(y)
     x = K.Conv2D(4, 1, strides=2, name="shortcut", **more)(x)
     x = K.Activation("relu", name="sum_relu", dtype=dtype)(K.Add(dtype=dtype)([x, y]))
+    y = K.Conv2D(4, 3, name="again", **more)(x)
+    x = K.Activation("relu", name="again_relu", dtype=dtype)(K.Add(dtype=dtype)([x, y]))
     x = K.GlobalAveragePooling2D(dtype=dtype, data_format=data_format)(x)
     return keras.Model(inputs, K.Dense(3, dtype=dtype, name="out")(x))
 
@@ -113,6 +115,7 @@ def test_a_residual_network_agrees_with_an_oracle_made_by_hand(rule, spatial):
         one = tapped(layer["one"](h))
         two = layer["two_norm"](layer["two"](one), training=True)
         h = tapped(tf.nn.relu(two + layer["shortcut"](h)))
+        h = tapped(tf.nn.relu(h + layer["again"](h)))
         out = layer["out"](tf.reduce_mean(h, (1, 2)))
         objective = tf.add_n([tf.cast(ENTROPY(y, out), tf.float64), *surrogate])
     expected = tape.gradient(objective, plain.trainable_variables)
@@ -144,7 +147,7 @@ def test_the_hidden_signal_is_linear_in_e_and_blind_to_all_weights_above():
 
     one, two, both = (hidden(each) for each in (e[0], e[1], 2 * e[0] - 3 * e[1]))
     assert_equal(both, {name: 2 * one[name] - 3 * two[name] for name in one})
-    above = ("one", "two", "two_norm", "shortcut", "out")
+    above = ("one", "two", "two_norm", "shortcut", "again", "out")
     for name in above:
         for variable in model.get_layer(name).trainable_variables:
             variable.assign(random(variable.shape, seed=7))
@@ -283,6 +286,7 @@ def test_each_layer_learns_from_the_nearest_tap_and_from_one_only():
         "stem_relu": {"stem", "stem_norm"},
         "one": {"one"},
         "sum_relu": {"two", "two_norm", "shortcut"},
+        "again_relu": {"again"},
     }
     # Activation before convolution: at the sum, which two operations take.
     x = inputs = keras.Input((4, 4, 2))
@@ -425,7 +429,7 @@ def test_no_input_gradient_of_a_convolution_is_computed_but_for_the_true_gradien
         # Behind the output of a switch that is alive within tfbio.true_gradient alone.
         assert any(each.startswith("cond") and each.endswith(":1") for each in node.input), node
     filters = [n for graph in graphs for n in graph.node if "Conv2DBackpropFilter" in n.op]
-    assert (len(backward), len(filters)) == (3, 4)
+    assert (len(backward), len(filters)) == (4, 5)
 
 
 @pytest.mark.parametrize("sequential", [False, True])
@@ -528,7 +532,7 @@ REFUSED = [
     (attention, "dfa", {}, "cannot tap the activations within layer 'attention'"),
     (unknown_size, "dfa(spatial='dense')", {}, r"output of 'conv'.*or take spatial='shared'"),
     (lambda: mlp(hidden=()), "dfa", {}, "needs a hidden layer"),
-    (residual, "dfa(max_feedback_gib=1e-9)", {}, "would take .* GiB, from 3 outputs to 3 activ"),
+    (residual, "dfa(max_feedback_gib=1e-9)", {}, "would take .* GiB, from 3 outputs to 4 activ"),
     (residual, "dfa(spatial='dense', max_feedback_gib=1e-6)", {}, "or spatial='shared'"),
     (residual, "dfa", {"last_layer": "backprop"}, "^`last_layer` means nothing under rule 'direct"),
     (residual, "dfa", {"overrides": {"one": "bp"}}, "^`overrides` means nothing"),
