@@ -25,7 +25,7 @@ ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def residual(dtype="float64", seed=0, data_format="channels_last"):
-    """Two residual blocks, the second with the identity for shortcut, of a stem and a classifier."""
+    """Two residual blocks, the second with an identity shortcut, of a stem and a classifier."""
     keras.utils.set_random_seed(seed)
     first = data_format == "channels_first"
     more = {"padding": "same", "dtype": dtype, "data_format": data_format}

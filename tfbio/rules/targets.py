@@ -55,7 +55,9 @@ def recover(error, logits):
     tails = [tf.reduce_sum((1 - targets) * each, -1, keepdims=True) for each in (e, p)]
     own = tf.math.divide_no_nan(*tails)
     batch = tf.math.divide_no_nan(*map(tf.reduce_sum, tails))
-    known = batch * tails[1] > classes * smallest
+    # Keras computes its losses in float32, whatever the type of the logits.
+    single = classes * _SMALLEST["float32"]
+    known = (batch * tails[1] > max(classes * smallest, single)) & (tails[1] > single)
     close = tf.abs(own - batch) <= (0.03 if narrow else 1e-3) * batch
     factor = tf.where(known & ~close, own, tf.broadcast_to(batch, tf.shape(own)))
     rest = tf.reduce_sum(tf.abs(e - tf.where(known, own, batch) * (p - targets)))
