@@ -12,7 +12,7 @@ from tfbio.models.applications import Preprocess, application, application_names
 from tfbio.models.batch_normalization import BatchNormalization
 from tfbio.models.box_loss import SmoothL1
 from tfbio.models.digits_cnn import digits_cnn
-from tfbio.models.lenet import lenet
+from tfbio.models.lenet import lenet, lenet_tanh
 from tfbio.models.lenet_cifar import lenet_cifar
 from tfbio.models.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from tfbio.models.resnet_cifar import IdentityShortcut, residual, resnet20, resnet32, resnet56
@@ -25,6 +25,7 @@ _BUILDERS = {
     for builder in (
         *(digits_cnn, lenet, lenet_cifar, alexnet),
         *(resnet18, resnet20, resnet32, resnet34, resnet50, resnet56, resnet101, resnet152),
+        lenet_tanh,
     )
 }
 _FILES = (".weights.h5", ".keras")
@@ -44,6 +45,7 @@ __all__ = [
     "from_file",
     "lenet",
     "lenet_cifar",
+    "lenet_tanh",
     "names",
     "residual",
     "resnet",
