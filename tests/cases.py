@@ -107,6 +107,11 @@ class Misshapen(tfbio.rules.FeedbackRule):
 RULES = tuple(name for name in tfbio.rules.names() if not name.startswith("test_"))
 """The library's own rules; users' and these tests' are registered beside them."""
 
+NETWORK_RULES = ("direct_feedback_alignment", "sign_dfa", "direct_random_target_projection")
+"""Those of whole networks, which have no B of a kernel's shape; tests/test_direct.py is theirs."""
+
+LAYER_RULES = tuple(name for name in RULES if name not in NETWORK_RULES)
+
 CONFIGURATIONS = [
     *RULES,
     "sign_symmetry(agreement=0.7,seed=3)",
@@ -116,6 +121,7 @@ CONFIGURATIONS = [
     "brsf(scale=0.5)",
     "local_alignment(decay=0.01,amp=0.02,sparse=0.03,null=0.001)",
     "weight_mirror(before=2,normalize=True,samples=4)",
+    "dfa(init='frenkel',spatial='dense',seed=1)",
 ]
 
 
@@ -130,6 +136,14 @@ def modes(modes_of_rules):
 
 def random(shape, dtype="float64", seed=0):
     return tf.constant(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def cross_entropy(logits):
+    """Return a loss that every rule takes: some need the error of a softmax cross-entropy."""
+    labels = tf.range(tf.shape(logits)[0]) % logits.shape[-1]
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    )
 
 
 def derivatives(layer, x, e, training=True):

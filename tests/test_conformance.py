@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import CONFIGURATIONS, RULES, modes, random
+from tests.cases import CONFIGURATIONS, RULES, cross_entropy, modes, random
 
 MODES = {
     "eager": lambda function: function,
@@ -43,7 +43,7 @@ def converted(rule):
 def gradients(model, x, training=True):
     with tf.GradientTape() as tape:
         tape.watch(x)
-        loss = tf.reduce_mean(tf.square(model(x, training=training)))
+        loss = cross_entropy(model(x, training=training))
         loss += sum(model.losses)  # of a B that learns alone
     return tape.gradient(loss, [x, *model.trainable_variables])
 
@@ -56,7 +56,7 @@ def assert_close(actual, expected, tolerance):
 
 
 def test_the_table_covers_every_rule_mode_and_precision():
-    assert {rule.split("(")[0] for rule, _ in TABLE} == set(RULES)
+    assert {tfbio.rules.get(rule).alias for rule, _ in TABLE} == set(RULES)
     for rule in RULES:
         assert {policy for r, policy in TABLE if r == rule} == set(POLICIES)
     assert set(MODES) == {"eager", "graph", "xla"}
@@ -85,8 +85,9 @@ def test_a_rule_gives_the_same_gradients_in_every_mode(rule, policy):
 def test_a_saved_model_comes_back_with_outputs_and_gradients(rule, tmp_path):
     x = random((4, 8, 8, 3), "float32")
     model = converted(rule)
-    model.compile("sgd", "mse")
-    model.fit(x, random((4, 3), "float32"), epochs=2, batch_size=2, verbose=0)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    labels = np.arange(4) % 3
+    model.fit(x, labels, epochs=2, batch_size=2, verbose=0)
     y, expected = model(x, training=False), gradients(model, x, training=False)
 
     model.save(tmp_path / "model.keras")
@@ -103,7 +104,7 @@ def test_a_saved_model_comes_back_with_outputs_and_gradients(rule, tmp_path):
     assert [v.path for v in loaded.weights] == [v.path for v in model.weights]
     # Both continue alike: what is drawn next is saved as well.
     for each in (loaded, model):
-        each.fit(x, random((4, 3), "float32"), batch_size=2, shuffle=False, verbose=0)
+        each.fit(x, labels, batch_size=2, shuffle=False, verbose=0)
     for a, e in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(a, e, rtol=1e-6, atol=1e-7)
 

@@ -202,19 +202,21 @@ def test_sparse_inputs_send_their_error_through_b():
     np.testing.assert_allclose(tf.convert_to_tensor(dw), expected, rtol=1e-6)
 
 
-def executed_operations(function, *arguments):
-    """Count the operations of a compiled function after TensorFlow's graph optimization."""
+def executed_graphs(function, *arguments):
+    """Return the graphs of a compiled function after TensorFlow's graph optimization."""
     context.context().enable_graph_collection()
     try:
         function(*arguments)
         metadata = context.context().export_run_metadata()
     finally:
         context.context().disable_graph_collection()
-    counts = collections.Counter()
-    for graphs in metadata.function_graphs:
-        for graph in graphs.partition_graphs:
-            counts.update(node.op for node in graph.node)
-    return counts
+    return [graph for graphs in metadata.function_graphs for graph in graphs.partition_graphs]
+
+
+def executed_operations(function, *arguments):
+    """Count the operations of a compiled function after TensorFlow's graph optimization."""
+    graphs = executed_graphs(function, *arguments)
+    return collections.Counter(node.op for graph in graphs for node in graph.node)
 
 
 def matching(counts, *words):

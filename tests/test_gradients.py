@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import modes, random
+from tests.cases import cross_entropy, modes, random
 
 
 def network():
@@ -24,7 +24,7 @@ def network():
 def derivatives(model, x):
     with tf.GradientTape() as tape:
         tape.watch(x)
-        loss = tf.reduce_sum(tf.square(model(x)))
+        loss = cross_entropy(model(x))
     # A B that learns is no part of the function that the model computes.
     own = [v for v in model.trainable_variables if not getattr(v, "feedback_learns", None)]
     return tape.gradient(loss, [x, *own])
@@ -125,7 +125,7 @@ def test_the_switch_counts_where_the_model_is_called():
     tfbio.convert(model, "fa")
     with tfbio.true_gradient(model), tf.GradientTape() as tape:
         tape.watch(x)
-        loss = tf.reduce_sum(tf.square(model(x)))
+        loss = cross_entropy(model(x))
     assert equal([tape.gradient(loss, x)], [expected])
 
     @tf.function

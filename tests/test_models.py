@@ -27,6 +27,7 @@ SMALLEST = {
     "resnet56": 4,
     "resnet101": 1,
     "resnet152": 1,
+    "lenet_tanh": 32,
     "keras:MobileNetV2": 32,
 }
 """Every registered network's least number of pixels a side."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tfbio
-from tests.cases import CONFIGURATIONS, RULES, Case, derivatives, random
+from tests.cases import CONFIGURATIONS, LAYER_RULES, RULES, Case, derivatives, random
 from tfbio.rules import Fans
 from tfbio.rules.rule import fingerprint
 from tfbio.rules.scales import draw, magnitude
@@ -59,10 +59,10 @@ LEARNED = (*FOLLOWING, *ALONE)
 
 
 def test_the_table_of_behavior_covers_every_rule():
-    assert set(BEHAVIOR) == set(RULES)
+    assert set(BEHAVIOR) == set(LAYER_RULES)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", LAYER_RULES)
 def test_b_behaves_as_declared(rule):
     same, follows, signs, magnitudes = BEHAVIOR[rule]
     layer = dense(rule)
@@ -347,9 +347,13 @@ def test_names_aliases_and_round_trips():
         "mirror_alignment",
         "information_alignment",
         "weight_mirror",
+        "direct_feedback_alignment",
+        "sign_dfa",
+        "direct_random_target_projection",
     )
     expected = {"bp": "backprop", "sham": "backprop", "fa": "feedback_alignment"}
     expected |= {"ss": "sign_symmetry", "usf": "sign_symmetry"}
+    expected |= {"dfa": "direct_feedback_alignment", "drtp": "direct_random_target_projection"}
     for alias, name in expected.items():
         assert tfbio.rules.get(alias).alias == name
 

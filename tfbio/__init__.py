@@ -11,6 +11,7 @@ if keras.backend.backend() != "tensorflow":
 from tfbio import (
     attacks,
     callbacks,
+    direct,
     last_layers,
     layers,
     metrics,
@@ -29,6 +30,7 @@ __all__ = [
     "attacks",
     "callbacks",
     "convert",
+    "direct",
     "last_layers",
     "layers",
     "metrics",

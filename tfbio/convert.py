@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import keras
 
-from tfbio import last_layers, rules, saving, walk
+from tfbio import direct, last_layers, rules, saving, walk
 from tfbio.layers import TWINS, FeedbackMixin
 
 
@@ -108,14 +108,44 @@ class Conversion:
         Returns:
             The model.
         """
+        self._check_of_layers(rule)
         chosen = {name: self._override(name) or rule for name in self.kernel_layers}
         if self.last_layer is not None:
             for name in self.last_layers():
                 chosen[name] = self._override(name) or self.last_layer
+        return self._put_under(chosen)
+
+    def rewire(self, rule):
+        """Put the whole model under a rule of direct feedback.
+
+        Args:
+            rule: The `tfbio.rules.DirectFeedback`.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: If a rule of its own is asked for a layer, which means nothing here; and as
+                `tfbio.direct.plan` does.
+        """
+        for argument, given in (("last_layer", self.last_layer), ("overrides", self.overrides)):
+            if given:
+                raise ValueError(
+                    f"`{argument}` means nothing under rule {rule.alias!r}, a rule of the whole "
+                    "network: every hidden layer hears from the output, and the last layer learns "
+                    f"by its true gradient. Leave it out. Received: {given!r}."
+                )
+        direct.plan(self.model, rule)
+        self._put_under(dict.fromkeys(self.kernel_layers, rule))
+        return direct.rewire(self.model)
+
+    def _put_under(self, chosen):
         for name, layer in self.kernel_layers.items():
             _check_plain(name, layer, chosen[name])
         for layer, own, copies in self._prepared(chosen):
             layer.put_under(own, copies)
+        for part in (self.model, *self._all.values()):
+            direct.restore(part)
         for part in (self.model, *self._all.values()):
             if isinstance(part, keras.Model):
                 # Compiled before, they would go on without the feedback.
@@ -153,6 +183,18 @@ class Conversion:
                 self.kernel_layers[name].__class__ = cls
             raise
         return prepared
+
+    def _check_of_layers(self, rule):
+        several = {"last_layer": self.last_layer, **{
+            f"overrides[{pattern!r}]": each for pattern, each in self.overrides.items()
+        }}  # fmt: skip
+        for argument, given in several.items():
+            if given is not None and given.of_network:
+                raise ValueError(
+                    f"`{argument.partition('[')[0]}` takes rules of layers, and {given.alias!r} is "
+                    "one of the whole network: give it as `rule`. "
+                    f"Received: {argument}={given!r} under {rule!r}."
+                )
 
     def _override(self, name):
         for pattern, rule in self.overrides.items():

@@ -34,7 +34,8 @@ def asymmetric(op, inputs, kernel, feedback, transport=None):
         inputs: A tensor, or a composite tensor (`tf.SparseTensor`), whose values are the
             floating-point components.
         kernel: The forward matrix W, a tensor (not a variable) of the inputs' dtype.
-        feedback: The feedback matrix B, a tensor of W's shape, layout and dtype.
+        feedback: The feedback matrix B, a tensor of W's shape, layout and dtype; None for none
+            (direct feedback): ∂x = 0.
         transport: None, or a boolean tensor: where it is true, the error goes back through W
             itself, to all orders of differentiation.
 
@@ -58,7 +59,9 @@ def asymmetric(op, inputs, kernel, feedback, transport=None):
         deep learning"; Liao, Leibo and Poggio 2016, "How important is weight symmetry in
         backpropagation?"
     """
-    kernel, feedback = tf.convert_to_tensor(kernel), tf.convert_to_tensor(feedback)
+    kernel = tf.convert_to_tensor(kernel)
+    cut = feedback is None
+    feedback = tf.stop_gradient(kernel) if cut else tf.convert_to_tensor(feedback)
     if not kernel.shape.is_compatible_with(feedback.shape):
         raise ValueError(
             "`feedback` must have the shape of `kernel`. "
@@ -72,12 +75,25 @@ def asymmetric(op, inputs, kernel, feedback, transport=None):
         x = tf.nest.pack_sequence_as(inputs, components, expand_composites=True)
 
         def gradients(upstream):
-            backward = tf.cond(transport, lambda: kernel, lambda: feedback)
             differentiable = [c for c in components if c.dtype.is_floating]
-            with tf.GradientTape() as tape:
-                tape.watch(differentiable)
-                at_feedback = op(x, backward)
-            input_gradients = iter(tape.gradient(at_feedback, differentiable, upstream))
+
+            def passed_down(backward):
+                with tf.GradientTape() as tape:
+                    tape.watch(differentiable)
+                    at_feedback = op(x, backward)
+                return tape.gradient(at_feedback, differentiable, upstream)
+
+            if cut:
+                # Not computed and then multiplied by 0: that it is left out is what it is for.
+                input_gradients = tf.cond(
+                    transport,
+                    lambda: passed_down(kernel),
+                    lambda: [tf.zeros_like(c) for c in differentiable],
+                )
+            else:
+                backward = tf.cond(transport, lambda: kernel, lambda: feedback)
+                input_gradients = passed_down(backward)
+            input_gradients = iter(input_gradients)
             with tf.GradientTape() as tape:
                 tape.watch(kernel)
                 at_kernel = op(x, kernel)

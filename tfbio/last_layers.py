@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfbio import walk
 from tfbio.layers import TWINS, FeedbackMixin
+from tfbio.rules import passage
 
 
 def find(model):
@@ -76,7 +77,9 @@ def _depends_directly(model, kernel_layers):
     def differentiate(training, arguments, keywords):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            outputs = tf.nest.flatten(model(*arguments, **keywords, training=training))
+            # Under direct feedback every hidden layer would hear from the output.
+            with passage.untapped():
+                outputs = tf.nest.flatten(model(*arguments, **keywords, training=training))
             outputs = [output for output in outputs if output.dtype.is_floating]
         for name, gradients in tape.gradient(outputs, variables).items():
             if name not in reached and any(gradient is not None for gradient in gradients):

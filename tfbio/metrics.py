@@ -66,7 +66,8 @@ def weight_angles(model):
 
     Returns:
         A dict from layer name, as `tfbio.summary` prints it, to degrees: 0 under backprop, about
-        90 for a random B before training.
+        90 for a random B before training. Layers under direct feedback, which has no B of W's
+        shape, are left out.
 
     Raises:
         ValueError: If the model has no feedback layer.
@@ -111,4 +112,6 @@ def _per_site(model, measure):
     return {
         name: measure(tf.convert_to_tensor(site.kernel).numpy(), site.feedback.numpy())
         for name, site in walk.sites(model).items()
+        # Direct feedback has no B of W's shape.
+        if not site.rule.of_network
     }

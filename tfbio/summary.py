@@ -11,7 +11,8 @@ def summary(model, console=None):
 
     A "match" scale is printed as found when the rule was attached; a kernel that was all zero then
     took "xavier", and the table says so. Layers without feedback twin, which conversion admits
-    only when told to, are listed as what they are: on backprop.
+    only when told to, are listed as what they are: on backprop. Under direct feedback, the place of
+    a scale says where a layer's error comes from, and a line below how much memory B takes.
 
     Args:
         model: A built model with feedback layers.
@@ -36,7 +37,10 @@ def summary(model, console=None):
         table.add_column(column, overflow="fold")
     table.add_column("kernel", justify="right", no_wrap=True)
     for name, site in sites.items():
-        table.add_row(name, site.rule.alias, site.rule.scale_label(), _shape(site.kernel))
+        table.add_row(name, site.rule.rule_label(), site.rule.scale_label(), _shape(site.kernel))
+    notes = dict.fromkeys(filter(None, (site.rule.note() for site in sites.values())))
+    if notes:
+        table.caption = "; ".join(notes)
     for name, layer in walk.without_twin(model).items():
         for variable in layer._trainable_variables:
             if len(variable.shape) > 1:

@@ -252,6 +252,10 @@ class FeedbackMixin:
             full = tf.convert_to_tensor(site.kernel)
         kernel = tf.cast(full, self.compute_dtype) if self.autocast else full
         last = site.kernel_name == self.kernel_names[-1]
+        if site.rule.of_network:
+            if site.kernel_name != self.kernel_names[0]:
+                return op(inputs, kernel)  # within the layer, whose parts are one to the network
+            return site.rule.propagate(op, inputs, kernel, self)
         circuit = rules.Circuit(op, inputs, self.respond if last else tf.identity)
         feedback = tf.cast(site.rule(full, circuit=circuit), kernel.dtype)
         return asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)

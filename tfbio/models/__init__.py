@@ -13,7 +13,7 @@ from tfbio.models.applications import Preprocess, application, application_names
 from tfbio.models.batch_normalization import BatchNormalization
 from tfbio.models.box_loss import SmoothL1
 from tfbio.models.digits_cnn import digits_cnn
-from tfbio.models.lenet import lenet
+from tfbio.models.lenet import lenet, lenet_tanh
 from tfbio.models.lenet_cifar import lenet_cifar
 from tfbio.models.resnet import (
     resnet,
@@ -32,7 +32,7 @@ from tfbio.models.user import from_file
 _BUILDERS = {
     builder.__name__: builder
     for builder in (
-        *(digits_cnn, lenet, lenet_cifar, akrout_mnist, akrout_cifar, alexnet),
+        *(digits_cnn, lenet, lenet_tanh, lenet_cifar, akrout_mnist, akrout_cifar, alexnet),
         *(resnet18, resnet18_zero_gamma, resnet34, resnet50, resnet101, resnet152),
         *(resnet20, resnet32, resnet56),
     )
@@ -56,6 +56,7 @@ __all__ = [
     "from_file",
     "lenet",
     "lenet_cifar",
+    "lenet_tanh",
     "names",
     "residual",
     "resnet",
@@ -78,7 +79,7 @@ def names():
 
     Example:
         >>> names()[:3]
-        ('digits_cnn', 'lenet', 'lenet_cifar')
+        ('digits_cnn', 'lenet', 'lenet_tanh')
     """
     return tuple(_BUILDERS)
 

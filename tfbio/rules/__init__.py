@@ -25,11 +25,22 @@ from tfbio.rules.local_alignment import (
 )
 from tfbio.rules.weight_mirror import WeightMirror
 
+# isort: split
+from tfbio.rules.direct_feedback import (
+    DirectFeedback,
+    DirectFeedbackAlignment,
+    DirectRandomTargetProjection,
+    SignDirectFeedback,
+)
+
 __all__ = [
     "ActivationAlignment",
     "Backprop",
     "BatchwiseRandomSignFeedback",
     "Circuit",
+    "DirectFeedback",
+    "DirectFeedbackAlignment",
+    "DirectRandomTargetProjection",
     "Fans",
     "FeedbackAlignment",
     "FeedbackAlignmentSignedInit",
@@ -40,6 +51,7 @@ __all__ = [
     "LocalAlignment",
     "MirrorAlignment",
     "ScaledRule",
+    "SignDirectFeedback",
     "SignSymmetry",
     "SymmetricAlignment",
     "WeightMirror",

@@ -51,10 +51,13 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
     Attributes:
         symmetric: True where B is W itself; such a layer differentiates as plain Keras does.
         steps_first: Whether the very first training call takes a step, before any optimizer did.
+        of_network: True where errors come from the network's output, and none from the layer
+            above: a layer's W has no B of its shape then (`tfbio.rules.DirectFeedback`).
     """
 
     symmetric = False
     steps_first = False
+    of_network = False
 
     def __init__(self):
         # A dtype of its own would cast; state takes the kernel's dtype, full precision included.
@@ -289,6 +292,14 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
                 "A model under a learning rule other than 'backprop' cannot be quantized: its "
                 f"kernels are not what learns. Received: quantization mode {mode!r} under {self!r}."
             )
+
+    def rule_label(self):
+        """Return the rule as `tfbio.summary` shows it: its name."""
+        return self.alias
+
+    def note(self):
+        """Return what `tfbio.summary` says of the rule below its table: nothing, by default."""
+        return ""
 
     def scale_label(self):
         """Return the scale as `tfbio.summary` shows it: empty for a rule without one."""

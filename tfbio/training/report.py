@@ -150,10 +150,12 @@ def table(results):
     for name, runs in results.items():
         scores = [_percent(run.summary[f"test_{first.score}"]) for run in runs if run.summary]
         ratio = time_ratio(runs, baseline(runs, results))
+        degrees = statistics.fmean(map(_last_angle, runs))
         cells = [
             _mean_and_spread(scores, 1),
             "–" if ratio is None else f"{ratio:.2f}",
-            f"{statistics.fmean(map(_last_angle, runs)):.1f}",
+            # Direct feedback has no B of W's shape.
+            "–" if math.isnan(degrees) else f"{degrees:.1f}",
         ]
         if published:
             paper = published.get(name)

@@ -1,0 +1,350 @@
+"""The network: a functional or sequential model whose hidden activations hear from the output.
+
+Each tapped tensor h passes a *gate*, and the logits pass a *join*, both the identity. The join
+gives its upstream e to the logits unchanged, and the rule's signal to every gate, along a tensor
+of zeros that leads from the gate to the join; a gate gives signal·B to h in place of its upstream,
+if it is not the true gradient that is asked for. Layers of which nothing above the taps wants an
+error (`tfbio.rules.passage`) compute none.
+"""
+
+import functools
+import types
+
+import keras
+import tensorflow as tf
+from keras.src import backend, tree
+from keras.src.models.functional import operation_fn
+
+from tfbio import walk
+from tfbio.direct import graph
+from tfbio.rules import passage
+
+_KEY = "tfbio_direct"
+
+
+class DirectNetwork:
+    """What a model becomes under direct feedback: the same graph, rewired; see the module.
+
+    `rewire` derives a class from this one and the model's.
+
+    Raises:
+        ValueError: When it is called to train, if the rule reads the targets from the loss, and
+            that is another than a softmax cross-entropy of this model's outputs.
+    """
+
+    _plain = None  # the model's own class
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        _plan(self)  # a functional model's clone
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        """Compute the outputs, as the model that was rewired does."""
+        if training and getattr(self, "compiled", False):
+            _check_loss(self)
+        functional = graph.inside(self)
+        inputs = functional._standardize_inputs(inputs)
+        if mask is not None:
+            for x, each in zip(inputs, tree.flatten(mask), strict=False):
+                if each is not None:
+                    backend.set_keras_mask(x, each)
+        run = _Run(self, {"training": training, **kwargs})
+        (outputs,) = run.through(functional, inputs, ())
+        outputs = outputs if run.plan is None else run.joined(outputs)
+        return tree.pack_sequence_as(functional._outputs_struct, [outputs])
+
+    call.of_rewired = True
+
+    def get_config(self):
+        """Return the model's own config, with its class."""
+        cls = self._plain
+        identity = {
+            "module": cls.__module__,
+            "class_name": cls.__name__,
+            "registered_name": keras.saving.get_registered_name(cls),
+        }
+        return {**super().get_config(), _KEY: identity}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Return the model of `config`, rewired by the rule that its layers hold."""
+        config = dict(config)
+        identity = config.pop(_KEY, None)
+        if identity is None:
+            return super().from_config(config, custom_objects=custom_objects)
+        model = keras.saving.deserialize_keras_object(
+            {**identity, "config": config}, custom_objects=custom_objects
+        )
+        return rewire(model)
+
+    def __reduce__(self):
+        # Keras's own function to load with is that of a class which no module holds.
+        return keras.Model._unpickle_model, super().__reduce__()[1]
+
+
+@functools.cache
+def _network_class(cls):
+    def config(self):
+        return DirectNetwork.get_config(self)
+
+    namespace = {"__module__": __name__, "__doc__": cls.__doc__, "_plain": cls}
+    # Keras looks at the method to see whether the class relies on automatic configs.
+    namespace["get_config"] = functools.wraps(cls.get_config)(config)
+    made = types.new_class(
+        cls.__name__, (DirectNetwork, cls), exec_body=lambda n: n.update(namespace)
+    )
+    register = keras.saving.register_keras_serializable("tfbio", "DirectNetwork")
+    # All are saved under one name, which stands for the base: it finds the model's class.
+    register(made)
+    register(DirectNetwork)
+    return made
+
+
+def rewire(model):
+    """Rewire a model whose layers are under a rule of direct feedback, in place.
+
+    Args:
+        model: A built functional or sequential model, all of whose kernel layers are feedback
+            layers under the same `tfbio.rules.DirectFeedback`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: As `tfbio.direct.plan` does, and if its matrices would take more memory than
+            the rule allows.
+
+    Example:
+        >>> import keras, tfbio
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)]
+        >>> model = keras.Sequential(layers)
+        >>> rewired = tfbio.convert(model, "dfa")  # which puts the layers under it, and calls this
+        >>> rewired is model, type(model).__mro__[1].__name__
+        (True, 'DirectNetwork')
+    """
+    model.__class__ = _network_class(type(model))
+    _plan(model)
+    return model
+
+
+def restore(model):
+    """Give a model that was rewired its former class, in place; any other stays as it is.
+
+    Args:
+        model: A Keras model or layer.
+
+    Example:
+        >>> import keras, tfbio
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)]
+        >>> model = tfbio.convert(keras.Sequential(layers), "dfa")
+        >>> restore(model)
+        >>> type(model) is keras.Sequential
+        True
+    """
+    if isinstance(model, DirectNetwork):
+        for name in ("_direct_plan", "_direct_owner"):
+            vars(model).pop(name, None)
+        model.__class__ = model._plain
+
+
+def owner(model):
+    """Return the layer whose rule owns the feedback matrices: the first of the last ones.
+
+    Args:
+        model: A `DirectNetwork`.
+
+    Example:
+        >>> import keras, tfbio
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)]
+        >>> model = tfbio.convert(keras.Sequential(layers), "dfa")
+        >>> owner(model) is model.layers[-1]
+        True
+    """
+    return vars(model)["_direct_owner"]()
+
+
+def _owner(model, plan):
+    below = walk.layers(model)
+    return next(site.layer for name in plan.last for site in walk.sites(below[name]).values())
+
+
+def _plan(model):
+    """Find the taps, make the matrices if they are not there, and tell the layers their parts."""
+    sites = walk.sites(model)
+    plan = graph.plan(model, next(iter(sites.values())).rule)
+    layer = _owner(model, plan)
+    taps = [tap for _, tap in plan.taps.values()]
+    rule = layer.rule
+    if not hasattr(rule, "matrices"):
+        sizes = [tap.size(rule.spatial) for tap in taps]
+        with layer._open_name_scope(), keras.name_scope(rule.name):
+            rule.make_matrices(sizes, plan.classes, layer.variable_dtype)
+    for name, site in sites.items():
+        taught = [tap for tap in taps if any(_within(name, each) for each in tap.learners)]
+        last = any(_within(name, each) for each in plan.last)
+        site.rule.role = "backprop (last layer)" if last and not taught else ""
+        site.rule.taught_by = "; ".join(
+            f"from {plan.classes} outputs at {tap.name}, "
+            + ("×".join(map(str, tap.shape)) if rule.spatial == "dense" else _shared(tap))
+            for tap in taught
+        )
+    # Past Keras's tracking, and in a function: its saver would find the layer here first.
+    vars(model).update(_direct_plan=plan, _direct_owner=lambda: layer)
+
+
+def _within(name, operation):
+    return name == operation or name.startswith(operation + "/")
+
+
+def _shared(tap):
+    channels = tap.shape[tap.channels]
+    return f"{channels} channels" if len(tap.shape) > 1 else str(channels)
+
+
+class _Run:
+    """One call of a network."""
+
+    def __init__(self, model, context):
+        self.model = model
+        self.context = context
+        self.plan = None if passage.is_untapped() else vars(model)["_direct_plan"]
+        if self.plan is not None:
+            layer = owner(model)
+            self.rule = layer.rule
+            self.switch = layer.true_gradient_switch
+        self.signals = []
+
+    def through(self, functional, inputs, path):
+        """Return the outputs of a graph, as a flat list."""
+        tensors = dict(zip(map(id, functional.inputs), inputs, strict=False))
+        for node in graph.nodes(functional):
+            if any(id(x) not in tensors for x in node.input_tensors):
+                continue  # an optional input is not there
+            arguments, keywords = node.arguments.fill_in(tensors)
+            nested = graph.inside(node.operation)
+            if nested is not None:
+                given = nested._standardize_inputs(arguments[0])
+                outputs = self.through(nested, given, (*path, id(node)))
+            else:
+                operation = operation_fn(node.operation, **self.context)
+                with passage.of(self._passage(path, node)):
+                    outputs = tree.flatten(operation(*arguments, **keywords))
+            for x, y in zip(node.outputs, outputs, strict=True):
+                tensors[id(x)] = self._tapped((path, id(x)), y)
+        return [tensors[id(x)] for x in functional.outputs]
+
+    def joined(self, outputs):
+        """Return the outputs, from whose error every gate hears."""
+        ends_in = self.plan.ends_in
+        logits = outputs._keras_logits if ends_in else outputs
+        rule = self.rule
+
+        @tf.custom_gradient
+        def join(logits, *signals):
+            def gradients(error):
+                signal = rule.signal(error, logits)
+                return (error, *(tf.cast(signal, each.dtype) for each in signals))
+
+            return tf.identity(logits), gradients
+
+        logits = join(logits, *self.signals)
+        if not ends_in:
+            return logits
+        # Keras's losses take the logits of what such a function has made.
+        return getattr(keras.activations, ends_in)(logits)
+
+    def _passage(self, path, node):
+        if self.plan is None:
+            return passage.OPEN
+        return passage.CUT if (path, id(node)) in self.plan.cut else passage.OPEN
+
+    def _tapped(self, place, h):
+        if self.plan is None or place not in self.plan.taps:
+            return h
+        index, tap = self.plan.taps[place]
+        matrix = self.rule.matrix(index)
+        mask = backend.get_keras_mask(h)
+        h, signal = gate(h, matrix, self.switch, tap, self.rule.spatial)
+        if mask is not None:
+            backend.set_keras_mask(h, mask)
+        self.signals.append(signal)
+        return h
+
+
+def gate(h, matrix, switch, tap, spatial):
+    """Return h, and zeros through whose gradient the signal comes that h gets as its own, times B.
+
+    Args:
+        h: A tapped tensor.
+        matrix: B, (classes, size).
+        switch: A boolean variable: whether the upstream passes instead.
+        tap: The `tfbio.direct.Tap`.
+        spatial: As the rule has it.
+
+    Example:
+        >>> h, b = tf.constant([[1.0, 2.0]]), tf.constant([[3.0, 4.0]])
+        >>> tap = graph.Tap("h", (2,), 0, frozenset())
+        >>> with tf.GradientTape() as tape:
+        ...     tape.watch(h)
+        ...     y, zeros = gate(h, b, tf.Variable(False), tap, "shared")
+        ...     objective = tf.reduce_sum(y) + 10.0 * tf.reduce_sum(zeros)
+        >>> print(tape.gradient(objective, h).numpy())
+        [[30. 40.]]
+    """
+    pass_on = tf.convert_to_tensor(switch)
+
+    @tf.custom_gradient
+    def gated(h):
+        shape = tf.shape(h)
+
+        def gradients(upstream, signal):
+            def projected():
+                delta = tf.matmul(signal, matrix)
+                if spatial == "dense" or len(tap.shape) == 1:
+                    return tf.reshape(tf.cast(delta, h.dtype), shape)
+                positions = tf.reduce_prod(shape[1:]) // matrix.shape[1]
+                delta = tf.cast(delta / tf.cast(positions, delta.dtype), h.dtype)
+                extents = [1] * len(tap.shape)
+                extents[tap.channels] = matrix.shape[1]
+                return tf.broadcast_to(tf.reshape(delta, [-1, *extents]), shape)
+
+            return tf.cond(pass_on, lambda: upstream, projected)
+
+        zeros = tf.zeros((shape[0], matrix.shape[0]), matrix.dtype)
+        return (tf.identity(h), zeros), gradients
+
+    return gated(h)
+
+
+def _check_loss(model):
+    """Refuse a loss that is known to be no softmax cross-entropy of the logits.
+
+    Not when the model is compiled: Keras does not compile what it loads if that is overridden.
+    """
+    rule, loss = owner(model).rule, getattr(model, "loss", None)
+    if not rule.reads_targets or loss is None:
+        return
+    ends_in = vars(model)["_direct_plan"].ends_in
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    known = (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)
+    if isinstance(loss, known):
+        given = loss.get_config()
+        right = given["from_logits"] != bool(ends_in) and not given.get("label_smoothing")
+    elif loss in (
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.categorical_crossentropy,
+    ):
+        right = bool(ends_in)  # their default is from_logits=False
+    else:
+        # One of the user's is looked at when it is differentiated.
+        modules = (type(loss).__module__, getattr(loss, "__module__", ""))
+        right = not any(module.startswith("keras.") for module in modules)
+    if not right:
+        raise ValueError(
+            f"Rule {rule.alias!r} reads the targets from the error of a softmax cross-entropy. "
+            "Compile with keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, "
+            f"without label smoothing and with from_logits={not ends_in}, as this model ends in "
+            f"{'a softmax' if ends_in else 'logits'}; or take direct_feedback_alignment, which "
+            f"takes any loss. Received: loss={loss!r}."
+        )

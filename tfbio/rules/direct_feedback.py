@@ -1,0 +1,328 @@
+"""Direct feedback: every hidden activation gets its error from the output, past all layers between.
+
+Rules of a network, not of one layer: `tfbio.direct` finds the activations and cuts what would come
+from above. Here is what distinguishes them, the signal, and the matrices B that it passes through.
+"""
+
+import abc
+import math
+import numbers
+
+import tensorflow as tf
+
+from tfbio.feedback import asymmetric
+from tfbio.rules import checks, passage, targets
+from tfbio.rules.registry import register
+from tfbio.rules.rule import FeedbackRule
+from tfbio.rules.scales import uniform
+
+INITS = ("launay", "frenkel")
+SPATIAL = ("shared", "dense")
+
+
+class DirectFeedback(FeedbackRule):
+    """What the rules of direct feedback share: options, the matrices, and how layers behave.
+
+    Each kernel layer of the network holds a copy. The last layer's owns the matrices of all, the
+    others' own nothing: a layer under such a rule sends no error down, if not through its kernel
+    to weights that have no tap of their own.
+
+    Args:
+        init: "launay", one shared R ~ U(−1, 1) of as many columns as the largest B, of which each
+            B_l is the first columns, divided by √(largest size); or "frenkel", Kaiming's uniform
+            U(−√(6/size), √(6/size)) for each B_l anew, size its number of columns.
+        spatial: For maps: "shared", one column of B per channel, the same signal at all H·W
+            positions, divided by H·W; or "dense", one per entry of the map.
+        max_feedback_gib: The most memory that the matrices may take, in GiB.
+        seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    of_network = True
+    reads_targets = False
+
+    def __init__(self, init="launay", spatial="shared", max_feedback_gib=2.0, seed=None):
+        super().__init__()
+        for name, value, known in (("init", init, INITS), ("spatial", spatial, SPATIAL)):
+            if not isinstance(value, str) or value not in known:
+                choices = " or ".join(map(repr, known))
+                raise ValueError(f"`{name}` must be {choices}. Received: {value!r}.")
+        number = isinstance(max_feedback_gib, numbers.Real) and not isinstance(
+            max_feedback_gib, bool
+        )
+        if not number or not 0 < max_feedback_gib < math.inf:
+            raise ValueError(
+                f"`max_feedback_gib` must be a number greater than 0. Received: "
+                f"{max_feedback_gib!r}."
+            )
+        self.init = init
+        self.spatial = spatial
+        self.max_feedback_gib = float(max_feedback_gib)
+        self.seed = checks.seed(seed)
+        self.role = ""
+        self.taught_by = ""
+
+    def spawn(self, index):
+        """Return a copy with the same seed: one layer's draws serve all."""
+        return self.from_config(self.get_config())
+
+    def apply(self, conversion):
+        """Rewire the model; see the base class and `tfbio.direct`."""
+        return conversion.rewire(self)
+
+    def feedback(self, kernel):
+        """Return 0: no error passes down through a matrix of the kernel's shape."""
+        return tf.zeros_like(kernel)
+
+    def propagate(self, op, inputs, kernel, layer):
+        """Return ``op(inputs, kernel)``, its error going where the layer's place says.
+
+        Args:
+            op: The layer's linear operation, see `tfbio.feedback.asymmetric`.
+            inputs: Its input.
+            kernel: The kernel, a tensor.
+            layer: The feedback layer.
+
+        Raises:
+            ValueError: When it is differentiated, if the layer was called outside of its network.
+        """
+        place = passage.current()
+        if place == passage.CUT:
+            return asymmetric(op, inputs, kernel, None, transport=layer.true_gradient_switch)
+        outputs = op(inputs, kernel)
+        return outputs if place == passage.OPEN else self._guarded(outputs, layer)
+
+    def _guarded(self, outputs, layer):
+        """Return `outputs`, which refuse to be differentiated."""
+        switch = layer.true_gradient_switch
+
+        @tf.custom_gradient
+        def guarded(outputs):
+            def refuse(upstream):
+                if tf.executing_eagerly() and bool(switch.numpy()):
+                    return upstream
+                raise ValueError(
+                    f"Layer {layer.name!r} is under {self.alias!r}, a rule of whole networks: its "
+                    "error comes from its network's output, and it was called outside of its "
+                    "network. Put the model that is to learn under the rule with tfbio.convert. "
+                    "Of a keras.Sequential, keras.models.clone_model makes a plain one: it is "
+                    "copied with copy.deepcopy, or converted again."
+                )
+
+            return tf.identity(outputs), refuse
+
+        return guarded(outputs)
+
+    def make_matrices(self, sizes, classes, dtype):
+        """Make the matrices of the whole network.
+
+        Args:
+            sizes: For each tap, the number of columns of its B.
+            classes: The number of rows of all.
+            dtype: Their dtype, the kernels'.
+
+        Raises:
+            ValueError: If they would take more memory than `max_feedback_gib`.
+        """
+        self.check_memory(sizes, classes, dtype)
+        self.sizes = tuple(sizes)
+        first, second = self.key()
+        double = tf.as_dtype(dtype) == tf.float64
+
+        def new(name, size, factor, stream):
+            return self.new_state(
+                name,
+                (classes, size),
+                lambda: factor * uniform((classes, size), (first, second + stream), double),
+                dtype,
+            )
+
+        if self.init == "launay":
+            largest = max(sizes)
+            self.matrices = [new("direct_feedback", largest, 1 / math.sqrt(largest), 0)]
+        else:
+            self.matrices = [
+                new(f"direct_feedback_{index}", size, math.sqrt(6 / size), index)
+                for index, size in enumerate(sizes)
+            ]
+
+    def check_memory(self, sizes, classes, dtype):
+        """Raise ValueError if matrices for these sizes would take too much; see `make_matrices`."""
+        gib = self.gib(sizes, classes, dtype)
+        if gib > self.max_feedback_gib:
+            shared = ", or spatial='shared'" if self.spatial == "dense" else ""
+            raise ValueError(
+                f"The feedback matrices of {self.alias!r} would take {gib:.3g} GiB, from {classes} "
+                f"outputs to {len(sizes)} activations, the largest of {max(sizes):,} entries. "
+                f"Received: max_feedback_gib={self.max_feedback_gib:g}. Give a greater one if the "
+                f"memory is there{shared}."
+            )
+
+    def gib(self, sizes, classes, dtype):
+        """Return the memory that matrices of `sizes` columns take, in GiB."""
+        columns = max(sizes) if self.init == "launay" else sum(sizes)
+        return columns * classes * tf.as_dtype(dtype).size / 2**30
+
+    def matrix(self, index):
+        """Return B of the tap with this index, (classes, size), a tensor."""
+        if self.init == "launay":
+            return tf.convert_to_tensor(self.matrices[0])[:, : self.sizes[index]]
+        return tf.convert_to_tensor(self.matrices[index])
+
+    @abc.abstractmethod
+    def signal(self, error, logits):
+        """Return what every B is multiplied with.
+
+        Args:
+            error: ∂L/∂logits, (N, classes).
+            logits: The logits, of the same shape.
+
+        Returns:
+            A tensor (N, classes) of at least float32.
+        """
+
+    def rule_label(self):
+        """Return the rule, or for a last layer that it learns by its true gradient."""
+        return self.role or self.alias
+
+    def note(self):
+        """Return the memory that the matrices take, where this layer owns them."""
+        if not hasattr(self, "matrices"):
+            return ""
+        size = sum(int(m.shape[0]) * int(m.shape[1]) for m in self.matrices)
+        gib = size * tf.as_dtype(self.matrices[0].dtype).size / 2**30
+        return f"Direct feedback to {len(self.sizes)} activations takes {gib:.3g} GiB"
+
+    def scale_label(self):
+        """Return where this layer's error comes from."""
+        return self.taught_by
+
+
+def _checked(error, logits):
+    """Return targets and factor, and NaN with an error if they cannot be what they should."""
+    one_hot, factor, fits = targets.recover(error, logits)
+    with tf.control_dependencies([tf.debugging.Assert(fits, [targets.MISTAKEN])]):
+        # XLA leaves assertions out: there the loss becomes NaN.
+        return one_hot, tf.where(fits, factor, math.nan * factor)
+
+
+@register("direct_feedback_alignment", aliases=("dfa",))
+class DirectFeedbackAlignment(DirectFeedback):
+    """Direct feedback alignment: the output's error goes to every hidden layer at once.
+
+    For each hidden activation h_l, after the nonlinearity, with the fixed random matrix
+    ``B_l ~ U`` of shape (classes, dims(h_l))::
+
+        ∂h_l = e B_l,    e = ∂L/∂logits
+
+    and what would have come from the layers above is discarded, skip connections included; each
+    layer's derivative, ∂W and ∂b follow as usual, and the last layer learns by its true gradient.
+
+    Args:
+        init: "launay" or "frenkel", how B is drawn; see `DirectFeedback`.
+        spatial: "shared" or "dense", for maps; see `DirectFeedback`.
+        max_feedback_gib: The most memory that the matrices may take, in GiB.
+        seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import keras, tfbio
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)]
+        >>> model = tfbio.convert(keras.Sequential(layers), "dfa(seed=0)")
+        >>> model.layers[-1].rule.matrix(0).shape
+        TensorShape([2, 3])
+
+    References:
+        Nøkland 2016, "Direct feedback alignment provides learning in deep neural networks";
+        Launay et al. 2020, "Direct feedback alignment scales to modern deep learning tasks and
+        architectures"; Frenkel et al. 2021 (init="frenkel").
+    """
+
+    def signal(self, error, logits):
+        """Return e as it arrives, the loss's own reduction included."""
+        return tf.cast(error, _at_least_float32(error.dtype))
+
+
+@register("sign_dfa")
+class SignDirectFeedback(DirectFeedback):
+    """Direct feedback alignment of the error's sign: blind to how wrong the output is.
+
+    ``∂h_l = sign(p − y) B_l / N`` with the prediction p, the one-hot target y and the batch size
+    N; else `DirectFeedbackAlignment`. 1/N is the loss's own factor on each example, so that
+    weights of examples count, and loss scaling and accumulation change nothing.
+
+    Targets are read from the error at the logits: the loss must be a softmax cross-entropy with
+    one class per example. Another is an error, under XLA a loss that becomes NaN.
+
+    Args:
+        init: "launay" or "frenkel", how B is drawn; see `DirectFeedback`.
+        spatial: "shared" or "dense", for maps; see `DirectFeedback`.
+        max_feedback_gib: The most memory that the matrices may take, in GiB.
+        seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import tfbio
+        >>> rule = tfbio.rules.get("sign_dfa")
+        >>> logits = tf.constant([[0.0, 2.0]])
+        >>> rule.signal(tf.nn.softmax(logits) - [[1.0, 0.0]], logits).numpy()
+        array([[-1.,  1.]], dtype=float32)
+
+    References:
+        Frenkel, Lefebvre and Bol 2021, "Learning without feedback: fixed random learning signals
+        allow for feedforward training of deep neural networks".
+    """
+
+    reads_targets = True
+
+    def signal(self, error, logits):
+        """Return ``sign(p − y) / N``: −1 at the target and 1 elsewhere, as 0 < p < 1."""
+        one_hot, factor = _checked(error, logits)
+        return factor * (1 - 2 * one_hot)
+
+
+@register("direct_random_target_projection", aliases=("drtp",))
+class DirectRandomTargetProjection(DirectFeedback):
+    """Direct random target projection: hidden layers see the target alone, and no output.
+
+    ``∂h_l = y B_l / N`` with the one-hot target y and the batch size N: equal labels give equal
+    signals, whatever the network says. Else as `SignDirectFeedback`, whose remarks on 1/N and the
+    loss hold.
+
+    Args:
+        init: "launay" or "frenkel", how B is drawn; see `DirectFeedback`.
+        spatial: "shared" or "dense", for maps; see `DirectFeedback`.
+        max_feedback_gib: The most memory that the matrices may take, in GiB.
+        seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import tfbio
+        >>> rule = tfbio.rules.get("drtp")
+        >>> logits = tf.constant([[0.0, 2.0]])
+        >>> rule.signal(tf.nn.softmax(logits) - [[1.0, 0.0]], logits).numpy()
+        array([[1., 0.]], dtype=float32)
+
+    References:
+        Frenkel, Lefebvre and Bol 2021, "Learning without feedback: fixed random learning signals
+        allow for feedforward training of deep neural networks".
+    """
+
+    reads_targets = True
+
+    def signal(self, error, logits):
+        """Return ``y / N``."""
+        one_hot, factor = _checked(error, logits)
+        return factor * one_hot
+
+
+def _at_least_float32(dtype):
+    return tf.float64 if dtype == tf.float64 else tf.float32
