@@ -238,7 +238,7 @@ class _TwoOrThree(LocalAlignment):
 
 @register("symmetric_alignment", aliases=("sa",))
 class SymmetricAlignment(_TwoOrThree):
-    """Symmetric alignment: B learns by ``R = α‖B‖² − β⟨W, B⟩``.
+    """Symmetric alignment: B learns by ``R(B) = α‖B‖² − β⟨W, B⟩``.
 
     With β = 2α it is ``α‖W − B‖²`` but for a constant; the fixed point is ``B = (β/2α) W``. It
     tells B what W is, weight by weight: weight transport spread over time. See `LocalAlignment`.
@@ -269,7 +269,7 @@ class SymmetricAlignment(_TwoOrThree):
 
 @register("activation_alignment", aliases=("aa",))
 class ActivationAlignment(_TwoOrThree):
-    """Activation alignment: B learns by ``R = α·mean‖xB‖² − β·mean⟨xW, xB⟩``.
+    """Activation alignment: B learns by ``R(B) = α·mean‖xB‖² − β·mean⟨xW, xB⟩``.
 
     With β = 2α it is ``α·mean‖xW − xB‖²`` but for a constant: B need agree with W only on what the
     layer sees. See `LocalAlignment`.
@@ -300,7 +300,7 @@ class ActivationAlignment(_TwoOrThree):
 
 @register("mirror_alignment")
 class MirrorAlignment(_TwoOrThree):
-    """The weight mirror as a loss: B learns by ``R = α‖B‖² − β·mean⟨ξW, ξB⟩``, ξ noise.
+    """The weight mirror as a loss: B learns by ``R(B) = α‖B‖² − β·mean⟨ξW, ξB⟩``, ξ noise.
 
     ξ ~ N(0, σ²) takes the place of the layer's input. The fixed point of a dense layer is
     ``B = (βσ²/2α) W``; of a convolution, σ² times as many as it has output positions. See
@@ -336,7 +336,7 @@ class MirrorAlignment(_TwoOrThree):
 
 @register("information_alignment", aliases=("ia",))
 class InformationAlignment(_TwoOrThree):
-    """Information alignment: ``R = −α·mean⟨xW, xB⟩ + β·mean‖(xW)Bᵀ‖² + γ‖B‖²``.
+    """Information alignment: B learns by ``R(B) = −α·mean⟨xW, xB⟩ + β·mean‖(xW)Bᵀ‖² + γ‖B‖²``.
 
     The layer's output is sent back through B, whose answer is compared with what came in. For
     white input of variance σ² the fixed point is ``B = ασ² W (2βσ² WᵀW + 2γI)⁻¹``: it is not W,
