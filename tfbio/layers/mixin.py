@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras.src.backend import AutocastScope
 
-from tfbio import rules
+from tfbio import rules, witness
 from tfbio.feedback import asymmetric
 from tfbio.rules import checks
 
@@ -245,7 +245,8 @@ class FeedbackMixin:
         # it in full precision, where a sign does not underflow.
         kernel = tf.convert_to_tensor(site.kernel)
         feedback = tf.cast(site.rule(site.kernel), kernel.dtype)
-        return asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
+        outputs = asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
+        return witness.passed(outputs, site, op, inputs, kernel, feedback)
 
     def enable_lora(self, *args, **kwargs):
         """Enable LoRA as Keras does, under backprop; refuse it under any other rule."""
