@@ -29,8 +29,8 @@ class GradientAngles(NamedTuple):
 
     Attributes:
         local_: ∠(op(·, B)ᵀ e, op(·, W)ᵀ e), over all calls of a shared layer together. 0 where B
-            is W. Left out where the rule is no matrix in W's place (direct feedback), or the error
-            passes in a loop of its own (`keras.layers.TimeDistributed`).
+            is W. Left out where the rule is no matrix in W's place (direct feedback), or the layer
+            is called in a loop of TensorFlow's (`tf.map_fn`), where its error is out of reach.
         global_: ∠(∂W under the rules, ∂W by true backpropagation). Left out where a kernel does
             not learn.
     """
@@ -155,6 +155,8 @@ class GradientMeter:
         Returns:
             `GradientAngles`.
         """
+        if self._optimizer:
+            self._optimizer.prepare(batch)
         learned, local = self._first(*batch)
         with true_gradient(self._model):
             whole = self._second(learned, *batch)
@@ -177,7 +179,7 @@ class GradientMeter:
             passages = [
                 sighting
                 for sighting in seen
-                if sighting.site == site and _graph_of(sighting.error) in (None, graph)
+                if sighting.site == site and _is_of(graph, sighting)
             ]
             if passages:
                 angles[name] = _local_angle(passages)
@@ -208,9 +210,11 @@ def _local_angle(passages):
     return angle_of_tensors(under_rule, true)
 
 
-def _graph_of(tensor):
-    """Return the graph that a symbolic tensor is of; None for one of eager execution."""
-    return None if isinstance(tensor, tf.__internal__.EagerTensor) else tensor.graph
+def _is_of(graph, sighting):
+    """Return whether what was seen can be used in a graph; eagerly computed, it always can."""
+    tensors = [sighting.error, *tf.nest.flatten(sighting.inputs, expand_composites=True)]
+    symbolic = [t for t in tensors if not isinstance(t, tf.__internal__.EagerTensor)]
+    return all(tensor.graph is graph for tensor in symbolic)
 
 
 class _Collector:
@@ -219,7 +223,15 @@ class _Collector:
     def __init__(self, model):
         self._model = model
         self._stood = None
+        self._prepared = False
         self._of_replica = threading.local()  # each is traced in a thread of its own
+
+    def prepare(self, batch):
+        """Have Keras make the metrics' variables, which a first step would make; then do nothing."""
+        if not self._prepared:
+            with strategy_of(self._model).scope():
+                self._model._symbolic_build(data_batch=batch)
+            self._prepared = True
 
     def __getattr__(self, name):
         # The rate, the iterations, the loss scale: all that a training step asks it for.
