@@ -2,6 +2,7 @@
 
 from tfbio.metrics.definitions import agreement, angle, norm_ratio
 from tfbio.metrics.gradients import GradientAngles, GradientMeter, gradient_angles
+from tfbio.metrics.tags import TAGS, tagged
 from tfbio.metrics.weights import (
     WeightMeter,
     WeightMetrics,
@@ -11,6 +12,7 @@ from tfbio.metrics.weights import (
 )
 
 __all__ = [
+    "TAGS",
     "GradientAngles",
     "GradientMeter",
     "WeightMeter",
@@ -21,5 +23,6 @@ __all__ = [
     "norm_ratio",
     "norm_ratios",
     "sign_agreement",
+    "tagged",
     "weight_angles",
 ]

@@ -94,7 +94,7 @@ class GradientMeter:
     """Gradient angles in compiled functions, to be measured again and again.
 
     See `gradient_angles` for what is measured, and that it leaves the model as it is. A measurement
-    costs two gradients of its batch and, for local angles, two errors at each layer's input.
+    costs two gradients of its batch and, for local angles, some errors at each layer's input.
 
     Args:
         model: A built model with feedback layers. One that lives under a `tf.distribute` strategy
@@ -129,22 +129,20 @@ class GradientMeter:
             gradients = self._optimizer.gradients
         self._gradients = gradients
         strategy = strategy_of(model)
-        under_rules = tf.function(self._under_rules, jit_compile=jit_compile)
-        against_true = tf.function(self._against_true, jit_compile=jit_compile)
+        measure = tf.function(self._measure, jit_compile=jit_compile)
+        compare = tf.function(_compare, jit_compile=jit_compile)
 
         @tf.function(reduce_retracing=True)
-        def first(*batch):
+        def measured(*batch):
             with self._in_place():
-                learned, angles = strategy.run(under_rules, args=batch)
-            return learned, of_first_replica(strategy, angles)
+                gradients, angles = strategy.run(measure, args=batch)
+            return gradients, of_first_replica(strategy, angles)
 
         @tf.function(reduce_retracing=True)
-        def second(learned, *batch):
-            with self._in_place():
-                angles = strategy.run(against_true, args=(learned, *batch))
-            return of_first_replica(strategy, angles)
+        def compared(*gradients):
+            return of_first_replica(strategy, strategy.run(compare, args=gradients))
 
-        self._first, self._second = first, second
+        self._measured, self._compared = measured, compared
 
     def __call__(self, *batch):
         """Measure on a batch.
@@ -157,18 +155,19 @@ class GradientMeter:
         """
         if self._optimizer:
             self._optimizer.prepare(batch)
-        learned, local = self._first(*batch)
+        learned, local = self._measured(*batch)
+        # The same function, since tracing another takes longer than the angles not needed here.
         with true_gradient(self._model):
-            whole = self._second(learned, *batch)
+            true, _ = self._measured(*batch)
         return GradientAngles(*(
             {name: float(angles[name]) for name in self._sites if name in angles}
-            for angles in (local, whole)
+            for angles in (local, self._compared(learned, true))
         ))  # fmt: skip
 
     def _in_place(self):
         return self._optimizer.in_place() if self._optimizer else contextlib.nullcontext()
 
-    def _under_rules(self, *batch):
+    def _measure(self, *batch):
         """Return (the gradient of each kernel, its local angle)."""
         graph = tf.compat.v1.get_default_graph()
         with witness.errors() as seen:
@@ -185,11 +184,6 @@ class GradientMeter:
                 angles[name] = _local_angle(passages)
         return learned, angles
 
-    def _against_true(self, learned, *batch):
-        """Return each kernel's global angle; to be called within `true_gradient`."""
-        true = self._of_kernels(batch)
-        return {name: angle_of_tensors([learned[name]], [true[name]]) for name in learned}
-
     def _of_kernels(self, batch):
         names = {id(site.kernel): name for name, site in self._sites.items()}
         # Whatever is assigned in it (moving averages, seeds, a rule's step) is forgotten after it.
@@ -200,6 +194,10 @@ class GradientMeter:
                 if id(variable) in names and gradient is not None
             }
         return {name: tf.convert_to_tensor(gradient) for name, gradient in found.items()}
+
+
+def _compare(learned, true):
+    return {name: angle_of_tensors([learned[name]], [true[name]]) for name in learned}
 
 
 def _local_angle(passages):

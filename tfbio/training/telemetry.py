@@ -6,8 +6,8 @@ from tfbio.training import preparation, sums
 EXAMPLES = 32
 """The most examples that gradient angles are measured on."""
 
-OF_WEIGHTS = ("weight_angle", "norm_ratio", "sign_agreement")
-OF_GRADIENTS = ("gradient_angle", "local_gradient_angle")
+OF_WEIGHTS = tuple(metrics.TAGS[name] for name in metrics.WeightMetrics._fields)
+OF_GRADIENTS = tuple(metrics.TAGS[name] for name in metrics.GradientAngles._fields)
 
 
 class Telemetry:
@@ -51,7 +51,7 @@ class Telemetry:
     def of_weights(self):
         """Return ``weight_angle/<layer>`` in degrees, ``norm_ratio/…`` and ``sign_agreement/…``."""
         with sums.in_order():
-            return _tagged(OF_WEIGHTS, self._weights())
+            return metrics.tagged(self._weights())
 
     def of_gradients(self):
         """Return ``gradient_angle/<layer>``, the global one, and ``local_gradient_angle/…``.
@@ -66,8 +66,7 @@ class Telemetry:
                 jit = self._prepared.experiment.jit
                 self._gradients = metrics.GradientMeter(self._prepared.model, jit_compile=jit)
                 self._batch = batch(self._prepared)
-            angles = self._gradients(*self._batch)
-        return _tagged(OF_GRADIENTS, (angles.global_, angles.local_))
+            return metrics.tagged(self._gradients(*self._batch))
 
 
 def batch(prepared):
@@ -86,11 +85,3 @@ def batch(prepared):
     batches = split.batches(min(experiment.batch_size, EXAMPLES), order=(experiment.seed, 0))
     images, *rest = next(iter(batches.take(1)))
     return preparation.ready(images), *rest
-
-
-def _tagged(tags, columns):
-    return {
-        f"{tag}/{name}": value
-        for tag, values in zip(tags, columns, strict=True)
-        for name, value in values.items()
-    }

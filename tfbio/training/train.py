@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfbio import pictures
+from tfbio import metrics, pictures
 from tfbio.training import board, folder, heatmap, strategies, use
 from tfbio.training.checkpoints import Checkpoints, restore, snapshot, state_variables
 from tfbio.training.experiment import named
@@ -26,9 +26,7 @@ SUMMARY = ("weight_angles", "seconds_per_step", "steps")
 
 
 _IN_SUMMARY = {
-    "weight_angle": "weight_angles",
-    "norm_ratio": "norm_ratios",
-    "sign_agreement": "sign_agreement",
+    **{tag: name for name, tag in metrics.TAGS.items()},
     "gradient_angle": "gradient_angles",
     "local_gradient_angle": "local_gradient_angles",
 }
@@ -291,6 +289,11 @@ class Training:
 
     def train_epoch(self):
         """Train from the present step to the end of its epoch."""
+        for _ in self.stretches():
+            pass
+
+    def stretches(self):
+        """Train likewise; yield each time when there is something to look at."""
         index, start = divmod(self.step, self.prepared.steps_per_epoch)
         end = self.step - start + self.prepared.steps_per_epoch
         if start == 0:
@@ -309,6 +312,7 @@ class Training:
             if self.step == self.total or self.step % self.experiment.checkpoint_every == 0:
                 self.save()
             self.telling.progress(self.step, self.total)
+            yield
 
     def _steps_to_next_look(self):
         e = self.experiment
