@@ -84,7 +84,7 @@ def test_telemetry_under_fit_records_all_there_is(tmp_path):
     telemetry = tfbio.callbacks.Telemetry(tmp_path, batch=(x, y), every=3)
     network.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[telemetry])
     assert [step for step, _ in telemetry.history] == [0, 3, 4, 6, 8]
-    step, last = telemetry.history[-1]
+    last = telemetry.history[-1][1]
     assert set(last) == {f"{tag}/{name}" for tag in metrics.TAGS.values() for name in ("in", "out")}
     assert last["weight_angle/in"] == pytest.approx(metrics.weight_angles(network)["in"])
     angles = metrics.GradientMeter(network)(x, y)
@@ -95,5 +95,5 @@ def test_telemetry_under_fit_records_all_there_is(tmp_path):
     plain = tfbio.callbacks.Telemetry(None)
     network.fit(x, y, batch_size=2, verbose=0, callbacks=[plain])
     assert "gradient_angle/in" not in plain.history[-1][1]
-    with pytest.raises(ValueError, match="`every` must be an integer of 0 or more. Received: -1"):
+    with pytest.raises(ValueError, match=r"`every` must be an integer of 0 or more\. Received: -1"):
         tfbio.callbacks.Telemetry(None, every=-1)

@@ -1,4 +1,4 @@
-"""The witness: while gradient angles are measured, it sees the error that arrives at every kernel."""
+"""The witness: while gradient angles are measured, it sees the error that reaches each kernel."""
 
 import contextlib
 import contextvars

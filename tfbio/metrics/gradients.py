@@ -176,9 +176,7 @@ class GradientMeter:
         for name, site in self._sites.items():
             # Those of a loop within the model are out of reach here.
             passages = [
-                sighting
-                for sighting in seen
-                if sighting.site == site and _is_of(graph, sighting)
+                sighting for sighting in seen if sighting.site == site and _is_of(graph, sighting)
             ]
             if passages:
                 angles[name] = _local_angle(passages)
@@ -225,7 +223,7 @@ class _Collector:
         self._of_replica = threading.local()  # each is traced in a thread of its own
 
     def prepare(self, batch):
-        """Have Keras make the metrics' variables, which a first step would make; then do nothing."""
+        """Have Keras make the metrics' variables, which a first step would make, once."""
         if not self._prepared:
             with strategy_of(self._model).scope():
                 self._model._symbolic_build(data_batch=batch)

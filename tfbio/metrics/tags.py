@@ -7,7 +7,7 @@ TAGS = {
     "global_": "gradient_angle",
     "local_": "local_gradient_angle",
 }
-"""From the attribute of `WeightMetrics` or `GradientAngles` to what its curves' names begin with."""
+"""From an attribute of `WeightMetrics` or `GradientAngles` to what its curves' names begin with."""
 
 
 def tagged(measured):

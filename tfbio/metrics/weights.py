@@ -102,7 +102,8 @@ class WeightMeter:
     def __init__(self, model):
         self._sites = walk.sites(model)
         strategy = strategy_of(model)
-        self._measured = tf.function(lambda: of_first_replica(strategy, strategy.run(self._measure)))
+        run = lambda: of_first_replica(strategy, strategy.run(self._measure))  # noqa: E731
+        self._measured = tf.function(run)
 
     def __call__(self):
         """Measure, and return `WeightMetrics`."""

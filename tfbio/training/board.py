@@ -4,8 +4,6 @@ import dataclasses
 
 from tfbio.training.preparation import slug
 
-
-
 FEEDBACK = {
     "Angle between W and B, degrees": "weight_angle",
     "Angle between the gradient and backprop's, degrees": "gradient_angle",

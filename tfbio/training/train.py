@@ -70,9 +70,9 @@ def train_and_evaluate(
         `test_loss`) and validation (`validation_accuracy`, ...), and on the training split as it
         was learned (`accuracy`, `loss`), `weight_angles`, `norm_ratios`, `sign_agreement`,
         `gradient_angles` (global) and `local_gradient_angles` by layer, the last two None where
-        they are not measured, `steps`, all as they are after the last step; `best`, the measures at the step of the best
-        validation `score`, or None without validation; `seconds_per_step`, the median; `seconds`
-        of training steps in all; `resumed_at_steps`.
+        they are not measured, `steps`, all as they are after the last step; `best`, the
+        measures at the step of the best validation `score`, or None without validation;
+        `seconds_per_step`, the median; `seconds` of training steps in all; `resumed_at_steps`.
 
     Raises:
         ValueError: If options do not fit together, data are damaged, or the folder is another
