@@ -102,8 +102,12 @@ class WeightMeter:
     def __init__(self, model):
         self._sites = walk.sites(model)
         strategy = strategy_of(model)
-        run = lambda: of_first_replica(strategy, strategy.run(self._measure))  # noqa: E731
-        self._measured = tf.function(run)
+
+        @tf.function
+        def measured():
+            return of_first_replica(strategy, strategy.run(self._measure))
+
+        self._measured = measured
 
     def __call__(self):
         """Measure, and return `WeightMetrics`."""
