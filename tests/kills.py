@@ -34,6 +34,7 @@ OPTIONS = {
     "schedule": "cosine",
     "steps_per_call": 4,
     "log_every": 10,
+    "telemetry_every": 20,
     "checkpoint_every": 7,
 }
 """A training of some seconds, a good part of which goes into records and checkpoints."""
@@ -48,6 +49,7 @@ RESNET18 = {
     "weight_decay": 1e-4,
     "steps_per_call": 2,
     "log_every": 2,
+    "telemetry_every": 4,
     "checkpoint_every": 3,
 }
 """One of large operations, many of which run at the same time."""
@@ -67,6 +69,7 @@ RETINANET = {
     "learning_rate": 0.001,
     "steps_per_call": 2,
     "log_every": 2,
+    "telemetry_every": 4,
     "checkpoint_every": 3,
 }
 """The same of a detector, on the canvases in `data_dir`, see `canvases`."""

@@ -84,6 +84,9 @@ def test_a_run_holds_what_it_says(whole, options):
     assert folder.read_flags(whole) == training.Detection(**options, workdir=str(whole))
     facts = json.loads((whole / "data.json").read_text())
     assert facts["category_ids"] == list(range(1, 11))
+    assert set(summary["gradient_angles"]) == set(summary["weight_angles"])
+    assert 0 < summary["gradient_angles"]["backbone/stem_conv"] < 180
+    assert np.asarray(Image.open(whole / "angles.png")).shape[0] > 600
     assert np.asarray(Image.open(whole / "boxes.png")).shape == (256, 1048, 3)
 
 

@@ -69,3 +69,31 @@ def test_the_callback_writes_what_the_metrics_say_at_the_optimizers_steps(tmp_pa
     written = events.Tensors("weight_angle/out")
     assert [event.step for event in written] == [0, 2, 4, 4, 6, 8]
     assert tf.make_ndarray(written[0].tensor_proto) == pytest.approx(before["out"], rel=1e-6)
+
+
+def test_telemetry_under_fit_records_all_there_is(tmp_path):
+    network = tfbio.convert(
+        keras.Sequential([
+            keras.Input((3,)), keras.layers.Dense(5, "tanh", name="in"),
+            keras.layers.Dropout(0.5), keras.layers.Dense(2, name="out"),
+        ]),
+        "feedback_alignment",
+    )  # fmt: skip
+    network.compile("sgd", "mse", metrics=["mae"])
+    x, y = random((8, 3), "float32"), random((8, 2), "float32", seed=1)
+    telemetry = tfbio.callbacks.Telemetry(tmp_path, batch=(x, y), every=3)
+    network.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[telemetry])
+    assert [step for step, _ in telemetry.history] == [0, 3, 4, 6, 8]
+    last = telemetry.history[-1][1]
+    assert set(last) == {f"{tag}/{name}" for tag in metrics.TAGS.values() for name in ("in", "out")}
+    assert last["weight_angle/in"] == pytest.approx(metrics.weight_angles(network)["in"])
+    angles = metrics.GradientMeter(network)(x, y)
+    assert last["gradient_angle/in"] == angles.global_["in"] > 0
+    assert last["local_gradient_angle/out"] == angles.local_["out"] > 0
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Tensors("gradient_angle/in")] == [0, 3, 4, 6, 8]
+    plain = tfbio.callbacks.Telemetry(None)
+    network.fit(x, y, batch_size=2, verbose=0, callbacks=[plain])
+    assert "gradient_angle/in" not in plain.history[-1][1]
+    with pytest.raises(ValueError, match=r"`every` must be an integer of 0 or more\. Received: -1"):
+        tfbio.callbacks.Telemetry(None, every=-1)

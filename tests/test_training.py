@@ -89,6 +89,12 @@ def test_a_run_holds_what_it_says(whole):
     assert 0 < summary["seconds_per_step"] < summary["seconds"]
     for name, degrees in summary["weight_angles"].items():
         assert float(rows[-1][f"weight_angle/{name}"]) == degrees
+    measured = [int(row["step"]) for row in rows if row["gradient_angle/conv"]]
+    assert measured == [0, 20, 40, 60, 78]
+    angles = summary["gradient_angles"]
+    assert angles["logits"] == 0 < angles["conv"] == float(rows[-1]["gradient_angle/conv"])
+    assert 0 < summary["local_gradient_angles"]["logits"] < 180
+    assert keras.utils.load_img(whole / "angles.png").width > 1000
     (start,) = json.loads((whole / "run.json").read_text())["starts"]
     assert start["versions"]["tensorflow"] == tf.__version__
     assert folder.read_flags(whole) == training.Classification(**OPTIONS, workdir=str(whole))
@@ -249,6 +255,31 @@ def test_a_run_whose_events_are_lost_goes_on_with_all_of_its_curves(whole, tmp_p
     assert "are damaged from step 0 on: the curves were written again from metrics.csv" in told[1]
     assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
     assert set(points(whole)) == set(points(tmp_path))  # the options as text, too
+
+
+def test_a_run_from_before_there_was_telemetry_goes_on_and_is_compared(whole, tmp_path):
+    with pytest.raises(Cut):
+        train(tmp_path / "old", 60, telemetry_every=200)
+    path = tmp_path / "old" / "metrics.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    new = ("gradient_angle", "local_gradient_angle", "norm_ratio")
+    kept = [name for name in rows[0] if name.split("/")[0] not in new]
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, kept, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    flags = tmp_path / "old" / "flags.cfg"
+    flags.write_text(flags.read_text().replace("--telemetry_every=200\n", ""))
+    old = training.report.load(tmp_path / "old")
+    assert not any(name.startswith(new) for name in old.records[-1])
+    for others in ([], [training.report.load(whole)]):
+        results = training.report.by_settings([old, *others])
+        training.report.figure(results, tmp_path / "figure.png")
+        training.report.table(results)
+    train(tmp_path / "old", telemetry_every=200)
+    records = training.report.read(tmp_path / "old")
+    assert [line["step"] for line in records if "gradient_angle/conv" in line] == [78]
+    assert kills.outcome(tmp_path / "old").keys() >= {"events/angles", "events/norm_ratio/conv"}
 
 
 RECORDS = ["flags.cfg", "run.json", "data.json", "metrics.csv", "summary.json"]

@@ -23,6 +23,7 @@ OPTIONS = {
     "learning_rate": 0.02,
     "steps_per_call": 2,
     "log_every": 10,
+    "telemetry_every": 20,
     "checkpoint_every": 7,
 }
 

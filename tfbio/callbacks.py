@@ -6,8 +6,90 @@ import tensorflow as tf
 from tfbio import metrics
 
 
+class Telemetry(keras.callbacks.Callback):
+    """Record all metrics of the feedback, before training, after each epoch, and every so often.
+
+    Scalars in degrees, ratios and shares: ``weight_angle/<layer>``, ``norm_ratio/<layer>``,
+    ``sign_agreement/<layer>``; with a batch also ``gradient_angle/<layer>``, the global one, and
+    ``local_gradient_angle/<layer>``. They are written at ``step = optimizer.iterations``, so that a
+    resumed training continues its curves, and measured in compiled functions that leave the model
+    as it is (`tfbio.metrics.GradientMeter`).
+
+    Args:
+        log_dir: The TensorBoard directory to write to, or None to keep the history only.
+        batch: What `train_step` takes, (x, y), to measure the gradients on: the same all along. Or
+            None: gradients are not measured.
+        every: Steps between two measurements within an epoch; 0: none.
+
+    Attributes:
+        history: A list of (step, dict from such a name to number), in order.
+
+    Raises:
+        ValueError: If `every` is no integer of 0 or more; from `fit`, if the model has no feedback
+            layer.
+
+    Example:
+        >>> import keras, numpy as np, tfbio
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="out")])
+        >>> tfbio.convert(model, "backprop").compile("sgd", "mse")
+        >>> x, y = np.ones((4, 2)), np.ones((4, 1))
+        >>> telemetry = Telemetry(log_dir=None, batch=(x, y))
+        >>> _ = model.fit(x, y, verbose=0, callbacks=[telemetry])
+        >>> telemetry.history[-1][1]["gradient_angle/out"]
+        0.0
+    """
+
+    def __init__(self, log_dir, batch=None, every=0):
+        super().__init__()
+        if not isinstance(every, int) or every < 0:
+            raise ValueError(f"`every` must be an integer of 0 or more. Received: {every!r}.")
+        self.log_dir = log_dir
+        self.batch = batch
+        self.every = every
+        self.history = []
+        self._writer = self._weights = self._gradients = None
+
+    def on_train_begin(self, logs=None):
+        """Measure before the first step."""
+        if self.log_dir is not None:
+            self._writer = tf.summary.create_file_writer(str(self.log_dir))
+        # Anew for each fit: the model may have been put under another rule since.
+        self._weights = metrics.WeightMeter(self.model)
+        self._gradients = None if self.batch is None else metrics.GradientMeter(self.model)
+        self._record()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Measure after every so many steps."""
+        if self.every and int(self.model.optimizer.iterations) % self.every == 0:
+            self._record()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Measure after an epoch, unless its last step was measured already."""
+        if not self.history or self.history[-1][0] != int(self.model.optimizer.iterations):
+            self._record()
+
+    def on_train_end(self, logs=None):
+        """Close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _record(self):
+        step = int(self.model.optimizer.iterations)
+        found = metrics.tagged(self._weights())
+        if self._gradients is not None:
+            found |= metrics.tagged(self._gradients(*self.batch))
+        self.history.append((step, found))
+        if self._writer is not None:
+            with self._writer.as_default(step):
+                for name, value in found.items():
+                    tf.summary.scalar(name, value)
+            self._writer.flush()
+
+
 class WeightAngles(keras.callbacks.Callback):
     """Record the angle between W and B of every kernel, before training and after each epoch.
+
+    `Telemetry` records this and more.
 
     Written as scalars ``weight_angle/<layer>`` in degrees, at ``step = optimizer.iterations``, so
     that a resumed training continues its curves.

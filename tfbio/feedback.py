@@ -75,25 +75,17 @@ def asymmetric(op, inputs, kernel, feedback, transport=None):
         x = tf.nest.pack_sequence_as(inputs, components, expand_composites=True)
 
         def gradients(upstream):
-            differentiable = [c for c in components if c.dtype.is_floating]
-
-            def passed_down(backward):
-                with tf.GradientTape() as tape:
-                    tape.watch(differentiable)
-                    at_feedback = op(x, backward)
-                return tape.gradient(at_feedback, differentiable, upstream)
-
             if cut:
                 # Not computed and then multiplied by 0: that it is left out is what it is for.
-                input_gradients = tf.cond(
+                toward_input = tf.cond(
                     transport,
-                    lambda: passed_down(kernel),
-                    lambda: [tf.zeros_like(c) for c in differentiable],
+                    lambda: input_gradients(op, x, kernel, upstream),
+                    lambda: [tf.zeros_like(c) for c in components if c.dtype.is_floating],
                 )
             else:
                 backward = tf.cond(transport, lambda: kernel, lambda: feedback)
-                input_gradients = passed_down(backward)
-            input_gradients = iter(input_gradients)
+                toward_input = input_gradients(op, x, backward, upstream)
+            toward_input = iter(toward_input)
             with tf.GradientTape() as tape:
                 tape.watch(kernel)
                 at_kernel = op(x, kernel)
@@ -102,10 +94,35 @@ def asymmetric(op, inputs, kernel, feedback, transport=None):
                 kernel_gradient,
                 kernel_gradient,
                 None,
-                *(next(input_gradients) if c.dtype.is_floating else None for c in components),
+                *(next(toward_input) if c.dtype.is_floating else None for c in components),
             )
 
         return op(x, kernel), gradients
 
     transport = tf.constant(False) if transport is None else tf.convert_to_tensor(transport)
     return substituted(kernel, feedback, transport, *components)
+
+
+def input_gradients(op, inputs, matrix, upstream):
+    """Return the error at the input of a linear operation: ``∂x = op(·, matrix)ᵀ e``.
+
+    Args:
+        op: The operation, see `asymmetric`.
+        inputs: Its input x, a tensor or composite tensor.
+        matrix: What stands where the kernel stood, W or B.
+        upstream: The error e at its output.
+
+    Returns:
+        A list with the gradient of each floating-point component of `inputs`, one for a tensor.
+
+    Example:
+        >>> x, b, e = tf.ones((1, 2)), tf.fill((2, 3), 5.0), tf.ones((1, 3))
+        >>> print(input_gradients(tf.matmul, x, b, e)[0].numpy())
+        [[15. 15.]]
+    """
+    components = tf.nest.flatten(inputs, expand_composites=True)
+    differentiable = [c for c in components if c.dtype.is_floating]
+    with tf.GradientTape() as tape:
+        tape.watch(differentiable)
+        outputs = op(inputs, matrix)
+    return tape.gradient(outputs, differentiable, upstream)

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras.src.backend import AutocastScope
 
-from tfbio import rules
+from tfbio import rules, witness
 from tfbio.feedback import asymmetric
 from tfbio.rules import checks
 
@@ -251,14 +251,15 @@ class FeedbackMixin:
         with AutocastScope(None):
             full = tf.convert_to_tensor(site.kernel)
         kernel = tf.cast(full, self.compute_dtype) if self.autocast else full
-        last = site.kernel_name == self.kernel_names[-1]
         if site.rule.of_network:
             if site.kernel_name != self.kernel_names[0]:
                 return op(inputs, kernel)  # within the layer, whose parts are one to the network
             return site.rule.propagate(op, inputs, kernel, self)
+        last = site.kernel_name == self.kernel_names[-1]
         circuit = rules.Circuit(op, inputs, self.respond if last else tf.identity)
         feedback = tf.cast(site.rule(full, circuit=circuit), kernel.dtype)
-        return asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
+        outputs = asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
+        return witness.passed(outputs, site, op, inputs, kernel, feedback)
 
     def enable_lora(self, *args, **kwargs):
         """Enable LoRA as Keras does, under backprop; refuse it under any other rule."""

@@ -2,30 +2,17 @@
 
 import dataclasses
 
-from tfbio import metrics
 from tfbio.training.preparation import slug
 
-
-def feedback_curves(model):
-    """Return what there is to say of every kernel's feedback, by TensorBoard's tags.
-
-    Args:
-        model: A model with feedback layers.
-
-    Returns:
-        A dict of `weight_angle/<layer>` in degrees and `sign_agreement/<layer>`.
-
-    Example:
-        >>> import keras, tfbio
-        >>> layer = tfbio.layers.FeedbackDense(2, rule="backprop", name="out")
-        >>> feedback_curves(keras.Sequential([keras.Input((2,)), layer]))
-        {'weight_angle/out': 0.0, 'sign_agreement/out': 1.0}
-    """
-    angles, signs = metrics.weight_angles(model), metrics.sign_agreement(model)
-    return {
-        **{f"weight_angle/{name}": value for name, value in angles.items()},
-        **{f"sign_agreement/{name}": value for name, value in signs.items()},
-    }
+FEEDBACK = {
+    "Angle between W and B, degrees": "weight_angle",
+    "Angle between the gradient and backprop's, degrees": "gradient_angle",
+    "Angle of the error at a layer's input, through B and through W, degrees":
+        "local_gradient_angle",
+    "Norm of B over that of W": "norm_ratio",
+    "Share of equal signs of W and B": "sign_agreement",
+}  # fmt: skip
+"""What is measured of every layer, by the title of its chart."""
 
 
 def descriptions(experiment):

@@ -5,6 +5,7 @@ import math
 from typing import ClassVar, NamedTuple
 
 from tfbio import data, models, rules
+from tfbio.training.board import FEEDBACK
 from tfbio.training.experiment import Experiment, default, named, named_values, option
 
 
@@ -62,10 +63,7 @@ class Classification(Experiment):
             "Learning rate": ("^learning_rate$",),
             "Images per second": ("^images_per_second$",),
         },
-        "Feedback": {
-            "Angle between W and B, degrees, every layer": ("^weight_angle/",),
-            "Share of equal signs of W and B, every layer": ("^sign_agreement/",),
-        },
+        "Feedback": {f"{what}, every layer": (f"^{tag}/",) for what, tag in FEEDBACK.items()},
     }
 
     # Data.

@@ -5,6 +5,7 @@ from typing import ClassVar, NamedTuple
 
 from tfbio import coco_metrics
 from tfbio.data import boxes, detection_sets
+from tfbio.training.board import FEEDBACK
 from tfbio.training.experiment import Experiment, option
 
 BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -65,10 +66,7 @@ class Detection(Experiment):
         },
         "Feedback": {
             f"{what}, {part}": (f"^{tag}/{names}",)
-            for what, tag in (
-                ("Angle between W and B, degrees", "weight_angle"),
-                ("Share of equal signs of W and B", "sign_agreement"),
-            )
+            for what, tag in FEEDBACK.items()
             for part, names in (("backbone", "backbone/"), ("pyramid", "pyramid/"),
                                 ("heads", "(box|class)_head/"))
         },

@@ -201,6 +201,14 @@ class Experiment:
     log_every: int = option(
         100, "Steps between two lines of metrics within an epoch; 0: none.", low=0, high=10**9
     )
+    telemetry_every: int = option(
+        200,
+        "Steps between two measurements of the angles between the gradient and backprop's, global "
+        "and local, on a fixed batch; also before the first step and after the last. 0: never. The "
+        "angles between W and B are measured at the same steps and at the end of every epoch.",
+        low=0,
+        high=10**9,
+    )
     checkpoint_every: int = option(
         1000, "Steps between two checkpoints.", low=1, high=10**9, changes_results=False
     )

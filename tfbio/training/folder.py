@@ -20,6 +20,12 @@ from tfbio.training.experiment import KINDS, differences
 from tfbio.training.records import REMEDY
 from tfbio.version import __version__
 
+_LATER = (
+    "telemetry_every",
+    *(f"feedback_{name}" for name in ("learning_rate", "optimizer", "delay", "alternate")),
+)
+"""Options that folders from before there were these lack; such runs go on with the default."""
+
 
 @contextlib.contextmanager
 def locked(workdir):
@@ -151,6 +157,7 @@ def read_flags(workdir):
                 options[name] = True
             else:
                 options[name.removeprefix("no")] = False
+        options = {**{name: fields[name].default for name in _LATER}, **options}
         if set(options) != set(fields):
             odd = sorted(set(options) ^ set(fields))
             raise ValueError(f"--{odd[0]} is missing or unknown")

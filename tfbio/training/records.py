@@ -95,6 +95,7 @@ class Records:
         end = lost[0]["step"] if lost else last + 1
         kept = [event for event in events if event.step < end]
         self._described = {tag for event in kept for tag in _tags(event.summary)}
+        self._shown = {(event.step, tag) for event in kept for tag in _tags(event.summary)}
         _replace_events(folder, kept)
         return lost
 
@@ -120,13 +121,15 @@ class Records:
         self._writer.flush()
 
     def show(self, step, name, image):
-        """Show an image in TensorBoard.
+        """Show an image in TensorBoard, unless it was shown before.
 
         Args:
-            step: The number of steps done, of which the line is to come.
+            step: The number of steps done.
             name: What it is called.
             image: An array, uint8 (height, width, 3).
         """
+        if (step, name) in self._shown:
+            return
         with self._writer.as_default(step):
             tf.summary.image(name, image[None])
 

@@ -19,6 +19,10 @@ from tfbio.training.train import SUMMARY
 _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STROKES = ("-", "--", ":", "-.")
 _SHORT = 40  # letters of a name for which there is room among the curves
+_ANGLES = {
+    "weight_angle": ("between W and B", "Weight angle, mean over layers"),
+    "gradient_angle": ("to backprop's gradient", "Gradient angle, mean over layers"),
+}
 # Backprop with these is backprop still, which others are timed against.
 _OF_RULES = {"rule", "last_layer_rule", "overrides", "rule_module"}
 
@@ -261,7 +265,9 @@ def save(results, path):
 
 
 def figure(results, path):
-    """Draw learning curves, weight angles and times, mean and spread over seeds, to a PNG.
+    """Draw learning curves, angles and times, mean and spread over seeds, to a PNG.
+
+    The angles of gradients, global ones, are drawn where runs have measured them.
 
     Args:
         results: What `by_settings` returned.
@@ -273,9 +279,19 @@ def figure(results, path):
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    fig, (curves, angles, times) = plt.subplots(
-        1, 3, figsize=(13, 4.2), layout="constrained", width_ratios=(5, 5, 3)
+    measured = any(
+        _curve(run, _mean_of("gradient_angle"), "gradient_angle")
+        for runs in results.values()
+        for run in runs
     )
+    fig, (curves, *of_angles, times) = plt.subplots(
+        1,
+        4 if measured else 3,
+        figsize=(17 if measured else 13, 4.2),
+        layout="constrained",
+        width_ratios=(5, 5, 5, 3) if measured else (5, 5, 3),
+    )
+    panels = dict(zip(_ANGLES, of_angles, strict=False))
     first = next(iter(results.values()))[0]
     of, column, factor = _followed(first)
     for index, (name, runs) in enumerate(results.items()):
@@ -283,24 +299,24 @@ def figure(results, path):
         style = {"color": color, "ls": _STROKES[index // len(_COLORS) % len(_STROKES)]}
         followed = [_curve(run, lambda r: factor * r[column], column) for run in runs]
         _band(curves, followed, name, style)
-        _band(angles, [_curve(run, _mean_angle_of, "weight_angle") for run in runs], name, style)
+        for column_of, axes in panels.items():
+            followed = [_curve(run, _mean_of(column_of), column_of) for run in runs]
+            if all(followed):
+                _band(axes, followed, name, style)
         seconds = [1000 * run.summary["seconds_per_step"] for run in runs if run.summary]
         if seconds:
             times.barh(name, statistics.fmean(seconds), color=color, height=0.6)
             times.plot(seconds, [name] * len(seconds), "o", color="#888888", ms=3)
     curves.set(xlabel="epoch", ylabel=of, title="Learning curves")
-    angles.set(
-        xlabel="epoch",
-        ylabel="angle between W and B, degrees",
-        title="Weight angle, mean over layers",
-        ylim=(-3, 100),
-    )
+    for column_of, axes in panels.items():
+        of, title = _ANGLES[column_of]
+        axes.set(xlabel="epoch", ylabel=f"angle {of}, degrees", title=title, ylim=(-3, 100))
     times.set(xlabel="milliseconds", title="Time per step")
     times.set_yticks([])  # the colors say which
     times.invert_yaxis()
-    for axes in (curves, angles):
+    for axes in (curves, *of_angles):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (curves, angles, times):
+    for axes in (curves, *of_angles, times):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     if max(map(len, results)) <= _SHORT:
@@ -333,8 +349,11 @@ def _curve(run, value, column):
     }
 
 
-def _mean_angle_of(record):
-    return mean_angle({k: v for k, v in record.items() if k.startswith("weight_angle/")})
+def _mean_of(column):
+    """Return a function of a line that gives the mean over layers of what begins with `column`."""
+    return lambda record: mean_angle(
+        {name: value for name, value in record.items() if name.startswith(f"{column}/")}
+    )
 
 
 def _band(axes, curves, label, style):
@@ -353,7 +372,7 @@ def _last_angle(run):
     if run.summary:
         return mean_angle(run.summary["weight_angles"])
     measured = [record for record in run.records if "weight_angle" in str(record)]
-    return _mean_angle_of(measured[-1]) if measured else math.nan
+    return _mean_of("weight_angle")(measured[-1]) if measured else math.nan
 
 
 def _so_far(run):

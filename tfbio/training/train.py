@@ -12,20 +12,35 @@ from typing import NamedTuple
 import numpy as np
 
 from tfbio import metrics, pictures
-from tfbio.training import board, folder, strategies, use
+from tfbio.training import board, folder, heatmap, strategies, use
 from tfbio.training.checkpoints import Checkpoints, restore, snapshot, state_variables
 from tfbio.training.experiment import named
 from tfbio.training.loop import Loop
 from tfbio.training.preparation import prepare
 from tfbio.training.records import NoRecords, Records, read
 from tfbio.training.signals import Interrupted, Signals
+from tfbio.training.telemetry import OF_GRADIENTS, OF_WEIGHTS, Telemetry
 
 SUMMARY = ("weight_angles", "seconds_per_step", "steps")
 """What a summary has at least, beside what was measured."""
 
 
+_IN_SUMMARY = {
+    **{tag: name for name, tag in metrics.TAGS.items()},
+    "gradient_angle": "gradient_angles",
+    "local_gradient_angle": "local_gradient_angles",
+}
+"""What a summary calls what telemetry measures."""
+
+
 class Diverged(ArithmeticError):  # noqa: N818
     """The loss or a weight is no finite number any more."""
+
+
+def _of_layers(tag, record):
+    """Return what a line of metrics.csv has under a tag, by layer."""
+    prefix = f"{tag}/"
+    return {k.removeprefix(prefix): v for k, v in record.items() if k.startswith(prefix)}
 
 
 def _silent(done, total):
@@ -38,8 +53,9 @@ def train_and_evaluate(
     """Train to the end, from the newest checkpoint where there is one, and test once.
 
     The run's folder, `experiment.workdir`, then holds flags.cfg, run.json (versions, git commit
-    and machine of every start), metrics.csv, TensorBoard events, checkpoints and summary.json; a
-    detector's also boxes.png, the first test images with predicted and true boxes.
+    and machine of every start), metrics.csv, TensorBoard events, checkpoints, summary.json and
+    angles.png, all layers' angles over the steps; a detector's also boxes.png, the first test
+    images with predicted and true boxes.
     Whenever the process ends, the same call goes on, to the same bits.
 
     Args:
@@ -52,10 +68,11 @@ def train_and_evaluate(
     Returns:
         The summary, a dict: what the experiment `measures`, on test (`test_accuracy`,
         `test_loss`) and validation (`validation_accuracy`, ...), and on the training split as it
-        was learned (`accuracy`, `loss`), `weight_angles` and `sign_agreement` by layer, `steps`,
-        all as they are after the last step; `best`, the measures at the step of the best
-        validation `score`, or None without validation; `seconds_per_step`, the median; `seconds`
-        of training steps in all; `resumed_at_steps`.
+        was learned (`accuracy`, `loss`), `weight_angles`, `norm_ratios`, `sign_agreement`,
+        `gradient_angles` (global) and `local_gradient_angles` by layer, the last two None where
+        they are not measured, `steps`, all as they are after the last step; `best`, the
+        measures at the step of the best validation `score`, or None without validation;
+        `seconds_per_step`, the median; `seconds` of training steps in all; `resumed_at_steps`.
 
     Raises:
         ValueError: If options do not fit together, data are damaged, or the folder is another
@@ -211,10 +228,10 @@ class Training:
             self._go_on_from(*found)
         self.calls = []  # seconds per step
         self.clock = self.step, self.progress.seconds  # at the last record
-        curves = board.feedback_curves(self.model)
+        self.telemetry = Telemetry(prepared)
         learned = self.model.get_metrics_result()
         self.validated = [f"validation_{name}" for name in self.experiment.measures]
-        columns = ["learning_rate", *learned, *self.validated, *curves]
+        columns = ["learning_rate", *learned, *self.validated, *self.telemetry.columns]
         # The line of an epoch's end that the checkpoint does not know of is written again.
         kept = self.step if self.progress.recorded else self.step - 1
         self.records = NoRecords()
@@ -224,6 +241,7 @@ class Training:
             self.records = Records(path, columns, kept if found else None, lines, self.tell)
             self.records.describe(*board.descriptions(self.experiment))
         if not found:
+            curves = self.telemetry.of_weights() | self.telemetry.of_gradients()
             self.records.add(0, 0, curves)
             if self.experiment.init_from:
                 self.save()  # what it started from may change, or go
@@ -261,6 +279,7 @@ class Training:
                 self._end_epoch()
             while self.step < self.total:
                 self.train_epoch()
+            self._draw_angles()
         except Interrupted:
             self.save()
             self.tell(f"Saved at step {self.step:,}; the same command goes on from there.")
@@ -270,6 +289,11 @@ class Training:
 
     def train_epoch(self):
         """Train from the present step to the end of its epoch."""
+        for _ in self.stretches():
+            pass
+
+    def stretches(self):
+        """Train likewise; yield each time when there is something to look at."""
         index, start = divmod(self.step, self.prepared.steps_per_epoch)
         end = self.step - start + self.prepared.steps_per_epoch
         if start == 0:
@@ -281,16 +305,19 @@ class Training:
             if self.step == end:
                 self.progress.recorded = False
                 self._end_epoch()
+            elif self.telemetry.due(self.step):
+                self._record(self.telemetry.of_weights() | self.telemetry.of_gradients())
             elif self.experiment.log_every and self.step % self.experiment.log_every == 0:
                 self._record({})
             if self.step == self.total or self.step % self.experiment.checkpoint_every == 0:
                 self.save()
             self.telling.progress(self.step, self.total)
+            yield
 
     def _steps_to_next_look(self):
         e = self.experiment
-        periods = (e.steps_per_call, e.checkpoint_every, e.log_every or e.steps_per_call)
-        return min(period - self.step % period for period in periods)
+        periods = (e.steps_per_call, e.checkpoint_every, e.log_every, e.telemetry_every)
+        return min(period - self.step % period for period in periods if period)
 
     def _train(self, batches, steps):
         begin = time.perf_counter()
@@ -317,7 +344,9 @@ class Training:
             if best is None or values[score] > best[score]:
                 self.progress.best = {"step": self.step, **values, **others}
                 self._save_to(self.best_checkpoint)
-        values |= board.feedback_curves(self.model)
+        values |= self.telemetry.of_weights()
+        if self.telemetry.due(self.step) or self.step == self.total:
+            values |= self.telemetry.of_gradients()
         self._record(values, others, end_of_epoch=True)
         self.progress.recorded = True
 
@@ -327,6 +356,13 @@ class Training:
     def _draw(self, name, image):
         if self.prepared.devices.chief:
             pictures.write(self.path / f"{name}.png", image)
+
+    def _draw_angles(self):
+        """Draw the angles of all layers over all steps, from metrics.csv, as heat maps."""
+        if self.prepared.devices.chief:
+            image = heatmap.draw(read(self.path))
+            self._show("angles", image)
+            self._draw("angles", image)
 
     def _record(self, values, others=None, end_of_epoch=False):
         epoch = -(-self.step // self.prepared.steps_per_epoch)
@@ -390,8 +426,8 @@ class Training:
             "steps": self.step,
             "epochs": self.experiment.epochs,
             "resumed_at_steps": [start["step"] for start in self.starts[1:]],
-            "weight_angles": metrics.weight_angles(self.model),
-            "sign_agreement": metrics.sign_agreement(self.model),
+            **{_IN_SUMMARY[tag]: _of_layers(tag, final) for tag in OF_WEIGHTS},
+            **{_IN_SUMMARY[tag]: _of_layers(tag, final) or None for tag in OF_GRADIENTS},
             "seconds_per_step": self.progress.seconds_per_step,
             "seconds": self.progress.seconds,
         }

@@ -1,0 +1,256 @@
+"""Gradient angles: how far what a network learns is from what backpropagation would teach it.
+
+Two of them, which must not be confused:
+
+- *local*: a layer's error at its input as the rule has it, ``op(·, B)ᵀ e``, against
+  ``op(·, W)ᵀ e`` on the same e: what this layer's own B does;
+- *global*: a kernel's gradient in the network under its rules against that of true
+  backpropagation through the whole network, on the same batch: what all B above do together.
+"""
+
+import contextlib
+import threading
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tfbio import walk, witness
+from tfbio.feedback import input_gradients
+from tfbio.gradients import true_gradient
+from tfbio.metrics.definitions import angle_of_tensors
+from tfbio.metrics.weights import of_first_replica, strategy_of
+
+
+class GradientAngles(NamedTuple):
+    """Both angles of every kernel that has them, in degrees; each a dict from kernel to number.
+
+    NaN stands where one of the two vectors is all zero.
+
+    Attributes:
+        local_: ∠(op(·, B)ᵀ e, op(·, W)ᵀ e), over all calls of a shared layer together. 0 where B
+            is W. Left out where the rule is no matrix in W's place (direct feedback), or the layer
+            is called in a loop of TensorFlow's (`tf.map_fn`), where its error is out of reach.
+        global_: ∠(∂W under the rules, ∂W by true backpropagation). Left out where a kernel does
+            not learn.
+    """
+
+    local_: dict
+    global_: dict
+
+
+def gradient_angles(model, x, y, loss, training=True):
+    """Return the local and the global gradient angle of every kernel on a batch.
+
+    Nothing is changed by measuring: moving averages, random seeds and what rules keep of their own
+    steps are as before, to the bit. Both gradients see the same dropout masks, the same batch
+    statistics and the same B, the one with which the next training step learns.
+
+    This compiles; to measure again and again, keep a `GradientMeter`.
+
+    Args:
+        model: A built model with feedback layers, compiled or not.
+        x: The inputs of a batch, as the model takes them.
+        y: The targets.
+        loss: What `keras.losses.get` takes, or a function of (y, outputs) that returns losses. What
+            layers add to it (`kernel_regularizer`, `add_loss`) is left out: it reaches W on its
+            own way.
+        training: Whether the model is called as in training, with dropout and batch statistics,
+            which is the gradient that it learns from, or as in inference.
+
+    Returns:
+        `GradientAngles`.
+
+    Raises:
+        ValueError: If the model has no feedback layer, or the loss is unknown.
+
+    Example:
+        >>> import keras, tensorflow as tf, tfbio
+        >>> layers = [keras.layers.Dense(4, name="in"), keras.layers.Dense(2, name="out")]
+        >>> model = tfbio.convert(keras.Sequential([keras.Input((3,)), *layers]), "backprop")
+        >>> gradient_angles(model, tf.ones((1, 3)), tf.ones((1, 2)), "mse").global_
+        {'in': 0.0, 'out': 0.0}
+
+    References:
+        Lillicrap et al. 2016; Akrout et al. 2019, "Deep learning without weight transport" (the
+        angle of the hidden delta, which is the local one above that layer).
+    """
+    loss = keras.losses.get(loss)
+    options = {"training": training} if getattr(model, "_call_has_training_arg", False) else {}
+    optimizer = getattr(model, "optimizer", None)
+
+    def gradients(x, y):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_mean(loss(y, model(x, **options)))
+            if optimizer is not None:
+                value = optimizer.scale_loss(value)  # float16 would lose small gradients
+        variables = model.trainable_variables
+        return zip(tape.gradient(value, variables), variables, strict=True)
+
+    return GradientMeter(model, gradients)(x, y)
+
+
+class GradientMeter:
+    """Gradient angles in compiled functions, to be measured again and again.
+
+    See `gradient_angles` for what is measured, and that it leaves the model as it is. A measurement
+    costs two gradients of its batch and, for local angles, some errors at each layer's input.
+
+    Args:
+        model: A built model with feedback layers. One that lives under a `tf.distribute` strategy
+            is measured there: each replica on the whole batch, so that all find the same, and
+            those of the first are returned.
+        gradients: A function of a batch's parts that returns pairs of gradient and variable; None
+            for those that the model's own `train_step` applies, so that what is measured is what
+            is learned. For this the model must be compiled; if its `train_step` does not go
+            through its optimizer, there is no global angle.
+        jit_compile: Whether XLA compiles it.
+
+    Raises:
+        ValueError: If the model has no feedback layer.
+
+    Example:
+        >>> import keras, tensorflow as tf, tfbio
+        >>> layers = [keras.layers.Dense(4, name="in"), keras.layers.Dense(2, name="out")]
+        >>> model = tfbio.convert(keras.Sequential([keras.Input((3,)), *layers]), "sign_symmetry")
+        >>> model.compile("sgd", "mse")
+        >>> angles = GradientMeter(model)(tf.ones((1, 3)), tf.ones((1, 2)))
+        >>> 0 < angles.local_["out"] < 90, angles.global_["out"]
+        (True, 0.0)
+    """
+
+    def __init__(self, model, gradients=None, jit_compile=False):
+        self._model = model
+        self._sites = walk.sites(model)
+        self._optimizer = None
+        if gradients is None:
+            # It stands in the optimizer's place while functions are traced.
+            self._optimizer = _Collector(model)
+            gradients = self._optimizer.gradients
+        self._gradients = gradients
+        strategy = strategy_of(model)
+        measure = tf.function(self._measure, jit_compile=jit_compile)
+        compare = tf.function(_compare, jit_compile=jit_compile)
+
+        @tf.function(reduce_retracing=True)
+        def measured(*batch):
+            with self._in_place():
+                gradients, angles = strategy.run(measure, args=batch)
+            return gradients, of_first_replica(strategy, angles)
+
+        @tf.function(reduce_retracing=True)
+        def compared(*gradients):
+            return of_first_replica(strategy, strategy.run(compare, args=gradients))
+
+        self._measured, self._compared = measured, compared
+
+    def __call__(self, *batch):
+        """Measure on a batch.
+
+        Args:
+            *batch: What the function of gradients takes: inputs and targets.
+
+        Returns:
+            `GradientAngles`.
+        """
+        if self._optimizer:
+            self._optimizer.prepare(batch)
+        learned, local = self._measured(*batch)
+        # The same function, since tracing another takes longer than the angles not needed here.
+        with true_gradient(self._model):
+            true, _ = self._measured(*batch)
+        return GradientAngles(*(
+            {name: float(angles[name]) for name in self._sites if name in angles}
+            for angles in (local, self._compared(learned, true))
+        ))  # fmt: skip
+
+    def _in_place(self):
+        return self._optimizer.in_place() if self._optimizer else contextlib.nullcontext()
+
+    def _measure(self, *batch):
+        """Return (the gradient of each kernel, its local angle)."""
+        graph = tf.compat.v1.get_default_graph()
+        with witness.errors() as seen:
+            learned = self._of_kernels(batch)
+        angles = {name: tf.constant(0.0) for name, s in self._sites.items() if s.rule.symmetric}
+        for name, site in self._sites.items():
+            # Those of a loop within the model are out of reach here.
+            passages = [
+                sighting for sighting in seen if sighting.site == site and _is_of(graph, sighting)
+            ]
+            if passages:
+                angles[name] = _local_angle(passages)
+        return learned, angles
+
+    def _of_kernels(self, batch):
+        names = {id(site.kernel): name for name, site in self._sites.items()}
+        # Whatever is assigned in it (moving averages, seeds, a rule's step) is forgotten after it.
+        with keras.StatelessScope(collect_losses=True):
+            found = {
+                names[id(variable)]: gradient
+                for gradient, variable in self._gradients(*batch)
+                if id(variable) in names and gradient is not None
+            }
+        return {name: tf.convert_to_tensor(gradient) for name, gradient in found.items()}
+
+
+def _compare(learned, true):
+    return {name: angle_of_tensors([learned[name]], [true[name]]) for name in learned}
+
+
+def _local_angle(passages):
+    under_rule, true = [], []
+    for _, op, inputs, kernel, feedback, error in passages:
+        under_rule += input_gradients(op, inputs, feedback, error)
+        true += input_gradients(op, inputs, kernel, error)
+    return angle_of_tensors(under_rule, true)
+
+
+def _is_of(graph, sighting):
+    """Return whether what was seen can be used in a graph; eagerly computed, it always can."""
+    tensors = [sighting.error, *tf.nest.flatten(sighting.inputs, expand_composites=True)]
+    symbolic = [t for t in tensors if not isinstance(t, tf.__internal__.EagerTensor)]
+    return all(tensor.graph is graph for tensor in symbolic)
+
+
+class _Collector:
+    """What stands in a model's optimizer's place to see the gradients that a step would apply."""
+
+    def __init__(self, model):
+        self._model = model
+        self._stood = None
+        self._prepared = False
+        self._of_replica = threading.local()  # each is traced in a thread of its own
+
+    def prepare(self, batch):
+        """Have Keras make the metrics' variables, which a first step would make, once."""
+        if not self._prepared:
+            with strategy_of(self._model).scope():
+                self._model._symbolic_build(data_batch=batch)
+            self._prepared = True
+
+    def __getattr__(self, name):
+        # The rate, the iterations, the loss scale: all that a training step asks it for.
+        return getattr(self._stood, name)
+
+    @contextlib.contextmanager
+    def in_place(self):
+        self._stood = self._model.optimizer
+        self._model.optimizer = self
+        try:
+            yield
+        finally:
+            self._model.optimizer = self._stood
+
+    def gradients(self, *batch):
+        self._of_replica.pairs = []
+        self._model.train_step(batch)
+        return self._of_replica.pairs
+
+    def apply_gradients(self, grads_and_vars):
+        self._of_replica.pairs += grads_and_vars
+
+    def apply(self, grads, trainable_variables=None):
+        if trainable_variables is None:
+            trainable_variables = self._model.trainable_variables
+        self.apply_gradients(zip(grads, trainable_variables, strict=True))

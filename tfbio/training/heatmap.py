@@ -1,0 +1,111 @@
+"""The heat maps: the angles of all layers over all steps of a run, in one picture."""
+
+import math
+
+import numpy as np
+
+_PANELS = {
+    "weight_angle": "Between W and B",
+    "gradient_angle": "Between the gradient and backprop's",
+}
+_HIGHEST = 120  # degrees; random ones are about 90, and more is rare
+_COLORS = "viridis_r"  # perceptually uniform: the smaller the angle, the brighter
+_LEAST_ROWS, _ROW = 8, 0.21  # of text of 8 points, and inches each
+
+
+def draw(records):
+    """Return a picture of layers × steps, weight angles and, where measured, gradient angles.
+
+    Args:
+        records: The lines of metrics.csv, as `tfbio.training.records.read` gives them.
+
+    Returns:
+        A uint8 array (height, width, 3): layers from first to last downwards, one color scale from
+        0 degrees up; gray where an angle is not defined.
+
+    Example:
+        >>> draw([{"step": step, "weight_angle/out": 90.0 / (1 + step)} for step in range(3)]).ndim
+        3
+    """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    tables = {title: table(records, tag) for tag, title in _PANELS.items()}
+    tables = {title: found for title, found in tables.items() if found[1]}
+    rows = max((len(names) for _, names, _ in tables.values()), default=0)
+    figure = Figure(
+        figsize=(2.6 + 4.2 * len(tables), 1.1 + _ROW * max(rows, _LEAST_ROWS)),
+        layout="constrained",
+        dpi=120,
+    )
+    colors = colormaps[_COLORS].with_extremes(bad="#cccccc")
+    figure.get_layout_engine().set(wspace=0.03)
+    panels = figure.subplots(1, len(tables), squeeze=False)[0] if tables else []
+    drawn = None
+    for axes, (title, (steps, names, values)) in zip(panels, tables.items(), strict=True):
+        drawn = axes.pcolormesh(
+            edges(steps), np.arange(len(names) + 1), values, cmap=colors, vmin=0, vmax=_HIGHEST
+        )
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("step", fontsize=9)
+        axes.xaxis.set_major_locator(
+            MaxNLocator(5, integer=True) if len(steps) > 1 else FixedLocator(steps)
+        )
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_yticks(np.arange(len(names)) + 0.5, names if axes is panels[0] else [])
+        axes.tick_params(labelsize=8)
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.spines[:].set_visible(False)
+    if drawn is not None:
+        bar = figure.colorbar(
+            drawn,
+            ax=panels,
+            extend="max",
+            extendfrac=0.03,
+            aspect=2 * max(rows, _LEAST_ROWS),  # as wide whatever the height
+            ticks=range(0, _HIGHEST + 1, 30),
+        )
+        bar.set_label("angle, degrees", fontsize=9)
+        bar.ax.tick_params(labelsize=8)
+        bar.outline.set_visible(False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def table(records, tag):
+    """Return (steps, layers, values) of what is recorded under a tag, values of layers × steps.
+
+    Args:
+        records: The lines of metrics.csv.
+        tag: What stands before "/" in its columns.
+
+    Example:
+        >>> table([{"step": 0, "a/x": 1.0, "a/y": 2.0}, {"step": 1}, {"step": 2, "a/x": 3.0}], "a")
+        ([0, 2], ['x', 'y'], array([[ 1.,  3.],
+               [ 2., nan]]))
+    """
+    prefix = f"{tag}/"
+    lines = [line for line in records if any(name.startswith(prefix) for name in line)]
+    names = list(dict.fromkeys(n for line in lines for n in line if n.startswith(prefix)))
+    values = np.array([[line.get(name, math.nan) for line in lines] for name in names])
+    return [line["step"] for line in lines], [n.removeprefix(prefix) for n in names], values
+
+
+def edges(steps):
+    """Return where the cells of measurements end: halfway to the next ones, if there are any.
+
+    Args:
+        steps: Ascending numbers, one or more.
+
+    Example:
+        >>> edges([0, 10, 30]).tolist()
+        [0.0, 5.0, 20.0, 30.0]
+    """
+    steps = np.asarray(steps, float)
+    if len(steps) == 1:
+        return np.array([steps[0] - 0.5, steps[0] + 0.5])
+    return np.array([steps[0], *(steps[1:] + steps[:-1]) / 2, steps[-1]])

@@ -1,0 +1,90 @@
+"""Telemetry: what a training measures of its feedback as it goes, by TensorBoard's tags."""
+
+from tfbio import data, metrics, walk
+from tfbio.training import preparation, sums
+
+EXAMPLES = 32
+"""The most examples that gradient angles are measured on."""
+
+OF_WEIGHTS = tuple(metrics.TAGS[name] for name in metrics.WeightMetrics._fields)
+OF_GRADIENTS = tuple(metrics.TAGS[name] for name in metrics.GradientAngles._fields)
+
+
+class Telemetry:
+    """The measurements of a run's feedback, each in compiled functions.
+
+    Gradient angles are those of the model's own `train_step`, so of what a step would learn, on one
+    batch that stays the same: `EXAMPLES` of validation, or without validation, of training. It is a
+    pure function of the seed, and measuring changes nothing, so that a run that was cut measures
+    what one that was not does. Every replica measures the whole batch, without an exchange; the
+    first one's numbers are recorded.
+
+    Args:
+        prepared: A `Prepared`.
+
+    Attributes:
+        columns: The names of all that may be measured.
+
+    Example:
+        >>> from tfbio.training import Classification, prepare
+        >>> telemetry = Telemetry(prepare(Classification(rule="fa")))
+        >>> measured = telemetry.of_weights() | telemetry.of_gradients()
+        >>> set(measured) == set(telemetry.columns)
+        True
+        >>> round(measured["gradient_angle/logits"])  # no B above it
+        0
+    """
+
+    def __init__(self, prepared):
+        self._prepared = prepared
+        self._every = prepared.experiment.telemetry_every
+        self._weights = metrics.WeightMeter(prepared.model)
+        self._gradients, self._batch = None, None
+        tags = OF_WEIGHTS + (OF_GRADIENTS if self._every else ())
+        with_matrix = list(metrics.sites_with_matrix(prepared.model))
+        of_tag = dict.fromkeys(tags, with_matrix)
+        if self._every:
+            of_tag[metrics.TAGS["global_"]] = list(walk.sites(prepared.model))
+        self.columns = [f"{tag}/{name}" for tag, names in of_tag.items() for name in names]
+
+    def due(self, step):
+        """Return whether gradients are measured after so many steps."""
+        return bool(self._every) and step % self._every == 0
+
+    def of_weights(self):
+        """Return ``weight_angle/<layer>`` in degrees, ``norm_ratio/…`` and ``sign_agreement/…``."""
+        with sums.in_order():
+            return metrics.tagged(self._weights())
+
+    def of_gradients(self):
+        """Return ``gradient_angle/<layer>``, the global one, and ``local_gradient_angle/…``.
+
+        Raises:
+            ValueError: If an image of the batch is damaged.
+        """
+        if not self._every:
+            return {}
+        with data.clear_errors(), sums.in_order():
+            if self._gradients is None:
+                jit = self._prepared.experiment.jit
+                self._gradients = metrics.GradientMeter(self._prepared.model, jit_compile=jit)
+                self._batch = batch(self._prepared)
+            return metrics.tagged(self._gradients(*self._batch))
+
+
+def batch(prepared):
+    """Return the batch that gradient angles are measured on, (images, targets).
+
+    Args:
+        prepared: A `Prepared`.
+
+    Example:
+        >>> from tfbio.training import Classification, prepare
+        >>> [len(part) for part in batch(prepare(Classification()))]
+        [32, 32]
+    """
+    experiment, split = prepared.experiment, prepared.validation or prepared.train
+    # In an order by chance: in stored order, the first images may be all of one class.
+    batches = split.batches(min(experiment.batch_size, EXAMPLES), order=(experiment.seed, 0))
+    images, *rest = next(iter(batches.take(1)))
+    return preparation.ready(images), *rest
