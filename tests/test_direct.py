@@ -572,11 +572,15 @@ def test_wrong_options_are_refused(option, message):
         tfbio.rules.get(f"dfa({option})")
 
 
-WRONG = ["mse", keras.losses.SparseCategoricalCrossentropy(), "sparse_categorical_crossentropy",
-         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)]  # fmt: skip
+WRONG = {
+    "mse": "mse",
+    "of probabilities": keras.losses.SparseCategoricalCrossentropy(),
+    "of probabilities by name": "sparse_categorical_crossentropy",
+    "smoothed": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
+}
 
 
-@pytest.mark.parametrize("loss", WRONG, ids=repr)
+@pytest.mark.parametrize("loss", WRONG.values(), ids=WRONG)
 def test_a_loss_that_hides_the_targets_is_refused_in_fit(loss):
     x, y = random((8, 4), "float32"), np.eye(3, dtype="float32")[np.arange(8) % 3]
     model = tfbio.convert(mlp("float32"), "drtp")
