@@ -58,6 +58,7 @@ def test_public_functions_of_the_library_have_an_example():
         "tfbio.training.report.table",
         "tfbio.training.report.save",
         "tfbio.training.report.figure",
+        "tfbio.training.sweep.draw",
         "tfbio.training.use.evaluate",
         "tfbio.training.use.predict",
         "tfbio.training.use.export",

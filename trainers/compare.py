@@ -194,7 +194,7 @@ def compare(chosen, workdir, console):
 
 
 def report(runs, workdir, console):
-    """Print the table, and write results.json and comparison.png.
+    """Print the table, and write results.json, comparison.png and, of a sweep, sweep.png.
 
     Args:
         runs: A list of `tfbio.training.report.Run`.
@@ -207,10 +207,14 @@ def report(runs, workdir, console):
     console.print(training.report.table(results))
     training.report.save(results, workdir / "results.json")
     training.report.figure(results, workdir / "comparison.png")
+    figures = [workdir / "comparison.png"]
+    if sweep := training.sweep.find(runs):
+        figures.append(workdir / "sweep.png")
+        training.sweep.draw(sweep, figures[-1])
     console.print(
         f"Results:     {workdir / 'results.json'}\n"
-        f"Figure:      {workdir / 'comparison.png'}\n"
-        f"TensorBoard: {cli.python()} -m tensorboard.main --logdir {workdir}",
+        + "".join(f"Figure:      {path}\n" for path in figures)
+        + f"TensorBoard: {cli.python()} -m tensorboard.main --logdir {workdir}",
         soft_wrap=True,
         highlight=False,
     )

@@ -1,6 +1,6 @@
 """Training: an experiment's options, its run and the report."""
 
-from tfbio.training import report
+from tfbio.training import report, sweep
 from tfbio.training.classification import Classification
 from tfbio.training.classifier import PreparedClassification
 from tfbio.training.detection import Detection
@@ -22,5 +22,6 @@ __all__ = [
     "prepare",
     "report",
     "slug",
+    "sweep",
     "train_and_evaluate",
 ]

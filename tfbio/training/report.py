@@ -18,7 +18,8 @@ from tfbio.training.train import SUMMARY
 # Okabe and Ito's palette, which readers with any color vision can tell apart; then other strokes.
 _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STROKES = ("-", "--", ":", "-.")
-_SHORT = 40  # letters of a name for which there is room among the curves
+_SHORT = 24  # letters of a name for which there is room among the curves
+_FEW = 4  # names likewise
 _ANGLES = {
     "weight_angle": ("between W and B", "Weight angle, mean over layers"),
     "gradient_angle": ("to backprop's gradient", "Gradient angle, mean over layers"),
@@ -319,7 +320,7 @@ def figure(results, path):
     for axes in (curves, *of_angles, times):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    if max(map(len, results)) <= _SHORT:
+    if max(map(len, results)) <= _SHORT and len(results) <= _FEW:
         curves.legend(loc="lower right", frameon=False)
     else:  # it would cover the curves
         fig.legend(*curves.get_legend_handles_labels(), loc="outside lower left", frameon=False)
