@@ -302,6 +302,7 @@ def test_each_network_takes_a_step_under_each_rule_as_configured(pair, config, i
         "--epochs=1",
         "--schedule=constant",
         "--milestones=",
+        "--warmup_epochs=0",
         f"--workdir={tmp_path}",
     )
     (experiment, *_) = [e for e in compare.experiments(values) if e.rule.split("(")[0] == pair[1]]
