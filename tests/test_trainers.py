@@ -197,8 +197,9 @@ def test_modes_work_on_a_finished_run(tmp_path, capsys):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     in_process("--mode=evaluate", workdir)
     assert f"test_accuracy {summary['test_accuracy']}" in capsys.readouterr().out
-    keras.utils.save_img(tmp_path / "image.png", np.zeros((8, 8, 1)))
-    in_process("--mode=predict", f"--images={tmp_path}", workdir)
+    (tmp_path / "images").mkdir()
+    keras.utils.save_img(tmp_path / "images/image.png", np.zeros((8, 8, 1)))
+    in_process("--mode=predict", f"--images={tmp_path / 'images'}", workdir)
     table = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
     assert table[0] == "image,class,probability"
     assert len(table) == 2

@@ -13,7 +13,7 @@ from tfbio.layers import FeedbackDense
 
 def collected(layer, x):
     """Let a layer take its first steps, and return what B has become by kernel."""
-    layer(x, training=True)
+    tf.function(lambda: layer(x, training=True))()
     return [site.feedback.numpy() for site in layer.sites()]
 
 

@@ -52,7 +52,7 @@ class WeightMirror(ScaledRule):
 
     Example:
         >>> import tensorflow as tf, tfbio
-        >>> layer = tfbio.layers.FeedbackDense(3, rule="weight_mirror(before=5000)")
+        >>> layer = tfbio.layers.FeedbackDense(3, rule="weight_mirror(rate=0.1, before=600)")
         >>> _ = layer(tf.ones((1, 4)), training=True)
         >>> tfbio.metrics.angle(layer.kernel.numpy(), layer.feedback.numpy()) < 5
         True
