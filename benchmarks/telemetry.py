@@ -2,7 +2,8 @@
 
 Two trainings of one experiment in one process, a stretch of steps of each in turn, first the one
 and then the other: as many steps as lie between two measurements (--telemetry_every), with the
-measurement at their end and all records. Compiling is told apart: it happens once a run.
+measurement at their end and all records. The share is that of the time measured apart, in the time
+of the steps. Compiling is told apart: it happens once a run.
 """
 
 import dataclasses
@@ -70,12 +71,12 @@ def _main(_):
         f"{ROUNDS.value} rounds",
         [
             "",
-            "ms a step",
-            "over without",
+            "ms/step",
+            "ratio",
             "quartiles",
-            "measuring, ms",
-            "1 + measuring/steps",
-            "compiling, s",
+            "one, ms",
+            "1 + share",
+            "first, s",
         ],
         rows,
         common.CSV.value,

@@ -259,7 +259,7 @@ def test_a_run_whose_events_are_lost_goes_on_with_all_of_its_curves(whole, tmp_p
 
 def test_a_run_from_before_there_was_telemetry_goes_on_and_is_compared(whole, tmp_path):
     with pytest.raises(Cut):
-        train(tmp_path / "old", 60, telemetry_every=200)
+        train(tmp_path / "old", 60, telemetry_every=400)
     path = tmp_path / "old" / "metrics.csv"
     rows = list(csv.DictReader(path.read_text().splitlines()))
     new = ("gradient_angle", "local_gradient_angle", "norm_ratio")
@@ -269,14 +269,14 @@ def test_a_run_from_before_there_was_telemetry_goes_on_and_is_compared(whole, tm
         table.writeheader()
         table.writerows(rows)
     flags = tmp_path / "old" / "flags.cfg"
-    flags.write_text(flags.read_text().replace("--telemetry_every=200\n", ""))
+    flags.write_text(flags.read_text().replace("--telemetry_every=400\n", ""))
     old = training.report.load(tmp_path / "old")
     assert not any(name.startswith(new) for name in old.records[-1])
     for others in ([], [training.report.load(whole)]):
         results = training.report.by_settings([old, *others])
         training.report.figure(results, tmp_path / "figure.png")
         training.report.table(results)
-    train(tmp_path / "old", telemetry_every=200)
+    train(tmp_path / "old", telemetry_every=400)
     records = training.report.read(tmp_path / "old")
     assert [line["step"] for line in records if "gradient_angle/conv" in line] == [78]
     assert kills.outcome(tmp_path / "old").keys() >= {"events/angles", "events/norm_ratio/conv"}

@@ -202,7 +202,7 @@ class Experiment:
         100, "Steps between two lines of metrics within an epoch; 0: none.", low=0, high=10**9
     )
     telemetry_every: int = option(
-        200,
+        400,
         "Steps between two measurements of the angles between the gradient and backprop's, global "
         "and local, on a fixed batch; also before the first step and after the last. 0: never. The "
         "angles between W and B are measured at the same steps and at the end of every epoch.",
