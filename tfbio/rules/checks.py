@@ -1,5 +1,6 @@
 """Checks that rules share: of options, and of the B that a rule returns; each raises or agrees."""
 
+import math
 import numbers
 
 import keras
@@ -31,6 +32,41 @@ def probability(name, value):
     if is_number and 0 <= value <= 1:
         return float(value)
     raise ValueError(f"`{name}` must be a number of 0 to 1. Received: {value!r}.")
+
+
+def number(name, value, low=None, above=None):
+    """Return `value` as a float if it is a finite number within its bounds, else raise ValueError.
+
+    Args:
+        name: What the option is called.
+        value: Its value.
+        low: The least that it may be, None for any.
+        above: What it must be greater than, None for nothing.
+
+    Example:
+        >>> number("rate", 1, above=0)
+        1.0
+    """
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    good = good and math.isfinite(value)
+    good = good and (low is None or value >= low) and (above is None or value > above)
+    if good:
+        return float(value)
+    bound = "" if low is None else f" of {low} or more"
+    bound += "" if above is None else f" greater than {above}"
+    raise ValueError(f"`{name}` must be a finite number{bound}. Received: {value!r}.")
+
+
+def integer(name, value, low):
+    """Return `value` if it is an integer of `low` or more, else raise ValueError.
+
+    Example:
+        >>> integer("samples", 3, low=1)
+        3
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= low:
+        return int(value)
+    raise ValueError(f"`{name}` must be an integer of {low} or more. Received: {value!r}.")
 
 
 def feedback(rule, kernel, layer_name):

@@ -1,10 +1,10 @@
 """Local alignment: B learns by a loss of its own layer, whose only gradient is on B."""
 
 import math
-import numbers
 
 import tensorflow as tf
 
+from tfbio.rules import checks
 from tfbio.rules.registry import register
 from tfbio.rules.scales import ScaledRule, uniform
 
@@ -145,16 +145,11 @@ class LocalAlignment(ScaledRule):
         seed=None,
     ):
         super().__init__(scale, seed)
-        self.decay, self.self_, self.amp = (
-            _coefficient("decay", decay),
-            _coefficient("self_", self_),
-            _coefficient("amp", amp),
-        )
-        self.sparse, self.null = _coefficient("sparse", sparse), _coefficient("null", null)
-        self.noise = _coefficient("noise", noise)
-        if self.noise < 0:
-            raise ValueError(f"`noise` must be a number of 0 or more. Received: {noise!r}.")
-        self.samples = _count("samples", samples)
+        self.decay, self.self_ = checks.number("decay", decay), checks.number("self_", self_)
+        self.amp = checks.number("amp", amp)
+        self.sparse, self.null = checks.number("sparse", sparse), checks.number("null", null)
+        self.noise = checks.number("noise", noise, low=0)
+        self.samples = checks.integer("samples", samples, low=1)
 
     def primitives(self):
         """Return the coefficients of R as a dict; those of 0 cost nothing."""
@@ -233,7 +228,7 @@ class _TwoOrThree(LocalAlignment):
         ScaledRule.__init__(self, scale, seed)
         self.noise, self.samples = 0.0, 1
         for name, value in coefficients.items():
-            setattr(self, name, _coefficient(name, value))
+            setattr(self, name, checks.number(name, value))
 
 
 @register("symmetric_alignment", aliases=("sa",))
@@ -324,10 +319,9 @@ class MirrorAlignment(_TwoOrThree):
     """
 
     def __init__(self, alpha=1e-3, beta=1e-3, noise=1.0, samples=32, scale="match", seed=None):
-        super().__init__(scale, seed, alpha=alpha, beta=beta, noise=noise)
-        self.samples = _count("samples", samples)
-        if self.noise <= 0:
-            raise ValueError(f"`noise` must be a number greater than 0. Received: {noise!r}.")
+        super().__init__(scale, seed, alpha=alpha, beta=beta)
+        self.noise = checks.number("noise", noise, above=0)
+        self.samples = checks.integer("samples", samples, low=1)
 
     def primitives(self):
         """Return the coefficients; see the base class."""
@@ -368,19 +362,6 @@ class InformationAlignment(_TwoOrThree):
 
 def _of(**coefficients):
     return {"decay": 0.0, "self_": 0.0, "amp": 0.0, "sparse": 0.0, "null": 0.0, **coefficients}
-
-
-def _count(name, value):
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0:
-        return int(value)
-    raise ValueError(f"`{name}` must be an integer of 1 or more. Received: {value!r}.")
-
-
-def _coefficient(name, value):
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if is_number and math.isfinite(value):
-        return float(value)
-    raise ValueError(f"`{name}` must be a finite number. Received: {value!r}.")
 
 
 def _pull(loss, matrix):

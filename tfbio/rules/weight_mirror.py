@@ -1,10 +1,8 @@
 """The weight mirror: noise in, response out, and their correlation is W, which B collects."""
 
-import math
-import numbers
-
 import tensorflow as tf
 
+from tfbio.rules import checks
 from tfbio.rules.registry import register
 from tfbio.rules.scales import ScaledRule, uniform
 
@@ -76,11 +74,11 @@ class WeightMirror(ScaledRule):
         seed=None,
     ):
         super().__init__(scale, seed)
-        self.rate = _number("rate", rate, above=0)
-        self.noise = _number("noise", noise, above=0)
-        self.samples = _integer("samples", samples, 1 + bool(center))
-        self.before = _integer("before", before, 0)
-        self.decay = None if decay is None else _number("decay", decay, low=0)
+        self.rate = checks.number("rate", rate, above=0)
+        self.noise = checks.number("noise", noise, above=0)
+        self.samples = checks.integer("samples", samples, 1 + bool(center))
+        self.before = checks.integer("before", before, 0)
+        self.decay = None if decay is None else checks.number("decay", decay, low=0)
         if self.rate * self._decay >= 1:
             raise ValueError(
                 "`rate` times `decay` must be less than 1, or B has no memory. Received: "
@@ -160,19 +158,3 @@ def _correlation(op, inputs, outputs, kernel):
         tape.watch(kernel)
         at_kernel = op(inputs, kernel)
     return tape.gradient(at_kernel, kernel, output_gradients=outputs)
-
-
-def _number(name, value, low=None, above=None):
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    good = is_number and math.isfinite(value)
-    good = good and (low is None or value >= low) and (above is None or value > above)
-    if good:
-        return float(value)
-    bound = f"of {low} or more" if above is None else f"greater than {above}"
-    raise ValueError(f"`{name}` must be a finite number {bound}. Received: {value!r}.")
-
-
-def _integer(name, value, low):
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= low:
-        return int(value)
-    raise ValueError(f"`{name}` must be an integer of {low} or more. Received: {value!r}.")
