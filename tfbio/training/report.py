@@ -20,6 +20,7 @@ _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 _STROKES = ("-", "--", ":", "-.")
 _SHORT = 24  # letters of a name for which there is room among the curves
 _FEW = 4  # names likewise
+_LETTERS = 11  # to an inch
 _ANGLES = {
     "weight_angle": ("between W and B", "Weight angle, mean over layers"),
     "gradient_angle": ("to backprop's gradient", "Gradient angle, mean over layers"),
@@ -323,7 +324,15 @@ def figure(results, path):
     if max(map(len, results)) <= _SHORT and len(results) <= _FEW:
         curves.legend(loc="lower right", frameon=False)
     else:  # it would cover the curves
-        fig.legend(*curves.get_legend_handles_labels(), loc="outside lower left", frameon=False)
+        columns = max(1, int(_LETTERS * fig.get_figwidth()) // (max(map(len, results)) + 8))
+        rows = -(-len(results) // columns)
+        fig.set_figheight(fig.get_figheight() + 0.23 * rows)
+        fig.legend(
+            *curves.get_legend_handles_labels(),
+            loc="outside lower left",
+            frameon=False,
+            ncols=columns,
+        )
     most = max(len(runs) for runs in results.values())
     if most > 1:
         fig.suptitle(f"{most} runs a rule; lines and bars are means, bands minimum to maximum")
