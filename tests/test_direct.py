@@ -14,7 +14,7 @@ from rich.console import Console
 import tfbio
 from tests.cases import random
 from tests.test_feedback import executed_graphs
-from tfbio import direct, models, training, walk
+from tfbio import direct, graph, models, training, walk
 from tfbio.direct.network import DirectNetwork
 from tfbio.rules import targets
 from tfbio.training import report, use
@@ -311,8 +311,8 @@ def test_networks_of_keras_pass_no_error_down_through_any_kernel(name):
         weights=None, input_shape=(32, 32, 3), classes=10, include_top=True
     )
     plan = direct.plan(model, RULE)
-    steps, _ = direct.graph._flattened(direct.graph.inside(model))
-    kernels = [step for step in steps if direct.graph.has_kernel(step.operation)]
+    steps, _ = graph.flattened(graph.inside(model))
+    kernels = [step for step in steps if graph.has_kernel(step.operation)]
     passing = [step.operation.name for step in kernels if step.node not in plan.cut]
     # The first convolution alone, which stands on the images.
     assert len(passing) == 1
@@ -529,7 +529,7 @@ REFUSED = [
     (subclassed, "dfa", {}, "functional or sequential model, which Subclassed"),
     (two_outputs, "dfa", {}, r"one output of shape \(batch, classes\)"),
     (map_output, "dfa", {}, r"one output of shape.*Received:.*\(None, 4, 4, 2\)"),
-    (attention, "dfa", {}, "cannot tap the activations within layer 'attention'"),
+    (attention, "dfa", {}, "cannot reach the activations within layer 'attention'"),
     (unknown_size, "dfa(spatial='dense')", {}, r"output of 'conv'.*or take spatial='shared'"),
     (lambda: mlp(hidden=()), "dfa", {}, "needs a hidden layer"),
     (residual, "dfa(max_feedback_gib=1e-9)", {}, "would take .* GiB, from 3 outputs to 4 activ"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import keras
 
-from tfbio import direct, last_layers, rules, saving, walk
+from tfbio import direct, last_layers, rewired, rules, saving, target_propagation, walk
 from tfbio.layers import TWINS, FeedbackMixin
 
 
@@ -115,7 +115,7 @@ class Conversion:
                 chosen[name] = self._override(name) or self.last_layer
         return self._put_under(chosen)
 
-    def rewire(self, rule):
+    def connect_directly(self, rule):
         """Put the whole model under a rule of direct feedback.
 
         Args:
@@ -128,16 +128,44 @@ class Conversion:
             ValueError: If a rule of its own is asked for a layer, which means nothing here; and as
                 `tfbio.direct.plan` does.
         """
+        self._refuse_rules_of_layers(
+            rule, "every hidden layer hears from the output, and the last layer learns by its true "
+            "gradient",
+        )  # fmt: skip
+        direct.plan(self.model, rule)
+        return self._rewire(rule, direct.DirectNetwork)
+
+    def propagate_targets(self, rule):
+        """Put the whole model under a rule of target propagation.
+
+        Args:
+            rule: The `tfbio.rules.TargetPropagation`.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: If a rule of its own is asked for a layer, which means nothing here; and as
+                `tfbio.target_propagation.stages` does.
+        """
+        self._refuse_rules_of_layers(
+            rule, "every hidden layer learns to meet its target, and the last one by its true "
+            "gradient",
+        )  # fmt: skip
+        target_propagation.stages(self.model, rule)
+        return self._rewire(rule, target_propagation.TargetNetwork)
+
+    def _refuse_rules_of_layers(self, rule, reason):
         for argument, given in (("last_layer", self.last_layer), ("overrides", self.overrides)):
             if given:
                 raise ValueError(
                     f"`{argument}` means nothing under rule {rule.alias!r}, a rule of the whole "
-                    "network: every hidden layer hears from the output, and the last layer learns "
-                    f"by its true gradient. Leave it out. Received: {given!r}."
+                    f"network: {reason}. Leave it out. Received: {given!r}."
                 )
-        direct.plan(self.model, rule)
+
+    def _rewire(self, rule, network):
         self._put_under(dict.fromkeys(self.kernel_layers, rule))
-        return direct.rewire(self.model)
+        return rewired.rewire(self.model, network)
 
     def _put_under(self, chosen):
         for name, layer in self.kernel_layers.items():
@@ -145,7 +173,7 @@ class Conversion:
         for layer, own, copies in self._prepared(chosen):
             layer.put_under(own, copies)
         for part in (self.model, *self._all.values()):
-            direct.restore(part)
+            rewired.restore(part)
         for part in (self.model, *self._all.values()):
             if isinstance(part, keras.Model):
                 # Compiled before, they would go on without the feedback.

@@ -56,6 +56,16 @@ def errors():
         _SEEN.reset(token)
 
 
+def is_watched():
+    """Return whether this is within `errors`.
+
+    Example:
+        >>> is_watched()
+        False
+    """
+    return _SEEN.get() is not None
+
+
 def passed(outputs, site, op, inputs, kernel, feedback):
     """Return `outputs` as they are; within `errors`, their error is seen as it comes back.
 

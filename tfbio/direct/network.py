@@ -7,36 +7,29 @@ if it is not the true gradient that is asked for. Layers of which nothing above 
 error (`tfbio.rules.passage`) compute none.
 """
 
-import functools
-import types
-
 import keras
 import tensorflow as tf
 from keras.src import backend, tree
 from keras.src.models.functional import operation_fn
 
-from tfbio import walk
-from tfbio.direct import graph
+from tfbio import graph, rewired, walk
+from tfbio.direct import taps
 from tfbio.rules import passage
 
-_KEY = "tfbio_direct"
 
-
-class DirectNetwork:
+class DirectNetwork(rewired.Rewired):
     """What a model becomes under direct feedback: the same graph, rewired; see the module.
-
-    `rewire` derives a class from this one and the model's.
 
     Raises:
         ValueError: When it is called to train, if the rule reads the targets from the loss, and
             that is another than a softmax cross-entropy of this model's outputs.
     """
 
-    _plain = None  # the model's own class
+    wiring = ("_direct_plan", "_direct_owner")
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        _plan(self)  # a functional model's clone
+    def wire(self):
+        """Find the taps, make the matrices if they are not there, and tell the layers of both."""
+        _plan(self)
 
     def call(self, inputs, training=None, mask=None, **kwargs):
         """Compute the outputs, as the model that was rewired does."""
@@ -54,97 +47,6 @@ class DirectNetwork:
         return tree.pack_sequence_as(functional._outputs_struct, [outputs])
 
     call.of_rewired = True
-
-    def get_config(self):
-        """Return the model's own config, with its class."""
-        cls = self._plain
-        identity = {
-            "module": cls.__module__,
-            "class_name": cls.__name__,
-            "registered_name": keras.saving.get_registered_name(cls),
-        }
-        return {**super().get_config(), _KEY: identity}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Return the model of `config`, rewired by the rule that its layers hold."""
-        config = dict(config)
-        identity = config.pop(_KEY, None)
-        if identity is None:
-            return super().from_config(config, custom_objects=custom_objects)
-        model = keras.saving.deserialize_keras_object(
-            {**identity, "config": config}, custom_objects=custom_objects
-        )
-        return rewire(model)
-
-    def __reduce__(self):
-        # Keras's own function to load with is that of a class which no module holds.
-        return keras.Model._unpickle_model, super().__reduce__()[1]
-
-
-@functools.cache
-def _network_class(cls):
-    def config(self):
-        return DirectNetwork.get_config(self)
-
-    namespace = {"__module__": __name__, "__doc__": cls.__doc__, "_plain": cls}
-    # Keras looks at the method to see whether the class relies on automatic configs.
-    namespace["get_config"] = functools.wraps(cls.get_config)(config)
-    made = types.new_class(
-        cls.__name__, (DirectNetwork, cls), exec_body=lambda n: n.update(namespace)
-    )
-    register = keras.saving.register_keras_serializable("tfbio", "DirectNetwork")
-    # All are saved under one name, which stands for the base: it finds the model's class.
-    register(made)
-    register(DirectNetwork)
-    return made
-
-
-def rewire(model):
-    """Rewire a model whose layers are under a rule of direct feedback, in place.
-
-    Args:
-        model: A built functional or sequential model, all of whose kernel layers are feedback
-            layers under the same `tfbio.rules.DirectFeedback`.
-
-    Returns:
-        The same model.
-
-    Raises:
-        ValueError: As `tfbio.direct.plan` does, and if its matrices would take more memory than
-            the rule allows.
-
-    Example:
-        >>> import keras, tfbio
-        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)]
-        >>> model = keras.Sequential(layers)
-        >>> rewired = tfbio.convert(model, "dfa")  # which puts the layers under it, and calls this
-        >>> rewired is model, type(model).__mro__[1].__name__
-        (True, 'DirectNetwork')
-    """
-    model.__class__ = _network_class(type(model))
-    _plan(model)
-    return model
-
-
-def restore(model):
-    """Give a model that was rewired its former class, in place; any other stays as it is.
-
-    Args:
-        model: A Keras model or layer.
-
-    Example:
-        >>> import keras, tfbio
-        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.Dense(2)]
-        >>> model = tfbio.convert(keras.Sequential(layers), "dfa")
-        >>> restore(model)
-        >>> type(model) is keras.Sequential
-        True
-    """
-    if isinstance(model, DirectNetwork):
-        for name in ("_direct_plan", "_direct_owner"):
-            vars(model).pop(name, None)
-        model.__class__ = model._plain
 
 
 def owner(model):
@@ -171,7 +73,7 @@ def _owner(model, plan):
 def _plan(model):
     """Find the taps, make the matrices if they are not there, and tell the layers their parts."""
     sites = walk.sites(model)
-    plan = graph.plan(model, next(iter(sites.values())).rule)
+    plan = taps.plan(model, next(iter(sites.values())).rule)
     layer = _owner(model, plan)
     taps = [tap for _, tap in plan.taps.values()]
     rule = layer.rule
@@ -283,7 +185,7 @@ def gate(h, matrix, switch, tap, spatial):
 
     Example:
         >>> h, b = tf.constant([[1.0, 2.0]]), tf.constant([[3.0, 4.0]])
-        >>> tap = graph.Tap("h", (2,), 0, frozenset())
+        >>> tap = taps.Tap("h", (2,), 0, frozenset())
         >>> with tf.GradientTape() as tape:
         ...     tape.watch(h)
         ...     y, zeros = gate(h, b, tf.Variable(False), tap, "shared")

@@ -1,25 +1,27 @@
-"""The feedback's settings: how an optimizer treats a B that learns by a loss of its own."""
+"""The feedback's settings: how an optimizer treats weights that learn by a loss of their own."""
 
 import dataclasses
 import math
 import numbers
 
 import keras
+import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True)
 class Feedback:
-    """Settings of an optimizer for the feedback matrices that learn alone.
+    """Settings of an optimizer for the weights of the feedback path that learn alone.
 
-    They are those of the alignment losses (`tfbio.rules.LocalAlignment`). Kolen and Pollack's B,
-    which must follow its kernel, and the mirror's, which no optimizer updates, are none of them.
+    They are the matrices B of the alignment losses (`tfbio.rules.LocalAlignment`), and the inverses
+    of target propagation (`tfbio.rules.TargetPropagation`). Kolen and Pollack's B, which must
+    follow its kernel, and the mirror's, which no optimizer updates, are none of them.
 
     Attributes:
         learning_rate_scale: Their learning rate over that of the other variables, at every step; 0
             or more.
         delay: The optimizer steps before they begin to learn, 0 or more.
-        alternate: False to update them at every step; True to update them at every other step,
-            from the second on, and all other variables at the steps between.
+        alternate: The steps of a turn, 0 or more: they are updated for so many steps, then all
+            other variables for as many, and so on. 0 to update all at every step; True means 1.
         optimizer: The optimizer whose descent they take, such as
             ``tfbio.optimizers.get("adam", 1.0)``, or its config; None for that of the others. Its
             learning rate is not used.
@@ -40,7 +42,7 @@ class Feedback:
 
     learning_rate_scale: float = 1.0
     delay: int = 0
-    alternate: bool = False
+    alternate: int = 0
     optimizer: keras.optimizers.Optimizer | None = None
 
     def __post_init__(self):
@@ -54,8 +56,12 @@ class Feedback:
         integer = isinstance(self.delay, numbers.Integral) and not isinstance(self.delay, bool)
         if not (integer and self.delay >= 0):
             raise ValueError(f"`delay` must be an integer of 0 or more. Received: {self.delay!r}.")
-        if not isinstance(self.alternate, bool):
-            raise ValueError(f"`alternate` must be True or False. Received: {self.alternate!r}.")
+        if not isinstance(self.alternate, numbers.Integral) or self.alternate < 0:
+            raise ValueError(
+                "`alternate` must be an integer of 0 or more, the steps of a turn. "
+                f"Received: {self.alternate!r}."
+            )
+        object.__setattr__(self, "alternate", int(self.alternate))
         if isinstance(self.optimizer, dict):
             optimizer = keras.saving.deserialize_keras_object(self.optimizer)
             object.__setattr__(self, "optimizer", optimizer)
@@ -76,13 +82,44 @@ class Feedback:
 
         Args:
             iterations: The steps before it, an integer tensor.
-            alone: Whether it is a B that learns alone.
+            alone: Whether it is one that learns alone.
 
         Returns:
             A scalar boolean tensor.
         """
-        mine = iterations % 2 == (1 if alone else 0) if self.alternate else iterations >= 0
-        return mine & (iterations >= self.delay) if alone else mine
+        mine = iterations >= (self.delay if alone else 0)
+        if self.alternate:
+            mine &= (iterations // self.alternate % 2 == 0) == alone
+        return mine
+
+    def taken(self, iterations, alone):
+        """Return how many updates a variable has had.
+
+        Args:
+            iterations: The steps that were taken, an integer tensor.
+            alone: Whether it is one that learns alone.
+
+        Returns:
+            A scalar tensor of the same dtype.
+
+        Example:
+            >>> import tensorflow as tf
+            >>> settings = Feedback(alternate=10)
+            >>> [int(settings.taken(tf.constant(25), alone)) for alone in (True, False)]
+            [15, 10]
+        """
+
+        def until(step):
+            if not self.alternate:
+                return step
+            rounds, rest = step // (2 * self.alternate), step % (2 * self.alternate)
+            rest = tf.minimum(rest, self.alternate) if alone else rest - self.alternate
+            return rounds * self.alternate + tf.maximum(rest, 0)
+
+        if not alone or not self.delay:
+            return until(iterations)
+        delay = tf.constant(self.delay, iterations.dtype)
+        return until(tf.maximum(iterations, delay)) - until(delay)
 
     def get_config(self):
         """Return the attributes, the optimizer as a config."""

@@ -169,8 +169,16 @@ class Variants:
     def _align(self, gradient, variable, learning_rate):
         """Take one step for a B that learns by a loss of its own."""
         rate = tf.cast(learning_rate, variable.dtype) * self.feedback.learning_rate_scale
-        own = self if self.feedback.optimizer is None else self.feedback.optimizer
-        own.descend(tf.cast(tf.convert_to_tensor(gradient), variable.dtype), variable, rate)
+        gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
+        own = self.feedback.optimizer
+        if own is None:
+            self.descend(gradient, variable, rate, self._taken(alone=True))
+        else:
+            own.descend(gradient, variable, rate, tf.convert_to_tensor(own.iterations))
+
+    def _taken(self, alone):
+        """Return how many updates the variables have had that learn alone, or the others."""
+        return self.feedback.taken(tf.convert_to_tensor(self.iterations), alone)
 
     def _learn(self, gradient, variable, learning_rate):
         """Take one step for a weight of the network, or a B that follows its kernel."""
@@ -188,7 +196,7 @@ class Variants:
                 self.assign_sub(variable, before * self.weight_decay * rate)
             else:
                 gradient += self.weight_decay * before
-        self.descend(gradient, variable, learning_rate)
+        self.descend(gradient, variable, learning_rate, self._taken(alone=False))
         if settings.no_sign_change:
             self.assign(variable, _with_sign_of(before, tf.convert_to_tensor(variable)))
 
@@ -266,8 +274,8 @@ class VariantSGD(Variants, keras.optimizers.SGD):
             )
         super().__init__(learning_rate, momentum=momentum, nesterov=nesterov, **kwargs)
 
-    def descend(self, gradient, variable, learning_rate):
-        """Move the variable down the transformed gradient."""
+    def descend(self, gradient, variable, learning_rate, taken):
+        """Move the variable down the transformed gradient; it has had `taken` updates before."""
         step = gradient
         if self.momentum:
             buffer = self.momentums[self._get_variable_index(variable)]
@@ -310,9 +318,28 @@ class VariantAdam(Variants, keras.optimizers.Adam):
         super().__init__(learning_rate, **kwargs)
         self.decoupled = decoupled
 
-    def descend(self, gradient, variable, learning_rate):
-        """Move the variable as Keras's Adam does, by the transformed gradient."""
-        keras.optimizers.Adam.update_step(self, gradient, variable, learning_rate)
+    def descend(self, gradient, variable, learning_rate, taken):
+        """Move the variable as Keras's Adam does, by the transformed gradient.
+
+        t, which corrects m's and v's start at 0, counts the variable's own updates: there may be
+        steps at which it has none.
+        """
+        index = self._get_variable_index(variable)
+        m, v = self._momentums[index], self._velocities[index]
+        t = tf.cast(taken + 1, variable.dtype)
+        beta_1, beta_2 = (tf.constant(b, variable.dtype) for b in (self.beta_1, self.beta_2))
+        rate = tf.cast(learning_rate, variable.dtype)
+        rate *= tf.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+        first, second = tf.convert_to_tensor(m), tf.convert_to_tensor(v)
+        first += (gradient - first) * (1 - self.beta_1)
+        second += (tf.square(gradient) - second) * (1 - self.beta_2)
+        self.assign(m, first)
+        self.assign(v, second)
+        if self.amsgrad:
+            greatest = self._velocity_hats[index]
+            second = tf.maximum(tf.convert_to_tensor(greatest), second)
+            self.assign(greatest, second)
+        self.assign_sub(variable, rate * first / (tf.sqrt(second) + self.epsilon))
 
     def get_config(self):
         """Return the config of `Variants`, and whether the decay is decoupled."""

@@ -33,11 +33,23 @@ from tfbio.rules.direct_feedback import (
     SignDirectFeedback,
 )
 
+# isort: split
+from tfbio.rules.target_propagation import (
+    AuxiliaryOutputSDTP,
+    DifferenceTargetPropagation,
+    LocalDifferenceReconstruction,
+    SimplifiedDifferenceTargetPropagation,
+    TargetPropagation,
+    VanillaTargetPropagation,
+)
+
 __all__ = [
     "ActivationAlignment",
+    "AuxiliaryOutputSDTP",
     "Backprop",
     "BatchwiseRandomSignFeedback",
     "Circuit",
+    "DifferenceTargetPropagation",
     "DirectFeedback",
     "DirectFeedbackAlignment",
     "DirectRandomTargetProjection",
@@ -49,11 +61,15 @@ __all__ = [
     "InformationAlignment",
     "KolenPollack",
     "LocalAlignment",
+    "LocalDifferenceReconstruction",
     "MirrorAlignment",
     "ScaledRule",
     "SignDirectFeedback",
     "SignSymmetry",
+    "SimplifiedDifferenceTargetPropagation",
     "SymmetricAlignment",
+    "TargetPropagation",
+    "VanillaTargetPropagation",
     "WeightMirror",
     "aliases",
     "deserialize",

@@ -1,4 +1,4 @@
-"""The graph: where in a functional network direct feedback taps, and what is cut.
+"""The taps: where in a functional network direct feedback comes in, and what is cut.
 
 **What counts as a tap.** Every layer with weights learns from the nearest tap above it, and from
 one only. Going up from a layer's output through whatever passes an error on (normalization,
@@ -19,25 +19,9 @@ from collections import Counter
 from typing import NamedTuple
 
 import keras
-from keras.src.models.functional import Functional
 
+from tfbio import graph as graphs
 from tfbio import walk
-from tfbio.layers import FeedbackMixin
-
-_ACTIVATIONS = (
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.ELU,
-    keras.layers.PReLU,
-    keras.layers.Softmax,
-)
-_OPERATIONS = (  # of keras.ops
-    "Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign", "Silu", "SquarePlus",
-    "LogSigmoid", "LeakyRelu", "HardSigmoid", "HardSilu", "Elu", "Selu", "Gelu", "Celu", "Glu",
-    "TanhShrink", "HardTanh", "HardShrink", "Threshold", "SoftShrink", "SparsePlus", "Softmax",
-    "LogSoftmax", "Sparsemax", "Tanh",
-)  # fmt: skip
-
 
 class Tap(NamedTuple):
     """A tensor of the network whose error comes from the output.
@@ -83,46 +67,6 @@ class Plan(NamedTuple):
     ends_in: str
 
 
-class _Step(NamedTuple):
-    node: tuple
-    operation: object
-    inputs: list
-    outputs: list
-    tensors: list
-
-
-def inside(operation):
-    """Return the graph of a functional or sequential model, None for any other operation.
-
-    Example:
-        >>> import keras
-        >>> inside(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])) is not None
-        True
-        >>> inside(keras.layers.Dense(1)) is None
-        True
-    """
-    # A subclass with a call of its own does what it likes with its graph.
-    call = getattr(type(operation), "call", None)
-    if call not in (keras.Sequential.call, Functional.call) and not hasattr(call, "of_rewired"):
-        return None
-    return operation._functional if isinstance(operation, keras.Sequential) else operation
-
-
-def nodes(graph):
-    """Return the nodes of a functional model in the order in which they run.
-
-    Example:
-        >>> import keras
-        >>> x = keras.Input((2,))
-        >>> model = keras.Model(x, keras.layers.ReLU()(x))
-        >>> [type(node.operation).__name__ for node in nodes(model)]
-        ['ReLU']
-    """
-    by_depth = graph._nodes_by_depth
-    ordered = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
-    return [node for node in ordered if node.operation and not node.is_input]
-
-
 def plan(model, rule):
     """Return how a network is rewired for a rule.
 
@@ -147,92 +91,19 @@ def plan(model, rule):
         >>> [(tap.name, tap.shape) for _, tap in found.taps.values()], found.last
         ([('hidden', (3,))], ('out',))
     """
-    graph = inside(model)
+    graph = graphs.inside(model)
     if graph is None:
         raise ValueError(
             f"Rule {rule.alias!r} rewires the graph of a functional or sequential model, which "
             f"{type(model).__name__} {model.name!r} is not: build it with keras.Model(inputs, "
             "outputs), or take a rule of layers."
         )
-    steps, resolve = _flattened(graph)
+    steps, resolve = graphs.flattened(graph)
     names = {id(layer): name for name, layer in walk.layers(model).items()}
     for step in steps:
-        _check_one_kernel(names.get(id(step.operation)), step.operation, rule)
+        graphs.check_one_kernel(names.get(id(step.operation)), step.operation, rule)
     output, ends_in = _output(model, graph, steps, resolve, rule)
     return _analyzed(model, graph, steps, names, output, ends_in, rule)
-
-
-def _flattened(graph):
-    """Return the steps of a graph and of those nested in it, and a function to resolve places."""
-    aliases, steps = {}, []
-
-    def resolve(place):
-        while place in aliases:
-            place = aliases[place]
-        return place
-
-    def visit(graph, path):
-        for node in nodes(graph):
-            inner = inside(node.operation)
-            if inner is None:
-                places = [resolve((path, id(x))) for x in node.input_tensors]
-                outputs = [(path, id(x)) for x in node.outputs]
-                steps.append(
-                    _Step((path, id(node)), node.operation, places, outputs, list(node.outputs))
-                )
-                continue
-            below = (*path, id(node))
-            for x, source in zip(inner.inputs, node.input_tensors, strict=False):
-                aliases[below, id(x)] = (path, id(source))
-            visit(inner, below)
-            for x, result in zip(node.outputs, inner.outputs, strict=True):
-                aliases[path, id(x)] = (below, id(result))
-
-    visit(graph, ())
-    return steps, resolve
-
-
-def has_kernel(operation):
-    """Return whether an operation of the graph, or the one layer that it wraps, has a kernel.
-
-    Example:
-        >>> import keras
-        >>> has_kernel(keras.layers.ReLU())
-        False
-    """
-    if not isinstance(operation, keras.layers.Layer):
-        return False
-    own = isinstance(operation, FeedbackMixin) or walk.has_kernel(operation)
-    return own or bool(_kernels_below(operation))
-
-
-def _kernels_below(layer):
-    if isinstance(layer, FeedbackMixin):  # the rule is below
-        return []
-    return [name for name, each in walk.layers(layer).items() if walk.has_kernel(each)]
-
-
-def _check_one_kernel(name, operation, rule):
-    if not isinstance(operation, keras.layers.Layer):
-        return
-    below = _kernels_below(operation)
-    if below and (len(below) > 1 or walk.has_kernel(operation)):
-        raise ValueError(
-            f"Rule {rule.alias!r} cannot tap the activations within layer {name!r} of class "
-            f"{type(operation).__name__}, which has kernels of its own making: "
-            f"{', '.join(below[:8])}. Make a functional model of it, or take a rule of layers."
-        )
-
-
-def _activation(operation):
-    """Return the nonlinearity that an operation ends in, or None."""
-    own = getattr(operation, "activation", None)
-    if callable(own):
-        return None if own is keras.activations.linear else own
-    if isinstance(operation, _ACTIVATIONS):
-        return operation
-    of_keras = type(operation).__module__.startswith("keras.src.ops")
-    return operation if of_keras and type(operation).__name__ in _OPERATIONS else None
 
 
 def _output(model, graph, steps, resolve, rule):
@@ -247,7 +118,7 @@ def _output(model, graph, steps, resolve, rule):
         )
     place = resolve(((), id(outputs[0])))
     step = next((step for step in steps if place in step.outputs), None)
-    activation = _activation(step.operation) if step else None
+    activation = graphs.activation(step.operation) if step else None
     ends_in = ""
     if activation is keras.activations.softmax or isinstance(activation, keras.layers.Softmax):
         ends_in = "softmax"
@@ -286,7 +157,7 @@ def _analyzed(model, graph, steps, names, output, ends_in, rule):
 
     for index, step in enumerate(steps):
         operation = step.operation
-        kernel = has_kernel(operation)
+        kernel = graphs.has_kernel(operation)
         if kernel:
             for place in step.inputs:
                 if live.get(place):
@@ -309,7 +180,7 @@ def _analyzed(model, graph, steps, names, output, ends_in, rule):
                 formats[place] = given
             if learns or any(each in wanted for each in step.inputs):
                 wanted.add(place)
-            if live[place] and (_activation(operation) is not None or takers[place] > 1):
+            if live[place] and (graphs.activation(operation) is not None or takers[place] > 1):
                 tap(place)
     if not taps:
         raise ValueError(
@@ -331,7 +202,7 @@ def _upper(steps, makers, output):
         if index is None or index in upper:
             continue
         upper.add(index)
-        if has_kernel(steps[index].operation):
+        if graphs.has_kernel(steps[index].operation):
             last.append(steps[index])
         else:
             below += steps[index].inputs

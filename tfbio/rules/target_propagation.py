@@ -1,0 +1,338 @@
+"""Target propagation: every layer gets a target, through learned inverses of the layers above it.
+
+Rules of a network, not of one layer: `tfbio.target_propagation` trains it. Here is what sets them
+apart, their options, and the inverse's weights, which each kernel layer's copy of the rule owns.
+"""
+
+import math
+
+import tensorflow as tf
+
+from tfbio.rules import checks
+from tfbio.rules.registry import register
+from tfbio.rules.rule import FeedbackRule
+from tfbio.rules.scales import uniform
+
+SCHEDULES = ("parallel", "alternating")
+RECONSTRUCT = ("clean", "corrupted")
+
+
+class TargetPropagation(FeedbackRule):
+    """What the rules of target propagation share.
+
+    Each kernel layer of the network holds a copy, which owns the weights of the layer's inverse:
+    V, of the kernel's own shape, used transposed, and c. `tfbio.target_propagation` has the
+    equations.
+
+    Args:
+        noise: σ, the standard deviation of what is added to an activation when inverses learn, a
+            number greater than 0.
+        seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    of_network = True
+    difference = True
+    """Whether what the inverse misses is added to its targets: ĥ = h − g(h′) + g(ĥ′)."""
+    top = "loss"
+    """Where the first target comes from: the "loss", for the last hidden layer; the "label" or the
+    "logits", for the output, whose layer then has an inverse."""
+    trained_by_optimizer = True
+    """Whether V and c are the optimizer's; else the rule's network trains them by itself."""
+    auxiliary = 0
+    schedule = "parallel"
+    reconstruct = "clean"
+
+    def __init__(self, noise=0.1, seed=None):
+        super().__init__()
+        self.noise = checks.number("noise", noise, above=0)
+        self.seed = checks.seed(seed)
+        self.inverts = ""
+
+    def apply(self, conversion):
+        """Put the model under this rule; see the base class."""
+        return conversion.propagate_targets(self)
+
+    def make_state(self, kernel, fans):
+        """Keep the fans, for V; see the base class."""
+        super().make_state(kernel, fans)
+        self._fans = fans
+
+    def feedback(self, kernel):
+        """Return 0: no error passes down through a matrix of the kernel's shape."""
+        return tf.zeros_like(kernel)
+
+    def propagate(self, op, inputs, kernel, layer):
+        """Return ``op(inputs, kernel)``: what the layer learns from is its network's affair.
+
+        Args:
+            op: The layer's linear operation.
+            inputs: Its input.
+            kernel: The kernel, a tensor.
+            layer: The feedback layer.
+        """
+        return op(inputs, kernel)
+
+    def make_inverse(self, kernel, bias_shape, below, auxiliary=0):
+        """Make the weights of the layer's inverse, if they are not there.
+
+        V is drawn as Glorot and Bengio draw W, c is 0.
+
+        Args:
+            kernel: The layer's kernel.
+            bias_shape: The shape of c, which broadcasts against the layer's input.
+            below: The number of entries of that input, of one example.
+            auxiliary: The number of auxiliary units, which these feed.
+        """
+        if hasattr(self, "inverse_kernel"):
+            return
+        learns = "alone" if self.trained_by_optimizer else None
+        dtype = kernel.dtype
+        limit = math.sqrt(6 / (self._fans.fan_in + self._fans.fan_out))
+        self.inverse_kernel = self._drawn("inverse_kernel", kernel.shape, limit, 0, dtype, learns)
+        self.inverse_bias = self.new_state(
+            "inverse_bias", bias_shape, lambda: tf.zeros(bias_shape, dtype), dtype, learns
+        )
+        if auxiliary:
+            shape = (below, auxiliary)
+            limit = math.sqrt(6 / sum(shape))
+            self.auxiliary_kernel = self._drawn("auxiliary_kernel", shape, limit, 1, dtype, None)
+            self.inverse_auxiliary_kernel = self._drawn(
+                "inverse_auxiliary_kernel", shape, limit, 2, dtype, learns
+            )
+
+    def _drawn(self, name, shape, limit, stream, dtype, learns):
+        first, second = self.key()
+        double = tf.as_dtype(dtype) == tf.float64
+        shape = tuple(shape)
+
+        def draw():
+            return limit * uniform(shape, (first, second + stream), double)
+
+        return self.new_state(name, shape, draw, dtype, learns)
+
+    def scale_label(self):
+        """Return what the layer's inverse maps to what, or nothing where it has none."""
+        return self.inverts
+
+
+class _Scheduled(TargetPropagation):
+    """A rule whose inverses the optimizer trains, beside the forward weights or in turns."""
+
+    def __init__(self, schedule="parallel", noise=0.1, reconstruct="clean", seed=None):
+        super().__init__(noise, seed)
+        self.schedule = _choice("schedule", schedule, SCHEDULES)
+        self.reconstruct = _choice("reconstruct", reconstruct, RECONSTRUCT)
+
+
+class _FromLoss(_Scheduled):
+    """A rule whose first target is the last hidden layer's, down the gradient of the loss."""
+
+    def __init__(
+        self, schedule="parallel", alpha=0.15, noise=0.1, reconstruct="clean", seed=None
+    ):  # fmt: skip
+        super().__init__(schedule, noise, reconstruct, seed)
+        self.alpha = checks.number("alpha", alpha, above=0)
+
+
+@register("tp", aliases=("target_propagation",))
+class VanillaTargetPropagation(_FromLoss):
+    """Target propagation: each layer's target is the inverse of the one above, ``ĥ_l = g(ĥ_{l+1})``.
+
+    The last hidden layer's is ``ĥ_{L−1} = h_{L−1} − α ∂ℓ/∂h_{L−1}``, ℓ the loss of one example. See
+    `tfbio.target_propagation` for the network, the inverses and their loss.
+
+    Args:
+        schedule: "parallel", inverses and forward weights learn at every step; or "alternating", in
+            turns of an epoch, the inverses first. The trainers settle it; with `fit`, compile with
+            an optimizer of `tfbio.optimizers` and ``feedback=Feedback(alternate=steps)``.
+        alpha: α, greater than 0.
+        noise: σ, the standard deviation of the noise in the inverse loss, greater than 0.
+        reconstruct: "clean", the inverse of f(h + ξ) is to give h (Bartunov et al.); "corrupted",
+            h + ξ (Lee et al.).
+        seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import keras, tfbio
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)]
+        >>> model = tfbio.convert(keras.Sequential(layers), "tp(alpha=0.1)")
+        >>> [layer.rule.alias for layer in model.layers]
+        ['tp', 'tp']
+
+    References:
+        Lee et al. 2015, "Difference target propagation".
+    """
+
+    difference = False
+
+
+@register("dtp", aliases=("difference_target_propagation",))
+class DifferenceTargetPropagation(_FromLoss):
+    """Difference target propagation: ``ĥ_l = h_l − g(h_{l+1}) + g(ĥ_{l+1})``.
+
+    Where the inverse is not exact, what it misses is the same in both terms and cancels. The last
+    hidden layer's target is ``ĥ_{L−1} = h_{L−1} − α ∂ℓ/∂h_{L−1}``. Options and errors are those of
+    `VanillaTargetPropagation`.
+
+    Example:
+        >>> import tfbio
+        >>> tfbio.rules.get("dtp(alpha=0.1, schedule='alternating')").schedule
+        'alternating'
+
+    References:
+        Lee et al. 2015, "Difference target propagation"; Bartunov et al. 2018, "Assessing the
+        scalability of biologically-motivated deep learning algorithms and architectures".
+    """
+
+
+@register("sdtp", aliases=("simplified_difference_target_propagation",))
+class SimplifiedDifferenceTargetPropagation(_Scheduled):
+    """Difference target propagation without any backpropagation.
+
+    The last hidden layer's target comes through an inverse, too::
+
+        ĥ_{L−1} = h_{L−1} − g_L(softmax(logits)) + g_L(one-hot label)
+
+    Options and errors are those of `VanillaTargetPropagation`, but for α.
+
+    Example:
+        >>> import tfbio
+        >>> tfbio.rules.get("sdtp(noise=0.2)").noise
+        0.2
+
+    References:
+        Bartunov et al. 2018, "Assessing the scalability of biologically-motivated deep learning
+        algorithms and architectures".
+    """
+
+    top = "label"
+
+
+@register("ao_sdtp", aliases=("auxiliary_output_sdtp",))
+class AuxiliaryOutputSDTP(_Scheduled):
+    """SDTP whose output has auxiliary units, so that its inverse has more than the classes to go by.
+
+    ::
+
+        z = tanh(R h_{L−1}), R fixed and random,
+        ĥ_{L−1} = h_{L−1} − g_L(softmax(logits), z) + g_L(one-hot label, z)
+
+    Args:
+        schedule, noise, reconstruct, seed: As for `VanillaTargetPropagation`.
+        auxiliary: The number of units of z, 1 or more.
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import tfbio
+        >>> tfbio.rules.get("ao_sdtp(auxiliary=64)").auxiliary
+        64
+
+    References:
+        Bartunov et al. 2018, "Assessing the scalability of biologically-motivated deep learning
+        algorithms and architectures".
+    """
+
+    top = "label"
+
+    def __init__(
+        self, schedule="parallel", auxiliary=512, noise=0.1, reconstruct="clean", seed=None
+    ):  # fmt: skip
+        super().__init__(schedule, noise, reconstruct, seed)
+        self.auxiliary = checks.integer("auxiliary", auxiliary, low=1)
+
+
+@register("l_drl", aliases=("local_difference_reconstruction",))
+class LocalDifferenceReconstruction(TargetPropagation):
+    """Difference targets through inverses that learn to be the forward layers' adjoints.
+
+    The output's target is ``ĥ_L = logits − β ∂ℓ/∂logits``, those below difference targets. Before
+    every step of the forward weights, each inverse G of a layer F, with ``y = F(x)``, takes K steps
+    of gradient descent of its own, with momentum, on ::
+
+        −2⟨ξ, G(F(x + ξ)) − G(y)⟩ + ‖G(y + η) − G(y)‖²,    ξ, η ~ N(0, σ²)
+
+    whose least expectation G has, if both are linear, where it is F's transpose: then targets teach
+    what backpropagation does. For the local losses the factor is ½, as in the authors' code.
+
+    Args:
+        beta: β, greater than 0.
+        iterations: K, 1 or more: a number, or one for each inverse, from the second kernel layer
+            up, in a tuple.
+        rate: The learning rate of the inverses, likewise.
+        noise: σ, greater than 0, likewise.
+        momentum: Theirs, 0 or more and less than 1.
+        seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
+
+    Raises:
+        ValueError: If an option is out of its range.
+
+    Example:
+        >>> import tfbio
+        >>> tfbio.rules.get("l_drl(iterations=(20, 30), noise=0.4)").iterations
+        (20, 30)
+
+    References:
+        Ernoult et al. 2022, "Towards scaling difference target propagation by learning backprop
+        targets".
+    """
+
+    top = "logits"
+    trained_by_optimizer = False
+
+    def __init__(
+        self, beta=0.7, iterations=20, rate=0.001, noise=0.2, momentum=0.9, seed=None
+    ):  # fmt: skip
+        super().__init__(seed=seed)
+        self.beta = checks.number("beta", beta, above=0)
+        self.iterations = _each("iterations", iterations, _count)
+        self.rate = _each("rate", rate, _positive)
+        self.noise = _each("noise", noise, _positive)
+        self.momentum = checks.number("momentum", momentum, low=0)
+        if self.momentum >= 1:
+            raise ValueError(f"`momentum` must be less than 1. Received: {momentum!r}.")
+
+    def make_inverse(self, kernel, bias_shape, below, auxiliary=0):
+        """Make the weights, and what their momentum remembers; see the base class."""
+        if hasattr(self, "inverse_kernel"):
+            return
+        super().make_inverse(kernel, bias_shape, below)
+        self.buffers = [
+            self.new_state(
+                f"{variable.name}_momentum",
+                variable.shape,
+                lambda v=variable: tf.zeros(v.shape, v.dtype),
+                kernel.dtype,
+            )
+            for variable in (self.inverse_kernel, self.inverse_bias)
+        ]
+
+
+def _choice(name, value, known):
+    if not isinstance(value, str) or value not in known:
+        choices = " or ".join(map(repr, known))
+        raise ValueError(f"`{name}` must be {choices}. Received: {value!r}.")
+    return value
+
+
+def _count(name, value):
+    return checks.integer(name, value, low=1)
+
+
+def _positive(name, value):
+    return checks.number(name, value, above=0)
+
+
+def _each(name, value, check):
+    """Return a checked number, or a tuple of them."""
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ValueError(f"`{name}` must have a number for each inverse. Received: {value!r}.")
+        return tuple(check(name, each) for each in value)
+    return check(name, value)

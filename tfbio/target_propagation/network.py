@@ -1,0 +1,411 @@
+"""The network: a chain of layers, each of which learns to meet its target; see the package."""
+
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
+
+from tfbio import graph, rewired, walk, witness
+from tfbio.layers.convolution import AnyConvolution
+from tfbio.rules.scales import uniform
+from tfbio.target_propagation import learning
+from tfbio.target_propagation.stages import ends_in_softmax, stages
+
+MEASURES = ("inverse_loss", "local_loss", "target_distance")
+"""What is measured of every layer as it learns."""
+
+
+class TargetNetwork(rewired.Rewired):
+    """What a model becomes under target propagation: the same layers, and a training step.
+
+    It is evaluated, and predicts, as before. A training step takes no gradient from one layer to
+    another: each kernel's is that of its own local loss, the last one's that of the loss; V and c
+    of an inverse have that of their inverse loss. In the step's logs are, for every layer,
+    ``inverse_loss/<layer>``, ``local_loss/<layer>`` and ``target_distance/<layer>``, the mean of
+    ``‖ĥ − h‖/‖h‖``, so in Keras's history and in the trainers' records.
+
+    Raises:
+        ValueError: When it trains, if the loss is a sum over the batch, of which an example's part
+            cannot be told; if a rule with labels gets none; or if the schedule is "alternating" and
+            the optimizer does not take turns.
+    """
+
+    wiring = ("_target_wiring",)
+
+    def wire(self):
+        """Find the stages, and make the weights of the inverses if they are not there."""
+        rule = next(iter(walk.sites(self).values())).rule
+        found = stages(self, rule)
+        inverted = found[1:-1] if rule.top == "loss" else found[1:]
+        for stage in inverted:
+            auxiliary = rule.auxiliary if stage is found[-1] else 0
+            own = stage.rule
+            with stage.layer._open_name_scope(), keras.name_scope(own.name):
+                below = math.prod(stage.shape)
+                own.make_inverse(stage.layer.kernel, _bias_shape(stage), below, auxiliary)
+            own.inverts = f"inverse to {'×'.join(map(str, stage.shape))}" + (
+                f", with {auxiliary} auxiliary units" if auxiliary else ""
+            )
+        trackers = {
+            f"{measure}/{stage.name}": _Tracker(name=f"{measure}/{stage.name}")
+            for measure in MEASURES
+            for stage in (inverted if measure == "inverse_loss" else found[:-1])
+        }
+        # Past Keras's tracking: the layers are the model's already, and metrics are no weights.
+        vars(self)["_target_wiring"] = _Wiring(found, trackers)
+
+    @property
+    def metrics(self):
+        """Keras's metrics, and those of the layers."""
+        wiring = vars(self).get("_target_wiring")
+        return [*super().metrics, *(wiring.trackers.values() if wiring else ())]
+
+    def train_step(self, data):
+        """Take one step on a batch; see the class.
+
+        Args:
+            data: (inputs, targets) or (inputs, targets, weights of the examples).
+
+        Returns:
+            The logs, a dict.
+        """
+        x, y, weights = unpack_x_y_sample_weight(data)
+        step = _Step(self, x, y, weights)
+        outputs, loss, gradients, measured = step.learned()
+        count = tf.shape(outputs)[0]
+        self._loss_tracker.update_state(loss * step.replicas, sample_weight=count)
+        for name, (value, was_measured) in measured.items():
+            tracker = vars(self)["_target_wiring"].trackers[name]
+            tracker.update_state(value, sample_weight=tf.cast(count, value.dtype) * was_measured)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return self.compute_metrics(x, y, outputs, sample_weight=weights)
+
+    def test_step(self, data):
+        """Evaluate on a batch as Keras does; layers are measured as they learn, not here."""
+        trackers = vars(self)["_target_wiring"].trackers
+        return {k: v for k, v in super().test_step(data).items() if k not in trackers}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wiring:
+    """The stages of a network, and its metrics by name."""
+
+    stages: tuple
+    trackers: dict
+
+
+class _Tracker(keras.metrics.Mean):
+    """A mean that is NaN where nothing was measured."""
+
+    def result(self):
+        total, count = tf.convert_to_tensor(self.total), tf.convert_to_tensor(self.count)
+        return total / count
+
+
+def _bias_shape(stage):
+    """Return the shape of c: a number per channel under a convolution, else one per entry."""
+    if isinstance(stage.layer, AnyConvolution):
+        if stage.layer.data_format == "channels_first":
+            return (stage.shape[0], *[1] * (len(stage.shape) - 1))
+        return stage.shape[-1:]
+    return stage.shape
+
+
+class _Step:
+    """One training step: the pass of a batch, and what each layer learns from it."""
+
+    def __init__(self, model, x, y, weights):
+        self.model, self.y, self.weights = model, y, weights
+        self.stages = vars(model)["_target_wiring"].stages
+        self.rule = self.stages[-1].rule
+        (self.x,) = graph.inside(model)._standardize_inputs(x)
+        self.given = x
+        self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self.feedback = _settings(model.optimizer)
+        _check(self)
+
+    def learned(self):
+        """Return (outputs, loss, gradients of all trainable weights, measures).
+
+        The loss, and all gradients, are divided by the number of replicas, as Keras has it.
+        """
+        if witness.is_watched():
+            # To compare gradients, all in one graph: those of backpropagation, or these.
+            switch = tf.convert_to_tensor(self.stages[0].layer.true_gradient_switch)
+            return tf.cond(switch, self._by_backpropagation, self._by_targets)
+        settings = self.feedback
+        if settings is None or not settings.gated or not self.rule.trained_by_optimizer:
+            return self._by_targets()
+        iterations = tf.convert_to_tensor(self.model.optimizer.iterations)
+        # What is not updated in this step is not computed either.
+        if settings.alternate:
+            forward = settings.turn(iterations, alone=False)
+            return tf.cond(
+                forward,
+                lambda: self._by_targets(inverses=False),
+                lambda: self._by_targets(forward=False),
+            )
+        begun = settings.turn(iterations, alone=True)
+        return tf.cond(begun, self._by_targets, lambda: self._by_targets(inverses=False))
+
+    def _by_backpropagation(self):
+        with tf.GradientTape() as tape:
+            h = self.x
+            for stage in self.stages:
+                h = stage.run(h).output
+            loss = self._loss(h)
+            scaled = self.model.optimizer.scale_loss(loss)
+        return h, loss, self._all(tape, scaled), self._measures({})
+
+    def _measures(self, measured):
+        """Return, for every measure, its value and 1, or 0 and 0 for one that was not taken."""
+        names = vars(self.model)["_target_wiring"].trackers
+        return {
+            name: (tf.cast(measured.get(name, 0.0), tf.float32), tf.constant(float(name in measured)))
+            for name in names
+        }
+
+    def _by_targets(self, forward=True, inverses=True):
+        """Return the same by targets: what kernels learn, and what inverses do.
+
+        Args:
+            forward: Whether kernels learn in this step.
+            inverses: Whether the optimizer's inverses do.
+        """
+        rule, stages, measured = self.rule, self.stages, {}
+        with tf.GradientTape() as tape:
+            seen, h = [], self.x
+            for stage in stages[:-1]:
+                seen.append(stage.run(tf.stop_gradient(h)))
+                h = seen[-1].output
+            below = tf.stop_gradient(h)
+            with tf.GradientTape() as top:
+                top.watch(below)
+                seen.append(stages[-1].run(below))
+                outputs = seen[-1].output
+                loss = self._loss(outputs)
+            matrices = self._matrices()
+            constant = [tf.stop_gradient(each.output) for each in seen]
+            if not rule.trained_by_optimizer:
+                with tape.stop_recording():
+                    matrices, aligned = self._aligned(seen, constant, matrices)
+                measured |= aligned
+            own = not rule.trained_by_optimizer
+            inverse = learning.Inverses(stages, seen, matrices, own)
+            parts = []
+            if forward:
+                with tape.stop_recording():
+                    highest = self._highest(top, below, loss, outputs, constant, inverse)
+                    targets = learning.targets(inverse, constant, highest, rule.difference)
+                parts.append(loss * rule.beta if rule.top == "logits" else loss)
+                half = 0.5 if rule.top == "logits" else 1.0
+                for index, stage in enumerate(stages[:-1]):
+                    error = half * learning.squared(
+                        seen[index].output - targets[index], self.weights
+                    )
+                    parts.append(error / self.replicas)
+                    measured[f"local_loss/{stage.name}"] = error
+                    away = learning.distance(targets[index], constant[index])
+                    measured[f"target_distance/{stage.name}"] = away
+            if rule.trained_by_optimizer and inverses:
+                for index, stage in enumerate(stages):
+                    if matrices[index] is not None:
+                        value = self._reconstruction(inverse, index, constant, tape)
+                        parts.append(value / self.replicas)
+                        measured[f"inverse_loss/{stage.name}"] = value
+            objective = sum(tf.cast(part, loss.dtype) for part in parts)
+            scaled = self.model.optimizer.scale_loss(objective)
+        return outputs, loss, self._all(tape, scaled), self._measures(measured)
+
+    def _all(self, tape, objective):
+        """Return the gradient of every trainable weight, 0 for those without."""
+        variables = self.model.trainable_weights
+        gradients = tape.gradient(objective, variables)
+        return [
+            tf.zeros(variable.shape, variable.dtype) if gradient is None else gradient
+            for variable, gradient in zip(variables, gradients, strict=True)
+        ]
+
+    def _loss(self, outputs):
+        return self.model.compute_loss(
+            x=self.given, y=self.y, y_pred=outputs, sample_weight=self.weights, training=True
+        )
+
+    def _matrices(self):
+        names = (
+            *("inverse_kernel", "inverse_bias"),
+            *("auxiliary_kernel", "inverse_auxiliary_kernel"),
+        )
+        found = []
+        for stage in self.stages:
+            weights = [getattr(stage.rule, name, None) for name in names]
+            weights = [tf.convert_to_tensor(each) for each in weights if each is not None]
+            found.append(weights or None)
+        return found
+
+    def _highest(self, top, below, loss, outputs, constant, inverse):
+        """Return the first target, with the place of the layer that it is for."""
+        last = len(self.stages) - 1
+        # The mean's gradient, of one example as if alone.
+        alone = tf.cast(tf.shape(outputs)[0] * self.replicas, tf.float32)
+        if self.rule.top == "loss":
+            gradient = top.gradient(loss, below)
+            step = self.rule.alpha * tf.cast(alone, gradient.dtype) * gradient
+            return last - 1, constant[last - 1] - step
+        if self.rule.top == "logits":
+            gradient = top.gradient(loss, outputs)
+            step = self.rule.beta * tf.cast(alone, gradient.dtype) * gradient
+            return last, constant[last] - step
+        constant[last] = _probabilities(self.stages[last], constant[last])
+        label = tf.cast(_labels(self.y, outputs), outputs.dtype)
+        return last, inverse.augmented(last, below, label)
+
+    def _reconstruction(self, inverse, index, constant, tape):
+        stage = self.stages[index]
+
+        def run(h):
+            with tape.stop_recording():
+                seen = stage.run(h)
+                outputs = seen.output
+                if index == len(self.stages) - 1:
+                    outputs = _probabilities(stage, outputs)
+            return seen, outputs
+
+        below = constant[index - 1]
+        noise = self.rule.noise * self._noise(index, 0, below)
+        clean = self.rule.reconstruct == "clean"
+        return learning.reconstruction(inverse, index, below, noise, run, clean)
+
+    def _aligned(self, seen, constant, matrices):
+        """Let the inverses take their own steps; return their matrices, and the last losses."""
+        rule, measured, found = self.rule, {}, list(matrices)
+        inverse = learning.Inverses(self.stages, seen, matrices, own=True)
+        places = [index for index, each in enumerate(matrices) if each is not None]
+        for place, index in enumerate(places):
+            stage = self.stages[index]
+            iterations, rate, noise = (
+                _of(option, name, place, len(places), rule)
+                for name, option in (
+                    ("iterations", rule.iterations), ("rate", rule.rate), ("noise", rule.noise),
+                )
+            )  # fmt: skip
+            variables = [stage.rule.inverse_kernel, stage.rule.inverse_bias, *stage.rule.buffers]
+
+            def body(
+                k, v, c, mv, mc, _, index=index, stage=stage, rate=rate, noise=noise
+            ):  # fmt: skip
+                below = constant[index - 1]
+                noises = [
+                    noise * self._noise(index, 2 * k + which, like)
+                    for which, like in enumerate((below, constant[index]))
+                ]
+                with tf.GradientTape() as tape:
+                    tape.watch([v, c])
+                    run = _running(stage, tape)
+                    value = learning.adjoint(inverse, index, below, noises, run, (v, c))
+                gradients = tape.gradient(value, [v, c])
+                gradients = [
+                    tf.zeros_like(p) if g is None else g
+                    for g, p in zip(gradients, (v, c), strict=True)
+                ]
+                mv = rule.momentum * mv + gradients[0]
+                mc = rule.momentum * mc + gradients[1]
+                return k + 1, v - rate * mv, c - rate * mc, mv, mc, tf.cast(value, tf.float32)
+
+            state = [tf.convert_to_tensor(variable) for variable in variables]
+            _, *state, value = tf.while_loop(
+                lambda k, *_, most=iterations: k < most,
+                body,
+                (tf.constant(0), *state, tf.constant(0.0)),
+            )
+            for variable, new in zip(variables, state, strict=True):
+                variable.assign(new)
+            found[index] = state[:2]
+            measured[f"inverse_loss/{stage.name}"] = value
+        return found, measured
+
+    def _noise(self, index, draw, like):
+        """Return N(0, 1) of a tensor's shape, another one at every step, draw, layer and replica."""
+        first, second = self.stages[index].rule.key()
+        replica = tf.distribute.get_replica_context()
+        replica = 0 if replica is None else replica.replica_id_in_sync_group
+        iterations = tf.cast(self.model.optimizer.iterations, tf.int64)
+        place = (iterations * 4096 + tf.cast(draw, tf.int64)) * 4096 + tf.cast(replica, tf.int64)
+        double = like.dtype == tf.float64
+        shape = tf.concat([[2], tf.shape(like)], 0)
+        u = uniform(shape, tf.stack([tf.constant(first * 8 + second % 8, tf.int64), place]), double)
+        # Box and Muller: as the generator's bits, alike eagerly, compiled and under XLA.
+        radius = tf.sqrt(-2.0 * tf.math.log((u[0] + 1.0) / 2.0))
+        normal = radius * tf.cos(3.141592653589793 * u[1])
+        return tf.cast(tf.ensure_shape(normal, like.shape), like.dtype)
+
+
+def _running(stage, tape):
+    def run(h):
+        with tape.stop_recording():
+            seen = stage.run(h)
+        return seen, seen.output
+
+    return run
+
+
+def _probabilities(stage, outputs):
+    """Return what the output's label is compared with: its softmax."""
+    return outputs if ends_in_softmax(stage) else tf.nn.softmax(outputs)
+
+
+def _labels(y, outputs):
+    """Return the labels as a distribution over the classes."""
+    y, classes = tf.convert_to_tensor(y), outputs.shape[1]
+    if y.shape.rank == 2 and y.shape[1] == classes:
+        return y
+    if y.shape.rank == 1 or (y.shape.rank == 2 and y.shape[1] == 1):
+        return tf.one_hot(tf.reshape(tf.cast(y, tf.int64), [-1]), classes)
+    raise ValueError(
+        "A rule that takes its first target from the label needs one for each example, an integer "
+        f"or a distribution over the {classes} classes. Received: targets of shape {y.shape}."
+    )
+
+
+def _of(option, name, place, count, rule):
+    """Return an option's number for one inverse."""
+    if not isinstance(option, tuple):
+        return option
+    if len(option) != count:
+        raise ValueError(
+            f"`{name}` of rule {rule.alias!r} must have one number for each of the {count} "
+            f"inverses, from the second kernel layer up. Received: {option!r}."
+        )
+    return option[place]
+
+
+def _settings(optimizer):
+    """Return an optimizer's `tfbio.optimizers.Feedback`, or None if it knows of none."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return getattr(inner, "feedback", None)
+
+
+def _check(step):
+    """Refuse a loss or an optimizer that the rule cannot work with."""
+    rule, model = step.rule, step.model
+    reduction = getattr(model.loss, "reduction", "sum_over_batch_size")
+    if reduction in ("sum", "none", None):
+        raise ValueError(
+            f"Rule {rule.alias!r} takes an example's part of the loss from the mean over the "
+            "batch: compile with a loss whose reduction is 'sum_over_batch_size', Keras's default. "
+            f"Received: reduction={reduction!r}."
+        )
+    if rule.schedule == "alternating" and not (step.feedback and step.feedback.alternate):
+        raise ValueError(
+            f"Rule {rule.alias!r} with schedule='alternating' needs an optimizer that takes turns: "
+            "compile with one of tfbio.optimizers, such as tfbio.optimizers.get('adam', 0.001, "
+            "feedback=tfbio.optimizers.Feedback(alternate=steps)), steps being those of an epoch. "
+            f"Received: {type(model.optimizer).__name__}."
+        )
+    if not rule.trained_by_optimizer and step.replicas > 1:
+        raise ValueError(
+            f"Rule {rule.alias!r}, whose inverses take steps of their own, runs on one device. "
+            f"Received: a strategy with {step.replicas}."
+        )
