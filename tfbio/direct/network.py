@@ -75,14 +75,14 @@ def _plan(model):
     sites = walk.sites(model)
     plan = taps.plan(model, next(iter(sites.values())).rule)
     layer = _owner(model, plan)
-    taps = [tap for _, tap in plan.taps.values()]
+    tapped = [tap for _, tap in plan.taps.values()]
     rule = layer.rule
     if not hasattr(rule, "matrices"):
-        sizes = [tap.size(rule.spatial) for tap in taps]
+        sizes = [tap.size(rule.spatial) for tap in tapped]
         with layer._open_name_scope(), keras.name_scope(rule.name):
             rule.make_matrices(sizes, plan.classes, layer.variable_dtype)
     for name, site in sites.items():
-        taught = [tap for tap in taps if any(_within(name, each) for each in tap.learners)]
+        taught = [tap for tap in tapped if any(_within(name, each) for each in tap.learners)]
         last = any(_within(name, each) for each in plan.last)
         site.rule.role = "backprop (last layer)" if last and not taught else ""
         site.rule.taught_by = "; ".join(

@@ -90,6 +90,8 @@ class TargetPropagation(FeedbackRule):
             return
         learns = "alone" if self.trained_by_optimizer else None
         dtype = kernel.dtype
+        # Saved, so that a model that was loaded goes on as the one that was saved would have.
+        self.noise_key = self.new_state("noise_key", (), lambda: self.key()[0], "int64")
         limit = math.sqrt(6 / (self._fans.fan_in + self._fans.fan_out))
         self.inverse_kernel = self._drawn("inverse_kernel", kernel.shape, limit, 0, dtype, learns)
         self.inverse_bias = self.new_state(

@@ -92,6 +92,19 @@ def targets(inverses, activations, highest, difference):
     return found
 
 
+def full(tensor):
+    """Return a tensor in full precision, where squares do not overflow.
+
+    Args:
+        tensor: A floating-point tensor.
+
+    Example:
+        >>> full(tf.constant(1.0, tf.bfloat16)).dtype.name
+        'float32'
+    """
+    return tf.cast(tensor, tf.float64 if tensor.dtype == tf.float64 else tf.float32)
+
+
 def squared(difference, weights=None):
     """Return the squared error, summed over the entries and averaged over the batch.
 
@@ -103,7 +116,7 @@ def squared(difference, weights=None):
         >>> float(squared(tf.constant([[1.0, 2.0], [3.0, 0.0]])))
         7.0
     """
-    difference = _full(difference)
+    difference = full(difference)
     each = tf.reduce_sum(tf.square(difference), axis=list(range(1, difference.shape.rank)))
     if weights is not None:
         each *= tf.cast(tf.reshape(weights, tf.shape(each)), each.dtype)
@@ -122,7 +135,7 @@ def distance(target, activation):
         0.5
     """
     norms = [
-        tf.norm(tf.reshape(_full(each), (tf.shape(each)[0], -1)), axis=-1)
+        tf.norm(tf.reshape(full(each), (tf.shape(each)[0], -1)), axis=-1)
         for each in (target - activation, activation)
     ]
     return tf.reduce_mean(tf.math.divide_no_nan(*norms))
@@ -171,11 +184,6 @@ def adjoint(inverses, index, below, noises, run, matrices):
     seen, moved = run(below + xi)
     invert = functools.partial(inverses, index, matrices=matrices)
     back = invert(outputs)
-    gained = _full(invert(tf.stop_gradient(moved), seen) - back) * _full(xi)
+    gained = full(invert(tf.stop_gradient(moved), seen) - back) * full(xi)
     inner = tf.reduce_sum(gained, axis=list(range(1, gained.shape.rank)))
     return squared(invert(outputs + eta) - back) - 2.0 * tf.reduce_mean(inner)
-
-
-def _full(tensor):
-    """Return a tensor in full precision, where squares do not overflow."""
-    return tf.cast(tensor, tf.float64 if tensor.dtype == tf.float64 else tf.float32)

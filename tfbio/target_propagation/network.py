@@ -215,7 +215,8 @@ class _Step:
                         value = self._reconstruction(inverse, index, constant, tape)
                         parts.append(value / self.replicas)
                         measured[f"inverse_loss/{stage.name}"] = value
-            objective = sum(tf.cast(part, loss.dtype) for part in parts)
+            widest = max((learning.full(part).dtype for part in parts), key=lambda d: d.size)
+            objective = sum(tf.cast(part, widest) for part in parts)
             scaled = self.model.optimizer.scale_loss(objective)
         return outputs, loss, self._all(tape, scaled), self._measures(measured)
 
@@ -328,14 +329,14 @@ class _Step:
 
     def _noise(self, index, draw, like):
         """Return N(0, 1) of a tensor's shape, another one at every step, draw, layer and replica."""
-        first, second = self.stages[index].rule.key()
+        key = tf.convert_to_tensor(self.stages[index].rule.noise_key)
         replica = tf.distribute.get_replica_context()
         replica = 0 if replica is None else replica.replica_id_in_sync_group
         iterations = tf.cast(self.model.optimizer.iterations, tf.int64)
         place = (iterations * 4096 + tf.cast(draw, tf.int64)) * 4096 + tf.cast(replica, tf.int64)
         double = like.dtype == tf.float64
         shape = tf.concat([[2], tf.shape(like)], 0)
-        u = uniform(shape, tf.stack([tf.constant(first * 8 + second % 8, tf.int64), place]), double)
+        u = uniform(shape, tf.stack([key, place]), double)
         # Box and Muller: as the generator's bits, alike eagerly, compiled and under XLA.
         radius = tf.sqrt(-2.0 * tf.math.log((u[0] + 1.0) / 2.0))
         normal = radius * tf.cos(3.141592653589793 * u[1])

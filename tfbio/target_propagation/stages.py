@@ -163,7 +163,8 @@ def _chain(model, found, rule):
 
 def _check(operation, names, rule, after):
     if graph.has_kernel(operation):
-        if len(getattr(operation, "kernel_names", ("kernel",))) > 1 or not _has_linear(operation):
+        twin = TWINS.get(type(operation), type(operation))
+        if len(getattr(twin, "kernel_names", ())) != 1 or not hasattr(twin, "linear"):
             raise ValueError(
                 f"Rule {rule.alias!r} has no inverse for layer {operation.name!r} of class "
                 f"{type(operation).__name__}: it needs one kernel, of a dense layer, a convolution "
@@ -179,10 +180,6 @@ def _check(operation, names, rule, after):
             f"padding and changes of shape. Layer {names.get(id(operation), operation.name)!r} of "
             f"class {type(operation).__name__} has {what}: leave it out, or take a rule of layers."
         )
-
-
-def _has_linear(layer):
-    return hasattr(TWINS.get(type(layer), type(layer)), "linear")
 
 
 def _known(tensor, name, rule):
