@@ -14,13 +14,15 @@ from tfbio import optimizers, training
 RATE = 0.1
 
 
-def network(feedback=None, rule="symmetric_alignment(alpha=0.5,beta=1.0)", **more):
+def network(
+    feedback=None, rule="symmetric_alignment(alpha=0.5,beta=1.0)", name="sgd", **more
+):  # fmt: skip
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)]
     )
     tfbio.convert(model, rule)
-    model.compile(optimizers.get("sgd", RATE, feedback=feedback, **more), "mse", jit_compile=False)
+    model.compile(optimizers.get(name, RATE, feedback=feedback, **more), "mse", jit_compile=False)
     return model
 
 
@@ -69,9 +71,27 @@ def test_a_delay_keeps_b_for_so_many_steps():
 
 
 def test_alternation_updates_one_of_both_at_a_time():
-    found = steps(network(optimizers.Feedback(alternate=True, delay=2), momentum=0.9), 6)
-    both = [(True, False), (False, False), (True, False), (False, True), (True, False)]
-    assert moved(found) == [*both, (False, True)]
+    found = steps(network(optimizers.Feedback(alternate=True, delay=1), momentum=0.9), 6)
+    assert moved(found) == [(False, False), *[(True, False), (False, True)] * 2, (True, False)]
+
+
+@pytest.mark.parametrize("delay", [0, 3, 7])
+@pytest.mark.parametrize("alternate", [0, 1, 4])
+def test_updates_are_counted_as_they_are_taken(alternate, delay):
+    settings = optimizers.Feedback(alternate=alternate, delay=delay)
+    counts = [0, 0]
+    for step in range(25):
+        for alone in (False, True):
+            assert int(settings.taken(tf.constant(step), alone)) == counts[alone], (step, alone)
+            counts[alone] += bool(settings.turn(tf.constant(step), alone))
+
+
+def test_adams_first_update_in_a_turn_is_its_first():
+    found = steps(network(optimizers.Feedback(alternate=3), name="adam"), 5)
+    assert moved(found) == [(False, True)] * 3 + [(True, False)] * 2
+    (w, _), (after, _) = found[3:5]
+    # Adam's very first step is the rate, whatever the gradient.
+    np.testing.assert_allclose(abs(after - w), RATE, rtol=1e-3)
 
 
 def test_an_own_optimizer_takes_bs_descent_with_its_own_moments():
@@ -119,7 +139,7 @@ def test_replicas_take_their_turns_together():
     [
         ({"learning_rate_scale": -1.0}, ValueError, "`learning_rate_scale` must be a number of 0"),
         ({"delay": 1.5}, ValueError, "`delay` must be an integer of 0 or more"),
-        ({"alternate": 1}, ValueError, "`alternate` must be True or False"),
+        ({"alternate": -1}, ValueError, "`alternate` must be an integer of 0 or more"),
         ({"optimizer": "adam"}, TypeError, "`optimizer` must be one of tfbio.optimizers"),
         ({"optimizer": keras.optimizers.SGD()}, TypeError, "must be one of tfbio.optimizers"),
     ],

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from tfbio import rules
 from tfbio.training.preparation import slug
 
 FEEDBACK = {
@@ -13,6 +14,13 @@ FEEDBACK = {
     "Share of equal signs of W and B": "sign_agreement",
 }  # fmt: skip
 """What is measured of every layer, by the title of its chart."""
+
+TARGETS = {
+    "Loss of the layer's inverse": "inverse_loss",
+    "Local loss of the layer": "local_loss",
+    "Distance from activation to target, over the activation's norm": "target_distance",
+}
+"""The same under target propagation."""
 
 
 def descriptions(experiment):
@@ -40,10 +48,17 @@ def descriptions(experiment):
     varied = {f.name: options[f.name] for f in fields if f.metadata["changes_results"]}
     varied["rule"] = slug(experiment.rule)
     return [
-        _layout(experiment.charts).SerializeToString(),
+        _layout(_charts(experiment)).SerializeToString(),
         text.pb("options", table).SerializeToString(),
         hparams.hparams_pb(varied, trial_id=experiment.workdir).SerializeToString(),
     ]
+
+
+def _charts(experiment):
+    charts = dict(experiment.charts)
+    if isinstance(rules.get(experiment.rule), rules.TargetPropagation):
+        charts["Targets"] = {f"{what}, every layer": (f"^{t}/",) for what, t in TARGETS.items()}
+    return charts
 
 
 def _layout(charts):

@@ -156,8 +156,8 @@ class Experiment:
     )
     feedback_learning_rate: float = option(
         0.0,
-        "The learning rate of a B that learns by a loss of its own (the alignment rules); 0: the "
-        "same as the others'.",
+        "The learning rate of what learns by a loss of its own, the alignment rules' B and the "
+        "inverses of target propagation; 0: the same as the others'.",
         low=0,
     )
     feedback_optimizer: str = option(

@@ -349,33 +349,38 @@ def _optimizer(experiment, learning_rate, model):
             weight_decay=e.weight_decay,
             last_layer=last_layer,
             clip_norm=e.clip_norm,
-            feedback=_feedback(e, model),
+            feedback=_feedback(e, model, learning_rate),
             **settings,
         )
 
 
 _FEEDBACK = ("learning_rate", "optimizer", "delay", "alternate")
-"""What the options on a B that learns by a loss of its own are called, after "feedback_"."""
+"""What the options on weights that learn by a loss of their own are called, after "feedback_"."""
 
 
-def _feedback(e, model):
-    """Return the settings of such a B, and refuse them where there is none."""
+def _feedback(e, model, learning_rate):
+    """Return the settings of such weights, and refuse them where there are none."""
     given = [f"feedback_{name}" for name in _FEEDBACK]
     given = [name for name in given if getattr(e, name) != default(e, name)]
-    if not given:
+    in_turns = getattr(rules.get(e.rule), "schedule", "") == "alternating"
+    if not given and not in_turns:
         return None
     if all(getattr(v, "feedback_learns", None) != "alone" for v in model.trainable_variables):
         raise ValueError(
             f"--{given[0]} belongs to rules whose B learns by a loss of its own, such as "
-            f"symmetric_alignment. Received: --{given[0]}={getattr(e, given[0])} under "
-            f"--rule={e.rule}."
+            "symmetric_alignment, and to those of target propagation, whose inverses do. "
+            f"Received: --{given[0]}={getattr(e, given[0])} under --rule={e.rule}."
         )
     own = None
     if e.feedback_optimizer != "same":
         momentum = e.momentum if e.feedback_optimizer in ("sgd", "nesterov") else 0.0
         own = optimizers.get(e.feedback_optimizer, e.learning_rate, momentum=momentum)
     scale = (e.feedback_learning_rate or e.learning_rate) / e.learning_rate
-    return optimizers.Feedback(scale, e.feedback_delay, e.feedback_alternate, own)
+    turn = int(e.feedback_alternate)
+    if in_turns:
+        # Of an epoch; a model that is only used has a schedule without epochs, and takes none.
+        turn = max(1, getattr(learning_rate, "total_steps", 0) // e.epochs)
+    return optimizers.Feedback(scale, e.feedback_delay, turn, own)
 
 
 def _synchronize(model):
