@@ -107,13 +107,19 @@ class Misshapen(tfbio.rules.FeedbackRule):
 RULES = tuple(name for name in tfbio.rules.names() if not name.startswith("test_"))
 """The library's own rules; users' and these tests' are registered beside them."""
 
-NETWORK_RULES = ("direct_feedback_alignment", "sign_dfa", "direct_random_target_projection")
-"""Those of whole networks, which have no B of a kernel's shape; tests/test_direct.py is theirs."""
+DIRECT_RULES = ("direct_feedback_alignment", "sign_dfa", "direct_random_target_projection")
+TARGET_RULES = ("tp", "dtp", "sdtp", "ao_sdtp", "l_drl")
+NETWORK_RULES = (*DIRECT_RULES, *TARGET_RULES)
+"""Those of whole networks, which have no B of a kernel's shape: tests/test_direct.py and
+tests/test_target_propagation.py are theirs."""
+
+DIFFERENTIATED = tuple(name for name in RULES if name not in TARGET_RULES)
+"""Those that learn from one gradient of the whole model, and take any network of layers."""
 
 LAYER_RULES = tuple(name for name in RULES if name not in NETWORK_RULES)
 
 CONFIGURATIONS = [
-    *RULES,
+    *DIFFERENTIATED,
     "sign_symmetry(agreement=0.7,seed=3)",
     "sign_symmetry(scale='xiao')",
     "feedback_alignment(scale='xavier',seed=1)",
@@ -131,7 +137,7 @@ def modes(modes_of_rules):
     XLA compiles the same operations for a rule's other options, which takes longest of all.
     """
     every = itertools.product(CONFIGURATIONS, modes_of_rules)
-    return [(rule, mode) for rule, mode in every if rule in RULES or mode != "xla"]
+    return [(rule, mode) for rule, mode in every if rule in DIFFERENTIATED or mode != "xla"]
 
 
 def random(shape, dtype="float64", seed=0):

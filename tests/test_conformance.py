@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import CONFIGURATIONS, RULES, cross_entropy, modes, random
+from tests.cases import CONFIGURATIONS, DIFFERENTIATED, cross_entropy, modes, random
 
 MODES = {
     "eager": lambda function: function,
@@ -16,8 +16,8 @@ MODES = {
     "xla": lambda function: tf.function(function, jit_compile=True),
 }
 POLICIES = ("float32", "mixed_bfloat16")
-TABLE = list(itertools.product(RULES, POLICIES))
-TABLE += [(options, "float32") for options in CONFIGURATIONS if options not in RULES]
+TABLE = list(itertools.product(DIFFERENTIATED, POLICIES))
+TABLE += [(options, "float32") for options in CONFIGURATIONS if options not in DIFFERENTIATED]
 
 
 def network():
@@ -56,8 +56,8 @@ def assert_close(actual, expected, tolerance):
 
 
 def test_the_table_covers_every_rule_mode_and_precision():
-    assert {tfbio.rules.get(rule).alias for rule, _ in TABLE} == set(RULES)
-    for rule in RULES:
+    assert {tfbio.rules.get(rule).alias for rule, _ in TABLE} == set(DIFFERENTIATED)
+    for rule in DIFFERENTIATED:
         assert {policy for r, policy in TABLE if r == rule} == set(POLICIES)
     assert set(MODES) == {"eager", "graph", "xla"}
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import LAYERS, RULES, cross_entropy, random
+from tests.cases import DIFFERENTIATED, LAYERS, cross_entropy, random
 from tfbio import walk
 from tfbio.layers import TWINS, FeedbackMixin
 
@@ -409,7 +409,7 @@ def test_the_summary_tells_layer_rule_scale_and_shape(capsys):
         tfbio.summary(plain())
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", DIFFERENTIATED)
 def test_clones_and_copies_are_under_the_same_rule(rule):
     model = tfbio.convert(plain(), rule)
     clone = keras.models.clone_model(model)

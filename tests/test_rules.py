@@ -333,7 +333,7 @@ def test_the_fingerprint_sees_opposite_changes():
 
 
 def test_names_aliases_and_round_trips():
-    assert RULES == (
+    assert (
         "backprop",
         "feedback_alignment",
         "feedback_alignment_signed_init",
@@ -350,10 +350,12 @@ def test_names_aliases_and_round_trips():
         "direct_feedback_alignment",
         "sign_dfa",
         "direct_random_target_projection",
-    )
+        *("tp", "dtp", "sdtp", "ao_sdtp", "l_drl"),
+    ) == RULES
     expected = {"bp": "backprop", "sham": "backprop", "fa": "feedback_alignment"}
     expected |= {"ss": "sign_symmetry", "usf": "sign_symmetry"}
     expected |= {"dfa": "direct_feedback_alignment", "drtp": "direct_random_target_projection"}
+    expected |= {"target_propagation": "tp", "difference_target_propagation": "dtp"}
     for alias, name in expected.items():
         assert tfbio.rules.get(alias).alias == name
 

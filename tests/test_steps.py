@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import RULES, random
+from tests.cases import DIFFERENTIATED, random
 from tfbio import walk
 
 
@@ -46,7 +46,7 @@ def counts(model):
     return {int(site.rule.count.numpy()) for site in walk.sites(model).values()}
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", DIFFERENTIATED)
 def test_fit_evaluate_and_predict_agree_in_every_setting(rule):
     reference = fitted(compiled(network(rule))).get_weights()
     for setting in (
@@ -68,7 +68,7 @@ def test_fit_evaluate_and_predict_agree_in_every_setting(rule):
         np.testing.assert_array_equal(w, expected)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", DIFFERENTIATED)
 def test_mirrored_training_equals_training_on_one_device(rule, tmp_path):
     losses, evaluations = [], []
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -115,7 +115,7 @@ def test_the_hook_sees_one_step_per_accumulated_gradient():
     assert counts(model) == {2}
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", DIFFERENTIATED)
 def test_accumulated_gradients_learn_as_one_large_batch(rule):
     model = compiled(network(rule), sgd={"gradient_accumulation_steps": 3})
     fitted(model)
@@ -157,7 +157,7 @@ def test_the_hook_is_called_in_a_loop_of_ones_own(training, compiled_loop):
     assert counts(model) == {3}
 
 
-@pytest.mark.parametrize("rule", [*RULES, "test_stepped"])
+@pytest.mark.parametrize("rule", [*DIFFERENTIATED, "test_stepped"])
 def test_stateless_calls_return_the_state_that_a_call_would_keep(rule):
     model = network(rule)
     model.layers[0].kernel.assign_add(tf.ones_like(model.layers[0].kernel))
@@ -209,7 +209,7 @@ def test_masks_constraints_and_regularizers_are_kept():
     assert (np.linalg.norm(dense.kernel, axis=0) <= 0.5 + 1e-6).all()
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", DIFFERENTIATED)
 def test_a_float16_model_with_loss_scaling_learns_as_in_float32(rule):
     reference = fitted(compiled(network(rule)), epochs=1)
     keras.config.set_dtype_policy("mixed_float16")

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import RULES
+from tests.cases import DIFFERENTIATED
 from tfbio import optimizers, training
 from tfbio.training import strategies, transfer, use
 from tfbio.training.accumulation import Accumulation
@@ -199,7 +199,7 @@ def test_the_last_batch_of_an_epoch_is_whole_micro_batches():
     assert len(sizes) == prepared.steps_per_epoch
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", DIFFERENTIATED)
 def test_loss_scaling_and_accumulation_change_no_rules_learning(rule):
     x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
     y = np.arange(8) % 3

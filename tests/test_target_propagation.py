@@ -214,12 +214,15 @@ def test_no_gradient_passes_between_layers(rule):
     with pytest.MonkeyPatch.context() as patch, tf.GradientTape(persistent=True) as tape:
         patch.setattr(type(step.stages[0]), "run", witnessed)
         patch.setattr(step, "_all", lambda tape, objective: objective)
-        _, _, objective, _ = step.learned()
+        with step.weights_read_once():
+            _, _, objective, *_ = step.learned()
     passes = [(stage, found) for stage, _, found in seen[: len(step.stages)]]
     for stage, found in passes[:-1]:
         # An output that is asked for its gradient has its own local error alone, that of a square.
         gradient = tape.gradient(objective, found.output)
-        others = [v for other in step.stages if other is not stage for v in other.layer.trainable_weights]
+        others = [
+            v for other in step.stages if other is not stage for v in other.layer.trainable_weights
+        ]
         assert gradient is not None
         with tf.GradientTape() as again:
             again.watch(found.inputs[0])
@@ -286,8 +289,13 @@ def test_the_inverse_is_the_adjoint_where_v_is_w(layer, shape):
     layer = type(layer).from_config({**layer.get_config(), "dtype": "float64"})
     x = random((2, *shape))
     model = keras.Sequential(
-        [keras.Input(shape, dtype="float64"), K.Dense(shape[-1], dtype="float64"), layer]
-        + [K.Flatten(dtype="float64"), K.Dense(2, dtype="float64")]
+        [
+            keras.Input(shape, dtype="float64"),
+            K.Dense(shape[-1], dtype="float64"),
+            layer,
+            K.Flatten(dtype="float64"),
+            K.Dense(2, dtype="float64"),
+        ]
     )
     model = tfbio.convert(model, "sdtp")
     stage = stages(model, model.layers[0].rule)[1]
@@ -311,7 +319,9 @@ def test_pooling_is_undone_where_its_maxima_were():
 
 
 def test_the_adjoints_loss_is_least_at_the_transpose():
-    model = compiled(chain((5, 4), None), "l_drl(iterations=400, rate=0.5, noise=0.3, momentum=0.5)")
+    model = compiled(
+        chain((5, 4), None), "l_drl(iterations=400, rate=0.5, noise=0.3, momentum=0.5)"
+    )
     x, y = batch(model, 64)
     learned(model, x, y)
     for layer in model.layers[1:]:
@@ -327,8 +337,8 @@ def test_iterations_of_an_inverse_are_its_own():
     learned(model, x, y)
     for was, layer in zip(before, model.layers[1:], strict=True):
         assert not np.array_equal(was, layer.rule.inverse_kernel)
+    wrong = compiled(chain(), "l_drl(rate=(0.1, 0.2, 0.3))")
     with pytest.raises(ValueError, match="one number for each of the 2 inverses"):
-        wrong = compiled(chain(), "l_drl(rate=(0.1, 0.2, 0.3))")
         wrong.train_on_batch(*batch(wrong))
 
 
@@ -339,12 +349,14 @@ def test_noise_is_another_at_every_step_and_the_same_from_the_same_seed():
         found = []
         for _ in range(steps):
             step = network._Step(model, x, y, None)
-            found.append(step._noise(1, 0, tf.zeros((1000, 3), "float64")).numpy())
+            with step.weights_read_once():
+                found.append(step._noise(1, 0, tf.zeros((1000, 3), "float64")).numpy())
             model.optimizer.iterations.assign_add(1)
         return found
 
     first, second = noises(1, 2)
-    assert abs(first.mean()) < 0.05 and abs(first.std() - 1) < 0.05
+    assert abs(first.mean()) < 0.05
+    assert abs(first.std() - 1) < 0.05
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(noises(1, 1)[0], first)
     assert not np.array_equal(noises(2, 1)[0], first)
@@ -394,8 +406,8 @@ def test_alternating_trains_inverses_and_kernels_in_turns():
         inverses = step // 2 % 2 == 0
         assert moved == {name for name in before if ("inverse" in name) == inverses}, step
         assert np.isfinite(logs["loss"])
+    wrong = compiled(chain(dtype="float32"), "dtp(schedule='alternating')")
     with pytest.raises(ValueError, match="needs an optimizer that takes turns"):
-        wrong = compiled(chain(dtype="float32"), "dtp(schedule='alternating')")
         wrong.train_on_batch(x, y)
 
 
@@ -425,6 +437,56 @@ def test_a_step_is_the_same_eagerly_compiled_and_under_xla(rule):
     for others in weights[1:]:
         for a, b in zip(weights[0], others, strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("rule", [*RULES, "l_drl(rate=0.01)"])
+def test_mixed_precision_and_loss_scaling_learn_alike(rule):
+    before = keras.config.dtype_policy()
+    weights = []
+    for policy in ("float32", "mixed_bfloat16", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            keras.utils.set_random_seed(0)
+            layers = [K.Conv1D(3, 3, activation="tanh"), K.Flatten(), K.Dense(6, "tanh")]
+            model = keras.Sequential([keras.Input((6, 2)), *layers, K.Dense(3, dtype="float32")])
+            model = tfbio.convert(model, f"{rule.rstrip(')')}{',' if '(' in rule else '('}seed=1)")
+            optimizer = optimizers.get("sgd", 0.1)
+            if policy == "mixed_float16":
+                optimizer = optimizers.LossScale(optimizer)
+            model.compile(optimizer, ENTROPY)
+        finally:
+            keras.config.set_dtype_policy(before)
+        x, y = random((8, 6, 2), "float32"), np.arange(8) % 3
+        first = [v.numpy() for v in model.trainable_weights]
+        model.train_on_batch(x, y)
+        weights.append([v - w for v, w in zip(model.trainable_weights, first, strict=True)])
+    for others in weights[1:]:
+        for a, b in zip(weights[0], others, strict=True):
+            difference = np.linalg.norm(a - b)
+            assert difference <= 0.05 * np.linalg.norm(a) + 1e-5
+
+
+def test_two_replicas_learn_as_one_device_does(monkeypatch):
+    # The noise of a replica is its own: without it, both halves of the batch add up to the whole.
+    monkeypatch.setattr(network._Step, "_noise", lambda self, index, draw, like: 0.1 * like)
+    weights = []
+    for strategy in (
+        tf.distribute.get_strategy(),
+        tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+    ):
+        with strategy.scope():
+            model = chain(dtype="float32")
+            model = compiled(model, "sdtp(seed=1)", optimizer=optimizers.get("sgd", 0.1))
+        x, y = batch(model, dtype="float32")
+        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+        model.fit(data, epochs=2, verbose=0, shuffle=False)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        wrong = compiled(chain(dtype="float32"), "l_drl")
+    with pytest.raises(ValueError, match="runs on one device"):
+        wrong.fit(data, verbose=0, shuffle=False)
 
 
 def test_gradient_angles_compare_with_backpropagation():
@@ -526,9 +588,9 @@ def test_options_out_of_their_range_are_refused(rule, message):
 
 
 def test_losses_labels_and_layers_rules_that_do_not_fit_are_refused():
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+    wrong = compiled(chain(), "dtp", loss)
     with pytest.raises(ValueError, match="reduction is 'sum_over_batch_size'"):
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
-        wrong = compiled(chain(), "dtp", loss)
         wrong.train_on_batch(*batch(wrong))
     with pytest.raises(ValueError, match="an integer or a distribution over the 3 classes"):
         network._labels(tf.zeros((8, 2)), tf.zeros((8, 3)))

@@ -23,6 +23,7 @@ import keras
 from tfbio import graph as graphs
 from tfbio import walk
 
+
 class Tap(NamedTuple):
     """A tensor of the network whose error comes from the output.
 

@@ -141,7 +141,7 @@ class _FromLoss(_Scheduled):
 
 @register("tp", aliases=("target_propagation",))
 class VanillaTargetPropagation(_FromLoss):
-    """Target propagation: each layer's target is the inverse of the one above, ``ĥ_l = g(ĥ_{l+1})``.
+    """Target propagation: each layer's target is the inverse of that above, ``ĥ_l = g(ĥ_{l+1})``.
 
     The last hidden layer's is ``ĥ_{L−1} = h_{L−1} − α ∂ℓ/∂h_{L−1}``, ℓ the loss of one example. See
     `tfbio.target_propagation` for the network, the inverses and their loss.
@@ -217,7 +217,7 @@ class SimplifiedDifferenceTargetPropagation(_Scheduled):
 
 @register("ao_sdtp", aliases=("auxiliary_output_sdtp",))
 class AuxiliaryOutputSDTP(_Scheduled):
-    """SDTP whose output has auxiliary units, so that its inverse has more than the classes to go by.
+    """SDTP with auxiliary output units, which give the output's inverse more to go by.
 
     ::
 

@@ -55,13 +55,9 @@ def inverse(stage, outputs, seen, matrix, bias, activation=None, auxiliary=0.0, 
     with tf.name_scope("inverse"):
         dtype = layer.compute_dtype
         x = tf.zeros_like(tf.cast(x, dtype))
-        (transposed,) = input_gradients(
-            layer.linear, x, tf.cast(matrix, dtype), tf.cast(h, dtype)
-        )
+        (transposed,) = input_gradients(layer.linear, x, tf.cast(matrix, dtype), tf.cast(h, dtype))
         h = transposed + tf.cast(bias, dtype) + tf.cast(auxiliary, dtype)
     return h if activation is None else activation(h)
-
-
 
 
 def undone(operation, x, outputs):

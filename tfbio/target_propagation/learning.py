@@ -71,7 +71,8 @@ def targets(inverses, activations, highest, difference):
         difference: Whether what an inverse misses is added.
 
     Returns:
-        A dict from a stage's place to its target, with the given one among them.
+        A dict from a stage's place to its target, with the given one among them; in full
+        precision, whose differences are small.
 
     Example:
         >>> targets(None, [tf.ones((1, 2))], (0, tf.zeros((1, 2))), True)[0].shape
@@ -80,13 +81,14 @@ def targets(inverses, activations, highest, difference):
     index, target = highest
     found = {index: target}
     while index > 0:
-        propagated = inverses(index, found[index])
+        propagated = full(inverses(index, found[index]))
         if difference:
             here = activations[index]
             if isinstance(found[index], tuple):
                 here = (here, found[index][1])
             # In this order: where both are the same, nothing is left but h.
-            propagated = activations[index - 1] + (propagated - inverses(index, here))
+            missed = propagated - full(inverses(index, here))
+            propagated = full(activations[index - 1]) + missed
         index -= 1
         found[index] = tf.stop_gradient(propagated)
     return found
@@ -136,7 +138,7 @@ def distance(target, activation):
     """
     norms = [
         tf.norm(tf.reshape(full(each), (tf.shape(each)[0], -1)), axis=-1)
-        for each in (target - activation, activation)
+        for each in (full(target) - full(activation), activation)
     ]
     return tf.reduce_mean(tf.math.divide_no_nan(*norms))
 

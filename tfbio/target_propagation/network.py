@@ -1,5 +1,6 @@
 """The network: a chain of layers, each of which learns to meet its target; see the package."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -73,7 +74,10 @@ class TargetNetwork(rewired.Rewired):
         """
         x, y, weights = unpack_x_y_sample_weight(data)
         step = _Step(self, x, y, weights)
-        outputs, loss, gradients, measured = step.learned()
+        with step.weights_read_once():
+            outputs, loss, gradients, measured, aligned = step.learned()
+        for variable, value in zip(step.own_learning, aligned, strict=True):
+            variable.assign(value)
         count = tf.shape(outputs)[0]
         self._loss_tracker.update_state(loss * step.replicas, sample_weight=count)
         for name, (value, was_measured) in measured.items():
@@ -124,12 +128,30 @@ class _Step:
         self.given = x
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.feedback = _settings(model.optimizer)
+        self.own_learning = []
+        if not self.rule.trained_by_optimizer:
+            self.own_learning = [v for stage in self.stages for v in _own(stage.rule)]
         _check(self)
 
-    def learned(self):
-        """Return (outputs, loss, gradients of all trainable weights, measures).
+    @contextlib.contextmanager
+    def weights_read_once(self):
+        """Let all that a step computes see one reading of every weight.
 
-        The loss, and all gradients, are divided by the number of replicas, as Keras has it.
+        TensorFlow's graph optimizer may lose the order of a second one and the weight's update.
+        """
+        weights = {id(v): v for v in (*self.model.weights, *self.own_learning)}.values()
+        values = [tf.convert_to_tensor(variable) for variable in weights]
+        self.values = {id(v): value for v, value in zip(weights, values, strict=True)}
+        # Not what is assigned in it: nothing is.
+        mapping = list(zip(weights, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+            yield
+
+    def learned(self):
+        """Return (outputs, loss, gradients, measures, new values of what learns by itself).
+
+        The gradients are those of all trainable weights; they and the loss are divided by the
+        number of replicas, as Keras has it.
         """
         if witness.is_watched():
             # To compare gradients, all in one graph: those of backpropagation, or these.
@@ -152,20 +174,20 @@ class _Step:
 
     def _by_backpropagation(self):
         with tf.GradientTape() as tape:
+            tape.watch(list(self.values.values()))
             h = self.x
             for stage in self.stages:
                 h = stage.run(h).output
             loss = self._loss(h)
             scaled = self.model.optimizer.scale_loss(loss)
-        return h, loss, self._all(tape, scaled), self._measures({})
+        unchanged = [self.values[id(v)] for v in self.own_learning]
+        return h, loss, self._all(tape, scaled), self._measures({}), unchanged
 
     def _measures(self, measured):
         """Return, for every measure, its value and 1, or 0 and 0 for one that was not taken."""
         names = vars(self.model)["_target_wiring"].trackers
-        return {
-            name: (tf.cast(measured.get(name, 0.0), tf.float32), tf.constant(float(name in measured)))
-            for name in names
-        }
+        values = {name: tf.cast(measured.get(name, 0.0), tf.float32) for name in names}
+        return {name: (v, tf.constant(float(name in measured))) for name, v in values.items()}
 
     def _by_targets(self, forward=True, inverses=True):
         """Return the same by targets: what kernels learn, and what inverses do.
@@ -176,6 +198,7 @@ class _Step:
         """
         rule, stages, measured = self.rule, self.stages, {}
         with tf.GradientTape() as tape:
+            tape.watch([self.values[id(v)] for v in self.model.trainable_weights])
             seen, h = [], self.x
             for stage in stages[:-1]:
                 seen.append(stage.run(tf.stop_gradient(h)))
@@ -188,10 +211,11 @@ class _Step:
                 loss = self._loss(outputs)
             matrices = self._matrices()
             constant = [tf.stop_gradient(each.output) for each in seen]
+            aligned = []
             if not rule.trained_by_optimizer:
                 with tape.stop_recording():
-                    matrices, aligned = self._aligned(seen, constant, matrices)
-                measured |= aligned
+                    matrices, aligned, losses = self._aligned(seen, constant, matrices)
+                measured |= losses
             own = not rule.trained_by_optimizer
             inverse = learning.Inverses(stages, seen, matrices, own)
             parts = []
@@ -203,7 +227,7 @@ class _Step:
                 half = 0.5 if rule.top == "logits" else 1.0
                 for index, stage in enumerate(stages[:-1]):
                     error = half * learning.squared(
-                        seen[index].output - targets[index], self.weights
+                        learning.full(seen[index].output) - targets[index], self.weights
                     )
                     parts.append(error / self.replicas)
                     measured[f"local_loss/{stage.name}"] = error
@@ -218,12 +242,12 @@ class _Step:
             widest = max((learning.full(part).dtype for part in parts), key=lambda d: d.size)
             objective = sum(tf.cast(part, widest) for part in parts)
             scaled = self.model.optimizer.scale_loss(objective)
-        return outputs, loss, self._all(tape, scaled), self._measures(measured)
+        return outputs, loss, self._all(tape, scaled), self._measures(measured), aligned
 
     def _all(self, tape, objective):
         """Return the gradient of every trainable weight, 0 for those without."""
         variables = self.model.trainable_weights
-        gradients = tape.gradient(objective, variables)
+        gradients = tape.gradient(objective, [self.values[id(v)] for v in variables])
         return [
             tf.zeros(variable.shape, variable.dtype) if gradient is None else gradient
             for variable, gradient in zip(variables, gradients, strict=True)
@@ -242,8 +266,7 @@ class _Step:
         found = []
         for stage in self.stages:
             weights = [getattr(stage.rule, name, None) for name in names]
-            weights = [tf.convert_to_tensor(each) for each in weights if each is not None]
-            found.append(weights or None)
+            found.append([self.values[id(w)] for w in weights if w is not None] or None)
         return found
 
     def _highest(self, top, below, loss, outputs, constant, inverse):
@@ -251,14 +274,16 @@ class _Step:
         last = len(self.stages) - 1
         # The mean's gradient, of one example as if alone.
         alone = tf.cast(tf.shape(outputs)[0] * self.replicas, tf.float32)
+
+        def down(h, gradient, factor):
+            gradient = learning.full(gradient)
+            return learning.full(h) - factor * tf.cast(alone, gradient.dtype) * gradient
+
         if self.rule.top == "loss":
-            gradient = top.gradient(loss, below)
-            step = self.rule.alpha * tf.cast(alone, gradient.dtype) * gradient
-            return last - 1, constant[last - 1] - step
+            at = constant[last - 1]
+            return last - 1, down(at, top.gradient(loss, below), self.rule.alpha)
         if self.rule.top == "logits":
-            gradient = top.gradient(loss, outputs)
-            step = self.rule.beta * tf.cast(alone, gradient.dtype) * gradient
-            return last, constant[last] - step
+            return last, down(constant[last], top.gradient(loss, outputs), self.rule.beta)
         constant[last] = _probabilities(self.stages[last], constant[last])
         label = tf.cast(_labels(self.y, outputs), outputs.dtype)
         return last, inverse.augmented(last, below, label)
@@ -280,8 +305,8 @@ class _Step:
         return learning.reconstruction(inverse, index, below, noise, run, clean)
 
     def _aligned(self, seen, constant, matrices):
-        """Let the inverses take their own steps; return their matrices, and the last losses."""
-        rule, measured, found = self.rule, {}, list(matrices)
+        """Let the inverses take their own steps; return matrices, all new values, last losses."""
+        rule, measured, found, values = self.rule, {}, list(matrices), []
         inverse = learning.Inverses(self.stages, seen, matrices, own=True)
         places = [index for index, each in enumerate(matrices) if each is not None]
         for place, index in enumerate(places):
@@ -292,7 +317,6 @@ class _Step:
                     ("iterations", rule.iterations), ("rate", rule.rate), ("noise", rule.noise),
                 )
             )  # fmt: skip
-            variables = [stage.rule.inverse_kernel, stage.rule.inverse_bias, *stage.rule.buffers]
 
             def body(
                 k, v, c, mv, mc, _, index=index, stage=stage, rate=rate, noise=noise
@@ -315,21 +339,20 @@ class _Step:
                 mc = rule.momentum * mc + gradients[1]
                 return k + 1, v - rate * mv, c - rate * mc, mv, mc, tf.cast(value, tf.float32)
 
-            state = [tf.convert_to_tensor(variable) for variable in variables]
+            state = [self.values[id(variable)] for variable in _own(stage.rule)]
             _, *state, value = tf.while_loop(
                 lambda k, *_, most=iterations: k < most,
                 body,
                 (tf.constant(0), *state, tf.constant(0.0)),
             )
-            for variable, new in zip(variables, state, strict=True):
-                variable.assign(new)
+            values += state
             found[index] = state[:2]
             measured[f"inverse_loss/{stage.name}"] = value
-        return found, measured
+        return found, values, measured
 
     def _noise(self, index, draw, like):
-        """Return N(0, 1) of a tensor's shape, another one at every step, draw, layer and replica."""
-        key = tf.convert_to_tensor(self.stages[index].rule.noise_key)
+        """Return N(0, 1) of a tensor's shape: for each step, draw, layer and replica another."""
+        key = self.values[id(self.stages[index].rule.noise_key)]
         replica = tf.distribute.get_replica_context()
         replica = 0 if replica is None else replica.replica_id_in_sync_group
         iterations = tf.cast(self.model.optimizer.iterations, tf.int64)
@@ -341,6 +364,13 @@ class _Step:
         radius = tf.sqrt(-2.0 * tf.math.log((u[0] + 1.0) / 2.0))
         normal = radius * tf.cos(3.141592653589793 * u[1])
         return tf.cast(tf.ensure_shape(normal, like.shape), like.dtype)
+
+
+def _own(rule):
+    """Return the variables of an inverse that the network trains by itself."""
+    if not hasattr(rule, "inverse_kernel"):
+        return []
+    return [rule.inverse_kernel, rule.inverse_bias, *rule.buffers]
 
 
 def _running(stage, tape):
