@@ -160,7 +160,8 @@ def reconstruction(inverses, index, below, noise, run, clean):
     corrupted = below + noise
     seen, outputs = run(corrupted)
     outputs = tf.nest.map_structure(tf.stop_gradient, inverses.augmented(index, corrupted, outputs))
-    return squared(inverses(index, outputs, seen) - tf.stop_gradient(below if clean else corrupted))
+    goal = tf.stop_gradient(below if clean else corrupted)
+    return squared(full(inverses(index, outputs, seen)) - full(goal))
 
 
 def adjoint(inverses, index, below, noises, run, matrices):
@@ -186,6 +187,6 @@ def adjoint(inverses, index, below, noises, run, matrices):
     seen, moved = run(below + xi)
     invert = functools.partial(inverses, index, matrices=matrices)
     back = invert(outputs)
-    gained = full(invert(tf.stop_gradient(moved), seen) - back) * full(xi)
+    gained = (full(invert(tf.stop_gradient(moved), seen)) - full(back)) * full(xi)
     inner = tf.reduce_sum(gained, axis=list(range(1, gained.shape.rank)))
-    return squared(invert(outputs + eta) - back) - 2.0 * tf.reduce_mean(inner)
+    return squared(full(invert(outputs + eta)) - full(back)) - 2.0 * tf.reduce_mean(inner)
