@@ -3,6 +3,7 @@
 import itertools
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -20,13 +21,16 @@ class Case(NamedTuple):
         return getattr(tfbio.layers, f"Feedback{self.name}")(rule=rule, **self.arguments, **more)
 
     def keras_layer(self, **more):
-        import keras
-
-        return getattr(keras.layers, self.name)(**self.arguments, **more)
+        return twin_of(self.name)(**self.arguments, **more)
 
     def __str__(self):
         options = ",".join(f"{k}={v}" for k, v in self.arguments.items())
         return f"{self.name}({options})@{self.shape}".replace(" ", "")
+
+
+def twin_of(name):
+    """Return the layer class that has this name: Keras's, or one of ours that Keras lacks."""
+    return getattr(tfbio.layers, name, None) or getattr(keras.layers, name)
 
 
 def _conv(name, shape, **arguments):
@@ -64,6 +68,22 @@ LAYERS = [
     _conv("SeparableConv2D", (2, 7, 8, 3), strides=2, padding="same"),
     _conv("SeparableConv2D", (2, 3, 7, 8), data_format="channels_first", depth_multiplier=2),
     _conv("SeparableConv2D", (2, 9, 9, 2), dilation_rate=2),
+    _conv("LocallyConnected1D", (2, 9, 2), strides=2),
+    _conv("LocallyConnected1D", (2, 2, 7), padding="same", data_format="channels_first"),
+    _conv("LocallyConnected2D", (2, 5, 6, 2), activation="relu", use_bias=False),
+    _conv("LocallyConnected2D", (2, 6, 5, 2), padding="same", strides=2),
+    _conv("LocallyConnected2D", (2, 2, 5, 5), kernel_size=(2, 3), data_format="channels_first"),
+    _conv("LocallyConnected1DTranspose", (2, 4, 3), strides=2, output_size=9),
+    _conv(
+        "LocallyConnected2DTranspose", (2, 3, 3, 3), strides=2, output_size=(6, 5), padding="same"
+    ),
+    _conv(
+        "LocallyConnected2DTranspose",
+        (2, 3, 2, 2),
+        output_size=4,
+        activation="tanh",
+        data_format="channels_first",
+    ),
 ]
 
 

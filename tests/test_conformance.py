@@ -28,6 +28,8 @@ def network():
     x = keras.layers.SeparableConv2D(4, 3, padding="same", name="separable")(x)
     x = keras.layers.DepthwiseConv2D(3, padding="same", activation="tanh", name="depthwise")(x)
     x = keras.layers.Conv2DTranspose(4, 2, name="transposed")(x)
+    x = tfbio.layers.LocallyConnected2D(4, 3, 2, "same", name="local")(x)
+    x = tfbio.layers.LocallyConnected2DTranspose(4, 3, 2, "same", 5, name="local_transposed")(x)
     x = keras.layers.Reshape((25, 4))(x)
     x = keras.layers.Conv1D(5, 3, padding="causal", name="conv1d")(x)
     x = keras.layers.EinsumDense("abc,cd->abd", (25, 4), name="einsum")(x)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import DIFFERENTIATED, LAYERS, cross_entropy, random
+from tests.cases import DIFFERENTIATED, LAYERS, cross_entropy, random, twin_of
 from tfbio import walk
 from tfbio.layers import TWINS, FeedbackMixin
 
@@ -358,14 +358,14 @@ def test_quantizing_the_model_is_refused_under_a_rule_and_done_under_backprop():
     assert model.get_layer("out").quantization_mode == "int8"
 
 
-def test_every_feedback_layer_is_the_twin_of_the_keras_layer_of_its_name():
+def test_every_feedback_layer_is_the_twin_of_the_layer_of_its_name():
     ours = {name for name in tfbio.layers.__all__ if name.startswith("Feedback")}
     ours -= {"FeedbackMixin"}
     twins = {cls.__name__: keras_cls for keras_cls, cls in TWINS.items()}
     assert ours <= set(twins)
     assert ours == {f"Feedback{case.name}" for case in LAYERS}
     for name in ours:
-        assert twins[name] is getattr(keras.layers, name.removeprefix("Feedback"))
+        assert twins[name] is twin_of(name.removeprefix("Feedback"))
 
 
 def test_the_signature_is_the_keras_layers_and_the_rule():

@@ -30,6 +30,9 @@ def test_the_expectation_is_w_for_every_layer_and_at_its_borders_too(case):
     layer.build(case.shape)
     for site, b in zip(layer.sites(), collected(layer, random(case.shape)), strict=True):
         w = tf.convert_to_tensor(site.kernel).numpy()
+        if (acting := layer.acting(site.kernel_name)) is not None:
+            assert not b[~acting].any()  # no noise ever comes there
+            w = w * acting
         expected = samples / 12 * w
         error = np.linalg.norm(b - expected) / np.linalg.norm(expected)
         # Of n samples and fan_in inputs that stand in each other's way.

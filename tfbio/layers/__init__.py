@@ -1,4 +1,7 @@
-"""Feedback layers: Keras's kernel layers with a rule, so that B stands where Wᵀ stood."""
+"""Feedback layers: Keras's kernel layers with a rule, so that B stands where Wᵀ stood.
+
+And the locally connected layers, which Keras no longer has.
+"""
 
 from tfbio.layers.convolution import (
     FeedbackConv1D,
@@ -11,6 +14,17 @@ from tfbio.layers.convolution import (
     FeedbackDepthwiseConv2D,
 )
 from tfbio.layers.dense import FeedbackDense, FeedbackEinsumDense
+from tfbio.layers.feedback_locally_connected import (
+    FeedbackLocallyConnected1D,
+    FeedbackLocallyConnected1DTranspose,
+    FeedbackLocallyConnected2D,
+    FeedbackLocallyConnected2DTranspose,
+)
+from tfbio.layers.locally_connected import LocallyConnected1D, LocallyConnected2D
+from tfbio.layers.locally_connected_transpose import (
+    LocallyConnected1DTranspose,
+    LocallyConnected2DTranspose,
+)
 from tfbio.layers.mixin import TWINS, FeedbackMixin, Site, feedback_twin
 from tfbio.layers.separable import FeedbackSeparableConv1D, FeedbackSeparableConv2D
 
@@ -26,9 +40,17 @@ __all__ = [
     "FeedbackDepthwiseConv1D",
     "FeedbackDepthwiseConv2D",
     "FeedbackEinsumDense",
+    "FeedbackLocallyConnected1D",
+    "FeedbackLocallyConnected1DTranspose",
+    "FeedbackLocallyConnected2D",
+    "FeedbackLocallyConnected2DTranspose",
     "FeedbackMixin",
     "FeedbackSeparableConv1D",
     "FeedbackSeparableConv2D",
+    "LocallyConnected1D",
+    "LocallyConnected1DTranspose",
+    "LocallyConnected2D",
+    "LocallyConnected2DTranspose",
     "Site",
     "feedback_twin",
 ]

@@ -94,6 +94,14 @@ class Site(NamedTuple):
         """
         return tf.convert_to_tensor(self.rule(self.kernel, training=False))
 
+    def compared(self):
+        """Return W and B as tensors to be compared, without entries that never act."""
+        kernel, feedback = tf.convert_to_tensor(self.kernel), self.feedback
+        acting = self.layer.acting(self.kernel_name)
+        if acting is None:
+            return kernel, feedback
+        return tf.boolean_mask(kernel, acting), tf.boolean_mask(feedback, acting)
+
     def adopt(self, rule):
         """Make `rule` this kernel's rule; what it replaces is no longer tracked or saved."""
         tracker = self.layer._tracker
@@ -229,6 +237,13 @@ class FeedbackMixin:
     def fans(self, kernel_name):
         """Return the `tfbio.rules.Fans` of the kernel called `kernel_name`."""
         raise NotImplementedError(f"{type(self).__name__} must define `fans(kernel_name)`.")
+
+    def acting(self, kernel_name):
+        """Return a boolean array in the kernel's shape, False where an entry has no effect at all.
+
+        None, as here, if all have one.
+        """
+        return None
 
     def respond(self, outputs):
         """Return ``activation(outputs + b)``, b the layer's bias."""

@@ -17,7 +17,8 @@ def weight_angles(model):
     Returns:
         A dict from layer name, as `tfbio.summary` prints it, to degrees: 0 under backprop, about
         90 for a random B before training. Layers under direct feedback, which has no B of W's
-        shape, are left out.
+        shape, are left out; so are entries that never act, of a locally connected kernel at the
+        zeros of "same".
 
     Raises:
         ValueError: If the model has no feedback layer.
@@ -60,7 +61,7 @@ def sign_agreement(model):
 
 def _per_site(model, measure):
     return {
-        name: measure(tf.convert_to_tensor(site.kernel).numpy(), site.feedback.numpy())
+        name: measure(*(matrix.numpy() for matrix in site.compared()))
         for name, site in sites_with_matrix(model).items()
     }
 
@@ -138,7 +139,7 @@ class WeightMeter:
     def _measure(self):
         columns = []
         for site in self._sites.values():
-            w, b = tf.convert_to_tensor(site.kernel), site.feedback
+            w, b = site.compared()
             same = tf.cast(tf.equal(tf.sign(w), tf.sign(b)), tf.float64)
             norm = norm_of([w])
             ratio = norm_of([b]) / tf.where(norm > 0.0, norm, float("nan"))
