@@ -11,6 +11,7 @@ from tfbio.training.checkpoints import write
 
 _BLUE, _RED, _GRAY = "#0072B2", "#D55E00", "#888888"
 _ACROSS = 4  # panels
+_STEP = {"last": "last\nstep", "best": "best\nstep"}
 
 
 def table(found, most=None):
@@ -53,7 +54,7 @@ def table(found, most=None):
         out.add_column(one.name, justify="right", overflow="fold")
     label = found.experiment.label
     out.add_column(f"validation\n{label}, %", justify="right", no_wrap=True)
-    out.add_column(f"after\n{_WHEN[found.settings.search_by]}", justify="right", no_wrap=True)
+    out.add_column(_STEP[found.settings.search_by], justify="right", no_wrap=True)
     for trial in shown:
         mark = " *" if best is not None and trial.number == best.number else ""
         values = (_short(trial.parameters[one.name]) for one in found.ranges)
@@ -63,9 +64,6 @@ def table(found, most=None):
     if best is not None:
         out.caption = "* the best"
     return out
-
-
-_WHEN = {"last": "all steps", "best": "steps, best"}
 
 
 def save(found, path):
