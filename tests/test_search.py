@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 
+import keras
 import pytest
 from absl import flags
 from hypothesis import given, settings
@@ -65,7 +66,6 @@ def silent(name):
     ("text", "wanted"),
     [
         ("--learning_rate=log(1e-5, 1e-2)", ["learning_rate=log(1e-05, 0.01)"]),
-        ("--momentum = uniform(0, 0.99)", None),
         ("--momentum=uniform(0, 0.99)", ["momentum=uniform(0.0, 0.99)"]),
         ("--batch_size=log(16, 256)", ["batch_size=log(16, 256)"]),
         ("--momentum=choice(0, 0.5)", ["momentum=choice(0.0, 0.5)"]),
@@ -80,11 +80,7 @@ def silent(name):
     ],
 )
 def test_what_a_line_says(text, wanted):
-    if wanted is None:
-        with pytest.raises(ValueError, match="must be written as"):
-            ranges.parse(text, BASE)
-    else:
-        assert list(map(str, ranges.parse(text, BASE))) == wanted
+    assert list(map(str, ranges.parse(text, BASE))) == wanted
 
 
 @pytest.mark.parametrize(
@@ -93,6 +89,7 @@ def test_what_a_line_says(text, wanted):
         ("--learning_rat=log(1e-5, 1e-2)", "no flag --learning_rat. Did you mean --learning_rate?"),
         ("--learning_rate=lg(1e-5, 1e-2)", "must be one of log, uniform or choice. Did you mean l"),
         ("--learning_rate=log(1e-5", "must be written as --flag=log(low, high)"),
+        ("--learning_rate = log(1e-5, 1e-2)", "no flag --learning_rate . Did you mean --lear"),
         ("--learning_rate=0.1", "must be written as"),
         ("--learning_rate", "must be written as"),
         ("--learning_rate=log(1, 2); exit()", "must be written as"),
@@ -161,7 +158,7 @@ def test_other_comments_and_no_ranges_are_told_apart(tmp_path):
     with pytest.raises(ValueError, match="There is nothing to search: no line such as"):
         ranges.read([path], BASE)
     path.write_text("# Search: --rule=usf(agreement=uniform(0, 1))\n# Search: --rule=choice(1, 2)")
-    with pytest.raises(ValueError, match="line 2: --rule has ranges already, in .*line 1"):
+    with pytest.raises(ValueError, match=r"line 2: --rule has ranges already, in .*line 1"):
         ranges.read([path], BASE)
 
 
@@ -177,8 +174,11 @@ WORDS = st.sampled_from(
     st.lists(WORDS, max_size=14).map("".join)
     | st.lists(WORDS, max_size=10).map(lambda words: f"--learning_rate=log({''.join(words)})")
     | st.text(max_size=20).map(lambda text: f"--rule=usf(agreement={text})")
-    | st.tuples(st.sampled_from(ranges.FUNCTIONS), st.lists(st.floats() | st.integers(), max_size=3))
-    .map(lambda pair: f"--momentum={pair[0]}({','.join(map(repr, pair[1]))})")
+    | st.builds(
+        lambda function, numbers: f"--momentum={function}({','.join(map(repr, numbers))})",
+        st.sampled_from(ranges.FUNCTIONS),
+        st.lists(st.floats() | st.integers(), max_size=3),
+    )
 )  # fmt: skip
 def test_any_line_is_taken_or_refused_by_file_and_line(text):
     try:
@@ -237,7 +237,7 @@ def test_a_trial_whose_options_do_not_go_together_is_told_before_training():
     base = Classification(epochs=50)
     of = ranges.parse("--optimizer=choice('sgd', 'adam')", base)
     of += ranges.parse("--momentum=uniform(0, 0.5)", base)
-    with pytest.raises(ValueError, match="trial00. would have optimizer='adam', momentum=.*adam"):
+    with pytest.raises(ValueError, match=r"trial00. would have optimizer='adam', momentum=.*adam"):
         search.draw(base, of, search.Settings(trials=9))
 
 
@@ -332,9 +332,10 @@ def test_a_search_that_was_cut_ends_as_one_that_was_not(searched, tmp_path, monk
         (study.Record, "add", cut_between),  # trained, and not recorded
         (search_report, "save", lambda found, path: cut_between(None, None)),  # recorded
     ):
-        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        with monkeypatch.context() as patch:
             patch.setattr(target, name, function)
-            in_process(*options(path, workdir))
+            with pytest.raises(SystemExit):
+                in_process(*options(path, workdir))
     # Killed while it wrote: a torn line, and Optuna's lock, which it would wait for.
     with (workdir / "study.journal").open("a") as file:
         file.write('{"op_code":4,"wor')
@@ -399,6 +400,7 @@ def test_a_run_without_a_test_is_gone_on_with_by_one(tmp_path):
 def stand_in(monkeypatch):
     """Put something quick in place of the training; return what it was called with."""
     calls = []
+    monkeypatch.setattr(keras.backend, "clear_session", lambda: None)  # it takes a second
 
     def train_and_evaluate(experiment, test=True, **telling):
         calls.append((pathlib.Path(experiment.workdir).name, test))
@@ -480,7 +482,7 @@ def test_a_folder_of_another_search_is_refused(change, message, stand_in, tmp_pa
 def test_draws_of_another_version_are_refused(stand_in, tmp_path, monkeypatch):
     stood_in(tmp_path, trials=2)
     monkeypatch.setattr(study, "drawn", lambda of, seed, number: {"learning_rate": 0.3})
-    with pytest.raises(ValueError, match="trial000 was drawn as learning_rate=0.*, and would now"):
+    with pytest.raises(ValueError, match=r"trial000 was drawn as learning_rate=0.*, and would now"):
         stood_in(tmp_path, trials=2)
 
 

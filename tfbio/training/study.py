@@ -76,7 +76,7 @@ class Record:
                 storage=storage, study_name="search", direction="maximize", load_if_exists=True
             )
             before = self.study.user_attrs.get("search")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AssertionError) as error:  # Optuna asserts
             raise ValueError(f"{self.path} is damaged: {error}. {REMEDY}") from error
         identity = {
             "task": type(experiment).__name__.lower(),
