@@ -504,7 +504,14 @@ def test_wrong_images_to_predict_are_told_by_their_flag(comparison, tmp_path, ca
 
 
 @pytest.mark.parametrize(
-    "module", ["trainers.attack", "trainers.classify", "trainers.compare", "trainers.detect"]
+    "module",
+    [
+        "trainers.attack",
+        "trainers.classify",
+        "trainers.compare",
+        "trainers.detect",
+        "trainers.search",
+    ],
 )
 def test_an_interrupt_while_tensorflow_is_imported_is_told_in_one_line(tmp_path, module):
     (tmp_path / "tensorflow.py").write_text(

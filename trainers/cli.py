@@ -102,6 +102,31 @@ def parse(values, arguments):
     return left
 
 
+def flagfiles(words):
+    """Return the flagfiles that words name, and those within them, in the order they are read in.
+
+    Args:
+        words: The words of a command line that was parsed.
+
+    Returns:
+        A list of paths, each once.
+
+    Example:
+        >>> flagfiles(["--epochs=3", "--flagfile", "/dev/null"])
+        ['/dev/null']
+    """
+    found, words = [], list(words)
+    while words:
+        flag, equals, path = words.pop(0).strip().partition("=")
+        if flag not in ("--flagfile", "-flagfile") or not (equals or words):
+            continue
+        path = os.path.expanduser(path if equals else words.pop(0))
+        if path not in found:
+            found.append(path)
+            words = pathlib.Path(path).read_text().splitlines() + words
+    return found
+
+
 def _wrong_value(error, values):
     """Return what absl's error about a flag's value says, in terms of what would be right."""
     found = re.match(r"flag --(\w+)=(.*): .*(convert|literal|Non-boolean)", str(error), re.S)
@@ -286,11 +311,12 @@ def python():
     return "python" if str(binaries).startswith("..") else str(binaries / "python")
 
 
-def run(main):
+def run(main, parse=parse):
     """Parse the command line into `absl.flags.FLAGS` and call `main` with it.
 
     Args:
         main: A function of the parsed flags.
+        parse: What parses it, a function as `parse` is.
     """
     # What the library has to say goes where the results go, as it is; TensorFlow's notes do not.
     said = logging.getLogger("tfbio")

@@ -48,7 +48,7 @@ def _silent(done, total):
 
 
 def train_and_evaluate(
-    experiment, tell=print, progress=_silent, tell_epochs=True, measuring=_silent
+    experiment, tell=print, progress=_silent, tell_epochs=True, measuring=_silent, test=True
 ):
     """Train to the end, from the newest checkpoint where there is one, and test once.
 
@@ -64,6 +64,8 @@ def train_and_evaluate(
         progress: Called with the steps done and the steps in all.
         tell_epochs: Whether to tell of every epoch.
         measuring: Called while a split is measured, with the batches done and those in all.
+        test: Whether to test. Without, no image of the test split is measured and there is no
+            summary.json; the same call with it takes the run up where this one left it.
 
     Returns:
         The summary, a dict: what the experiment `measures`, on test (`test_accuracy`,
@@ -73,6 +75,8 @@ def train_and_evaluate(
         they are not measured, `steps`, all as they are after the last step; `best`, the
         measures at the step of the best validation `score`, or None without validation;
         `seconds_per_step`, the median; `seconds` of training steps in all; `resumed_at_steps`.
+        Without `test`, of a run that was not tested before, only the measures on validation,
+        `best` and `steps`.
 
     Raises:
         ValueError: If options do not fit together, data are damaged, or the folder is another
@@ -98,8 +102,8 @@ def train_and_evaluate(
                 folder.check(path, experiment)
                 with _full_disk_told(path):
                     telling = Telling(tell, progress, tell_epochs, measuring)
-                    return _train(experiment, devices, path, telling)
-        return _train(experiment, devices, pathlib.Path(experiment.workdir), _NOTHING)
+                    return _train(experiment, devices, path, telling, test)
+        return _train(experiment, devices, pathlib.Path(experiment.workdir), _NOTHING, test)
 
 
 @contextlib.contextmanager
@@ -136,7 +140,7 @@ _NOTHING = Telling(lambda text: None, epochs=False)
 """How a worker tells that is not the chief."""
 
 
-def _train(experiment, devices, path, telling):
+def _train(experiment, devices, path, telling, test):
     """Train on this process, whose chief holds the run's folder; all take the same way through."""
     devices.check_same(folder.comparable(experiment))
     summary = path / "summary.json"
@@ -155,9 +159,12 @@ def _train(experiment, devices, path, telling):
         with Signals(devices.agree) as signals:  # until here there is nothing to save
             training = Training(prepared, path, telling, signals)
             training.run()
-            training.summarize()
-        # The chief has written the summary.
+            if test:
+                training.summarize()
+        # The chief has written the summary, or the last line of metrics.csv.
         devices.agree(0)
+        if not test:
+            return training.validated_only()
     return folder.read_json(summary, SUMMARY)
 
 
@@ -410,6 +417,12 @@ class Training:
 
         measures = self.loop.evaluate(split, heed, show)
         return {f"{name}_{key}": value for key, value in measures.items()}
+
+    def validated_only(self):
+        """Return what is known without a test: the measures on validation, best and last."""
+        final = read(self.path)[-1]
+        values = {name: final[name] for name in self.validated if name in final}
+        return {**values, "best": self.progress.best, "steps": self.step}
 
     def summarize(self):
         """Test the final weights and the best ones, and write summary.json."""
