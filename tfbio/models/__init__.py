@@ -10,7 +10,16 @@ from collections.abc import Iterable
 from tfbio.models.akrout import akrout_cifar, akrout_mnist
 from tfbio.models.alexnet import alexnet
 from tfbio.models.applications import Preprocess, application, application_names
-from tfbio.models.bartunov import bartunov_fc_cifar, bartunov_fc_mnist
+from tfbio.models.bartunov import (
+    bartunov_conv_cifar,
+    bartunov_conv_imagenet,
+    bartunov_conv_mnist,
+    bartunov_fc_cifar,
+    bartunov_fc_mnist,
+    bartunov_lc_cifar,
+    bartunov_lc_imagenet,
+    bartunov_lc_mnist,
+)
 from tfbio.models.batch_normalization import BatchNormalization
 from tfbio.models.box_loss import SmoothL1
 from tfbio.models.digits_cnn import digits_cnn
@@ -36,7 +45,9 @@ _BUILDERS = {
         *(digits_cnn, lenet, lenet_tanh, lenet_cifar, akrout_mnist, akrout_cifar, alexnet),
         *(resnet18, resnet18_zero_gamma, resnet34, resnet50, resnet101, resnet152),
         *(resnet20, resnet32, resnet56),
-        *(bartunov_fc_mnist, bartunov_fc_cifar),
+        *(bartunov_fc_mnist, bartunov_lc_mnist, bartunov_conv_mnist),
+        *(bartunov_fc_cifar, bartunov_lc_cifar, bartunov_conv_cifar),
+        *(bartunov_lc_imagenet, bartunov_conv_imagenet),
     )
 }
 _FILES = (".weights.h5", ".keras")
@@ -51,8 +62,14 @@ __all__ = [
     "alexnet",
     "application",
     "application_names",
+    "bartunov_conv_cifar",
+    "bartunov_conv_imagenet",
+    "bartunov_conv_mnist",
     "bartunov_fc_cifar",
     "bartunov_fc_mnist",
+    "bartunov_lc_cifar",
+    "bartunov_lc_imagenet",
+    "bartunov_lc_mnist",
     "build",
     "copy_backbone",
     "digits_cnn",

@@ -6,6 +6,8 @@ strides: there is no pooling. Convolutions have the shapes of the locally connec
 
 import keras
 
+from tfbio.layers import LocallyConnected2D
+
 
 def bartunov_fc_mnist(num_classes, input_shape):
     """Return five hidden layers of 256 tanh units, and the logits.
@@ -36,6 +38,92 @@ def bartunov_fc_cifar(num_classes, input_shape):
         5256202
     """
     return _network("bartunov_fc_cifar", num_classes, input_shape, None, (), 3 * (1024,))
+
+
+def bartunov_lc_mnist(num_classes, input_shape):
+    """Return two locally connected layers, a dense one of 1024 units, and the logits.
+
+    3×3 windows, 32 filters, stride 2; 3×3, 64, stride 2. See `bartunov_fc_mnist`.
+
+    Example:
+        >>> bartunov_lc_mnist(10, (28, 28, 1)).count_params()
+        4191562
+    """
+    return _mnist("bartunov_lc_mnist", num_classes, input_shape, LocallyConnected2D)
+
+
+def bartunov_conv_mnist(num_classes, input_shape):
+    """Return the same with convolutions; see `bartunov_lc_mnist`.
+
+    Example:
+        >>> bartunov_conv_mnist(10, (28, 28, 1)).count_params()
+        3241354
+    """
+    return _mnist("bartunov_conv_mnist", num_classes, input_shape, keras.layers.Conv2D)
+
+
+def bartunov_lc_cifar(num_classes, input_shape):
+    """Return three locally connected layers, a dense one of 1024 units, and the logits.
+
+    5×5 windows, 64 filters, stride 2; 5×5, 128, stride 2; 3×3, 256. See `bartunov_fc_mnist`.
+
+    Example:
+        >>> bartunov_lc_cifar(10, (32, 32, 3)).name
+        'bartunov_lc_cifar'
+    """
+    return _cifar("bartunov_lc_cifar", num_classes, input_shape, LocallyConnected2D)
+
+
+def bartunov_conv_cifar(num_classes, input_shape):
+    """Return the same with convolutions; see `bartunov_lc_cifar`.
+
+    Example:
+        >>> bartunov_conv_cifar(10, (32, 32, 3)).name
+        'bartunov_conv_cifar'
+    """
+    return _cifar("bartunov_conv_cifar", num_classes, input_shape, keras.layers.Conv2D)
+
+
+def bartunov_lc_imagenet(num_classes, input_shape):
+    """Return seven locally connected layers, and the logits.
+
+    9×9 windows, 48 filters, stride 4; 3×3, 48, 2; 5×5, 96, 1; 3×3, 96, 2; 3×3, 192, 1; 3×3, 192,
+    2; 3×3, 384, 1. See `bartunov_fc_mnist`.
+
+    Example:
+        >>> bartunov_lc_imagenet(10, (32, 32, 3)).name
+        'bartunov_lc_imagenet'
+    """
+    return _imagenet("bartunov_lc_imagenet", num_classes, input_shape, LocallyConnected2D)
+
+
+def bartunov_conv_imagenet(num_classes, input_shape):
+    """Return the same with convolutions; see `bartunov_lc_imagenet`.
+
+    Example:
+        >>> bartunov_conv_imagenet(1000, (224, 224, 3)).name
+        'bartunov_conv_imagenet'
+    """
+    return _imagenet("bartunov_conv_imagenet", num_classes, input_shape, keras.layers.Conv2D)
+
+
+_IMAGENET = (
+    *((9, 48, 4), (3, 48, 2), (5, 96, 1), (3, 96, 2)),
+    *((3, 192, 1), (3, 192, 2), (3, 384, 1)),
+)
+
+
+def _mnist(name, num_classes, input_shape, kind):
+    return _network(name, num_classes, input_shape, kind, ((3, 32, 2), (3, 64, 2)), (1024,))
+
+
+def _cifar(name, num_classes, input_shape, kind):
+    maps = ((5, 64, 2), (5, 128, 2), (3, 256, 1))
+    return _network(name, num_classes, input_shape, kind, maps, (1024,))
+
+
+def _imagenet(name, num_classes, input_shape, kind):
+    return _network(name, num_classes, input_shape, kind, _IMAGENET, ())
 
 
 def _network(name, num_classes, input_shape, kind, maps, units):
