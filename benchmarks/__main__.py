@@ -6,6 +6,7 @@ import sys
 BENCHMARKS = (
     "gradient_scale",
     "step_time",
+    "target_propagation",
     "telemetry",
     "detection_step",
     "peak_memory",

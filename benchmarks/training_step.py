@@ -12,9 +12,12 @@ PLAIN = "plain Keras"
 MODEL = flags.DEFINE_string(
     "model", "resnet18", "The network: resnet18, or keras: and a name in keras.applications."
 )
-RULES = flags.DEFINE_string(
-    "rules", ",".join(tfbio.rules.names()), "Learning rules, separated by commas."
-)
+_ANY_NETWORK = [
+    name
+    for name in tfbio.rules.names()
+    if not isinstance(tfbio.rules.get(name), tfbio.rules.TargetPropagation)
+]
+RULES = flags.DEFINE_string("rules", ",".join(_ANY_NETWORK), "Learning rules, separated by commas.")
 
 
 def train_step(model, batch, jit):

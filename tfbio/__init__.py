@@ -19,6 +19,7 @@ from tfbio import (
     modules,
     optimizers,
     rules,
+    target_propagation,
 )
 from tfbio.convert import convert
 from tfbio.gradients import true_gradient
@@ -39,5 +40,6 @@ __all__ = [
     "optimizers",
     "rules",
     "summary",
+    "target_propagation",
     "true_gradient",
 ]
