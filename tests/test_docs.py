@@ -69,7 +69,7 @@ def test_public_functions_of_the_library_have_an_example():
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_states_equation_example_source_and_stands_in_the_readme(rule):
     cls = type(tfbio.rules.get(rule))
-    assert re.search(r"``.*B.*=|B ~|∂h_l = .*B_l", cls.__doc__)
+    assert re.search(r"``.*B.*=|B ~|∂h_l = .*B_l|ĥ_.* = h|ĥ_l = g|ĥ_L = logits", cls.__doc__)
     for part in ("Example:", "References:"):
         assert part in cls.__doc__
     if cls.options():

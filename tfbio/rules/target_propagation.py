@@ -178,8 +178,13 @@ class DifferenceTargetPropagation(_FromLoss):
     """Difference target propagation: ``ĥ_l = h_l − g(h_{l+1}) + g(ĥ_{l+1})``.
 
     Where the inverse is not exact, what it misses is the same in both terms and cancels. The last
-    hidden layer's target is ``ĥ_{L−1} = h_{L−1} − α ∂ℓ/∂h_{L−1}``. Options and errors are those of
-    `VanillaTargetPropagation`.
+    hidden layer's target is ``ĥ_{L−1} = h_{L−1} − α ∂ℓ/∂h_{L−1}``.
+
+    Args:
+        schedule, alpha, noise, reconstruct, seed: As for `VanillaTargetPropagation`.
+
+    Raises:
+        ValueError: If an option is out of its range.
 
     Example:
         >>> import tfbio
@@ -200,7 +205,11 @@ class SimplifiedDifferenceTargetPropagation(_Scheduled):
 
         ĥ_{L−1} = h_{L−1} − g_L(softmax(logits)) + g_L(one-hot label)
 
-    Options and errors are those of `VanillaTargetPropagation`, but for α.
+    Args:
+        schedule, noise, reconstruct, seed: As for `VanillaTargetPropagation`.
+
+    Raises:
+        ValueError: If an option is out of its range.
 
     Example:
         >>> import tfbio
