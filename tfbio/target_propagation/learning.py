@@ -15,9 +15,8 @@ class Inverses:
         seen: The `Pass` of each, of the batch.
         matrices: For each stage (V, c), and of auxiliary units (R, V_z) behind them; None for those
             without an inverse.
-
-    Attributes:
-        lowest: The index of the first stage that has one.
+        own: Whether outputs go through the stage's own nonlinearity on their way down, and
+            through none below, as for `tfbio.target_propagation.inverse`.
     """
 
     def __init__(self, stages, seen, matrices, own):
@@ -156,6 +155,20 @@ def reconstruction(inverses, index, below, noise, run, clean):
 
     Returns:
         A scalar.
+
+    Example:
+        >>> import keras, tfbio
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)]
+        >>> model = tfbio.convert(keras.Sequential(layers), "sdtp")
+        >>> found = tfbio.target_propagation.stages(model, model.layers[0].rule)
+        >>> below = found[0].run(tf.ones((1, 4)))
+        >>> seen = [below, found[1].run(below.output)]
+        >>> own = found[1].rule
+        >>> matrices = [None, [own.inverse_kernel.value, own.inverse_bias.value]]
+        >>> inverses = Inverses(found, seen, matrices, own=False)
+        >>> run = lambda h: (found[1].run(h), found[1].run(h).output)
+        >>> float(reconstruction(inverses, 1, below.output, 0.1, run, clean=True)) > 0
+        True
     """
     corrupted = below + noise
     seen, outputs = run(corrupted)
@@ -181,6 +194,20 @@ def adjoint(inverses, index, below, noises, run, matrices):
 
     Returns:
         A scalar.
+
+    Example:
+        >>> import keras, tfbio
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)]
+        >>> model = tfbio.convert(keras.Sequential(layers), "l_drl")
+        >>> found = tfbio.target_propagation.stages(model, model.layers[0].rule)
+        >>> below = found[0].run(tf.ones((1, 4)))
+        >>> seen = [below, found[1].run(below.output)]
+        >>> own = found[1].rule
+        >>> matrices = [None, [own.inverse_kernel.value, own.inverse_bias.value]]
+        >>> inverses = Inverses(found, seen, matrices, own=True)
+        >>> run = lambda h: (found[1].run(h), found[1].run(h).output)
+        >>> float(adjoint(inverses, 1, below.output, (0.1, 0.1), run, matrices[1])) != 0
+        True
     """
     xi, eta = noises
     outputs = tf.stop_gradient(inverses.seen[index].output)
