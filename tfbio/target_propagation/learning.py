@@ -206,7 +206,8 @@ def adjoint(inverses, index, below, noises, run, matrices):
         >>> matrices = [None, [own.inverse_kernel.value, own.inverse_bias.value]]
         >>> inverses = Inverses(found, seen, matrices, own=True)
         >>> run = lambda h: (found[1].run(h), found[1].run(h).output)
-        >>> float(adjoint(inverses, 1, below.output, (0.1, 0.1), run, matrices[1])) != 0
+        >>> noise = tf.constant([[0.1, -0.2, 0.3]])
+        >>> float(adjoint(inverses, 1, below.output, (noise, noise[:, :2]), run, matrices[1])) != 0
         True
     """
     xi, eta = noises
