@@ -140,9 +140,8 @@ def config(found, path):
         >>> from tfbio.training import Classification, search
         >>> trial = search.Trial(2, Classification(), {"epochs": 30}, score=0.9, step=42)
         >>> found = search.Found(Classification(), [], search.Settings(), [trial])
-        >>> print(config(found, "runs/search")[:68])
-        # classification
-        # trial002, the best of 1 by validation accuracy: 90.00 %
+        >>> print(config(found, "runs/search").splitlines()[1])
+        # trial002, the best of 1 by validation accuracy: 90.00 %, after the last step, 42.
     """
     best, path = found.best, pathlib.Path(path)
     trainer = {"classification": "classify", "detection": "detect"}
