@@ -9,7 +9,7 @@ from rich.console import Console
 import tfbio
 from tests.cases import random
 from tfbio import optimizers, rules
-from tfbio.target_propagation import TargetNetwork, inverse, learning, network, stages, undone
+from tfbio.target_propagation import TargetNetwork, inverse, learning, stages, step, undone
 
 K = keras.layers
 RULES = ("tp", "dtp", "sdtp", "ao_sdtp(auxiliary=4)")
@@ -80,7 +80,7 @@ def test_a_dense_network_agrees_with_an_oracle_in_numpy(rule, reconstruct, monke
     def noise(self, index, draw, like):
         return drawn.setdefault(index, random(like.shape, "float64", seed=index))
 
-    monkeypatch.setattr(network._Step, "_noise", noise)
+    monkeypatch.setattr(step.Step, "_noise", noise)
     given = rules.get(rule)
     given.reconstruct = reconstruct
     model = compiled(chain((5, 4, 4)), given)
@@ -199,9 +199,9 @@ def test_at_the_target_no_hidden_layer_learns(rule, make):
 def test_no_gradient_passes_between_layers(rule):
     model = compiled(convolutional("float64"), rule)
     x, y = batch(model)
-    step = network._Step(model, x, y, None)
+    taken = step.Step(model, stages(model, model.layers[0].rule), (x, y, None))
     seen = []
-    run = type(step.stages[0]).run
+    run = type(taken.stages[0]).run
 
     def witnessed(stage, h, training=True):
         with tf.GradientTape() as tape:
@@ -212,16 +212,16 @@ def test_no_gradient_passes_between_layers(rule):
         return found
 
     with pytest.MonkeyPatch.context() as patch, tf.GradientTape(persistent=True) as tape:
-        patch.setattr(type(step.stages[0]), "run", witnessed)
-        patch.setattr(step, "_all", lambda tape, objective: objective)
-        with step.weights_read_once():
-            _, _, objective, *_ = step.learned()
-    passes = [(stage, found) for stage, _, found in seen[: len(step.stages)]]
+        patch.setattr(type(taken.stages[0]), "run", witnessed)
+        patch.setattr(taken, "_all", lambda tape, objective: objective)
+        with taken.weights_read_once():
+            _, _, objective, *_ = taken.learned()
+    passes = [(stage, found) for stage, _, found in seen[: len(taken.stages)]]
     for stage, found in passes[:-1]:
         # An output that is asked for its gradient has its own local error alone, that of a square.
         gradient = tape.gradient(objective, found.output)
         others = [
-            v for other in step.stages if other is not stage for v in other.layer.trainable_weights
+            v for other in taken.stages if other is not stage for v in other.layer.trainable_weights
         ]
         assert gradient is not None
         with tf.GradientTape() as again:
@@ -348,9 +348,9 @@ def test_noise_is_another_at_every_step_and_the_same_from_the_same_seed():
         x, y = batch(model)
         found = []
         for _ in range(steps):
-            step = network._Step(model, x, y, None)
-            with step.weights_read_once():
-                found.append(step._noise(1, 0, tf.zeros((1000, 3), "float64")).numpy())
+            taken = step.Step(model, stages(model, model.layers[0].rule), (x, y, None))
+            with taken.weights_read_once():
+                found.append(taken._noise(1, 0, tf.zeros((1000, 3), "float64")).numpy())
             model.optimizer.iterations.assign_add(1)
         return found
 
@@ -399,12 +399,12 @@ def test_alternating_trains_inverses_and_kernels_in_turns():
     own = optimizers.get("adam", 0.01, feedback=optimizers.Feedback(alternate=2))
     model = compiled(chain(dtype="float32"), "sdtp(schedule='alternating')", optimizer=own)
     x, y = batch(model)
-    for step in range(8):
+    for index in range(8):
         before = {v.path: v.numpy() for v in model.trainable_weights}
         logs = model.train_on_batch(x, y, return_dict=True)
         moved = {name for name, v in before.items() if not np.array_equal(v, _by_path(model, name))}
-        inverses = step // 2 % 2 == 0
-        assert moved == {name for name in before if ("inverse" in name) == inverses}, step
+        inverses = index // 2 % 2 == 0
+        assert moved == {name for name in before if ("inverse" in name) == inverses}, index
         assert np.isfinite(logs["loss"])
     wrong = compiled(chain(dtype="float32"), "dtp(schedule='alternating')")
     with pytest.raises(ValueError, match="needs an optimizer that takes turns"):
@@ -468,7 +468,7 @@ def test_mixed_precision_and_loss_scaling_learn_alike(rule):
 
 def test_two_replicas_learn_as_one_device_does(monkeypatch):
     # The noise of a replica is its own: without it, both halves of the batch add up to the whole.
-    monkeypatch.setattr(network._Step, "_noise", lambda self, index, draw, like: 0.1 * like)
+    monkeypatch.setattr(step.Step, "_noise", lambda self, index, draw, like: 0.1 * like)
     weights = []
     for strategy in (
         tf.distribute.get_strategy(),
@@ -578,6 +578,7 @@ def test_what_it_cannot_train_is_refused(make, rule, message):
         ("sdtp(alpha=0.1)", "no option 'alpha'"),
         ("ao_sdtp(auxiliary=0)", "`auxiliary` must be an integer of 1 or more"),
         ("l_drl(iterations=0)", "`iterations` must be an integer of 1 or more"),
+        ("l_drl(iterations=9999)", "`iterations` must be an integer of 1 to 2000"),
         ("l_drl(rate=())", "`rate` must have a number for each inverse"),
         ("l_drl(momentum=1)", "`momentum` must be less than 1"),
     ],
@@ -593,7 +594,7 @@ def test_losses_labels_and_layers_rules_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="reduction is 'sum_over_batch_size'"):
         wrong.train_on_batch(*batch(wrong))
     with pytest.raises(ValueError, match="an integer or a distribution over the 3 classes"):
-        network._labels(tf.zeros((8, 2)), tf.zeros((8, 3)))
+        step._labels(tf.zeros((8, 2)), tf.zeros((8, 3)))
     with pytest.raises(ValueError, match="`last_layer` means nothing"):
         tfbio.convert(chain(), "dtp", last_layer="backprop")
 

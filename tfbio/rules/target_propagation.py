@@ -15,6 +15,7 @@ from tfbio.rules.scales import uniform
 
 SCHEDULES = ("parallel", "alternating")
 RECONSTRUCT = ("clean", "corrupted")
+_MOST = 2000  # iterations; the noise of more would be drawn twice
 
 
 class TargetPropagation(FeedbackRule):
@@ -274,7 +275,7 @@ class LocalDifferenceReconstruction(TargetPropagation):
 
     Args:
         beta: β, greater than 0.
-        iterations: K, 1 or more: a number, or one for each inverse, from the second kernel layer
+        iterations: K, 1 to 2000: a number, or one for each inverse, from the second kernel layer
             up, in a tuple.
         rate: The learning rate of the inverses, likewise.
         noise: σ, greater than 0, likewise.
@@ -333,7 +334,9 @@ def _choice(name, value, known):
 
 
 def _count(name, value):
-    return checks.integer(name, value, low=1)
+    if checks.integer(name, value, low=1) > _MOST:
+        raise ValueError(f"`{name}` must be an integer of 1 to {_MOST}. Received: {value!r}.")
+    return int(value)
 
 
 def _positive(name, value):

@@ -1,0 +1,364 @@
+"""The step: what every layer of a network, and every inverse, learns from a batch."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from tfbio import graph, witness
+from tfbio.rules.scales import uniform
+from tfbio.target_propagation import learning
+from tfbio.target_propagation.stages import ends_in_softmax
+
+MEASURES = ("inverse_loss", "local_loss", "target_distance")
+"""What is measured of every layer as it learns."""
+
+
+class Step:
+    """One training step: the pass of a batch, and what each layer learns from it.
+
+    Args:
+        model: The `tfbio.target_propagation.TargetNetwork`.
+        stages: Its stages.
+        batch: (inputs, targets, weights of the examples or None).
+
+    Attributes:
+        replicas: The number of replicas that take it together.
+        own_learning: The variables that no optimizer trains, but the step itself.
+
+    Raises:
+        ValueError: If loss or optimizer do not go with the rule.
+
+    Example:
+        >>> import tfbio
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)]
+        >>> model = tfbio.convert(keras.Sequential(layers), "dtp")
+        >>> model.compile("sgd", "mse")
+        >>> found = tfbio.target_propagation.stages(model, model.layers[0].rule)
+        >>> step = Step(model, found, (tf.ones((2, 4)), tf.ones((2, 2)), None))
+        >>> with step.weights_read_once():
+        ...     outputs, loss, gradients, measured, _ = step.learned()
+        >>> len(gradients) == len(model.trainable_weights)
+        True
+    """
+
+    def __init__(self, model, stages, batch):
+        x, self.y, self.weights = batch
+        self.model, self.stages = model, stages
+        self.rule = self.stages[-1].rule
+        (self.x,) = graph.inside(model)._standardize_inputs(x)
+        self.given = x
+        self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self.feedback = _settings(model.optimizer)
+        self.own_learning = []
+        if not self.rule.trained_by_optimizer:
+            self.own_learning = [v for stage in self.stages for v in _own(stage.rule)]
+        _check(self)
+
+    @contextlib.contextmanager
+    def weights_read_once(self):
+        """Let all that a step computes see one reading of every weight.
+
+        TensorFlow's graph optimizer may lose the order of a second one and the weight's update.
+        """
+        weights = {id(v): v for v in (*self.model.weights, *self.own_learning)}.values()
+        values = [tf.convert_to_tensor(variable) for variable in weights]
+        self.values = {id(v): value for v, value in zip(weights, values, strict=True)}
+        # Not what is assigned in it: nothing is.
+        mapping = list(zip(weights, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+            yield
+
+    def learned(self):
+        """Return (outputs, loss, gradients, measures, new values of what learns by itself).
+
+        The gradients are those of all trainable weights; they and the loss are divided by the
+        number of replicas, as Keras has it.
+        """
+        if witness.is_watched():
+            # To compare gradients, all in one graph: those of backpropagation, or these.
+            switch = tf.convert_to_tensor(self.stages[0].layer.true_gradient_switch)
+            return tf.cond(switch, self._by_backpropagation, self._by_targets)
+        settings = self.feedback
+        if settings is None or not settings.gated or not self.rule.trained_by_optimizer:
+            return self._by_targets()
+        iterations = tf.convert_to_tensor(self.model.optimizer.iterations)
+        # What is not updated in this step is not computed either.
+        if settings.alternate:
+            forward = settings.turn(iterations, alone=False)
+            return tf.cond(
+                forward,
+                lambda: self._by_targets(inverses=False),
+                lambda: self._by_targets(forward=False),
+            )
+        begun = settings.turn(iterations, alone=True)
+        return tf.cond(begun, self._by_targets, lambda: self._by_targets(inverses=False))
+
+    def _by_backpropagation(self):
+        with tf.GradientTape() as tape:
+            tape.watch(list(self.values.values()))
+            h = self.x
+            for stage in self.stages:
+                h = stage.run(h).output
+            loss = self._loss(h)
+            scaled = self.model.optimizer.scale_loss(loss)
+        unchanged = [self.values[id(v)] for v in self.own_learning]
+        return h, loss, self._all(tape, scaled), self._measures({}), unchanged
+
+    def _measures(self, measured):
+        """Return, for every measure, its value and 1, or 0 and 0 for one that was not taken."""
+        names = [f"{measure}/{stage.name}" for measure in MEASURES for stage in self.stages]
+        values = {name: tf.cast(measured.get(name, 0.0), tf.float32) for name in names}
+        return {name: (v, tf.constant(float(name in measured))) for name, v in values.items()}
+
+    def _by_targets(self, forward=True, inverses=True):
+        """Return the same by targets: what kernels learn, and what inverses do.
+
+        Args:
+            forward: Whether kernels learn in this step.
+            inverses: Whether the optimizer's inverses do.
+        """
+        rule, stages, measured = self.rule, self.stages, {}
+        with tf.GradientTape() as tape:
+            tape.watch([self.values[id(v)] for v in self.model.trainable_weights])
+            seen, h = [], self.x
+            for stage in stages[:-1]:
+                seen.append(stage.run(tf.stop_gradient(h)))
+                h = seen[-1].output
+            below = tf.stop_gradient(h)
+            with tf.GradientTape() as top:
+                top.watch(below)
+                seen.append(stages[-1].run(below))
+                outputs = seen[-1].output
+                loss = self._loss(outputs)
+            matrices = self._matrices()
+            constant = [tf.stop_gradient(each.output) for each in seen]
+            aligned = []
+            if not rule.trained_by_optimizer:
+                with tape.stop_recording():
+                    matrices, aligned, losses = self._aligned(seen, constant, matrices)
+                measured |= losses
+            own = not rule.trained_by_optimizer
+            inverse = learning.Inverses(stages, seen, matrices, own)
+            parts = []
+            if forward:
+                with tape.stop_recording():
+                    highest = self._highest(top, below, loss, outputs, constant, inverse)
+                    targets = learning.targets(inverse, constant, highest, rule.difference)
+                parts.append(loss * rule.beta if rule.top == "logits" else loss)
+                half = 0.5 if rule.top == "logits" else 1.0
+                for index, stage in enumerate(stages[:-1]):
+                    error = half * learning.squared(
+                        learning.full(seen[index].output) - targets[index], self.weights
+                    )
+                    parts.append(error / self.replicas)
+                    measured[f"local_loss/{stage.name}"] = error
+                    away = learning.distance(targets[index], constant[index])
+                    measured[f"target_distance/{stage.name}"] = away
+            if rule.trained_by_optimizer and inverses:
+                for index, stage in enumerate(stages):
+                    if matrices[index] is not None:
+                        value = self._reconstruction(inverse, index, constant, tape)
+                        parts.append(value / self.replicas)
+                        measured[f"inverse_loss/{stage.name}"] = value
+            widest = max((learning.full(part).dtype for part in parts), key=lambda d: d.size)
+            objective = sum(tf.cast(part, widest) for part in parts)
+            scaled = self.model.optimizer.scale_loss(objective)
+        return outputs, loss, self._all(tape, scaled), self._measures(measured), aligned
+
+    def _all(self, tape, objective):
+        """Return the gradient of every trainable weight, 0 for those without."""
+        variables = self.model.trainable_weights
+        gradients = tape.gradient(objective, [self.values[id(v)] for v in variables])
+        return [
+            tf.zeros(variable.shape, variable.dtype) if gradient is None else gradient
+            for variable, gradient in zip(variables, gradients, strict=True)
+        ]
+
+    def _loss(self, outputs):
+        return self.model.compute_loss(
+            x=self.given, y=self.y, y_pred=outputs, sample_weight=self.weights, training=True
+        )
+
+    def _matrices(self):
+        names = (
+            *("inverse_kernel", "inverse_bias"),
+            *("auxiliary_kernel", "inverse_auxiliary_kernel"),
+        )
+        found = []
+        for stage in self.stages:
+            weights = [getattr(stage.rule, name, None) for name in names]
+            found.append([self.values[id(w)] for w in weights if w is not None] or None)
+        return found
+
+    def _highest(self, top, below, loss, outputs, constant, inverse):
+        """Return the first target, with the place of the layer that it is for."""
+        last = len(self.stages) - 1
+        # The mean's gradient, of one example as if alone.
+        alone = tf.cast(tf.shape(outputs)[0] * self.replicas, tf.float32)
+
+        def down(h, gradient, factor):
+            gradient = learning.full(gradient)
+            return learning.full(h) - factor * tf.cast(alone, gradient.dtype) * gradient
+
+        if self.rule.top == "loss":
+            at = constant[last - 1]
+            return last - 1, down(at, top.gradient(loss, below), self.rule.alpha)
+        if self.rule.top == "logits":
+            return last, down(constant[last], top.gradient(loss, outputs), self.rule.beta)
+        constant[last] = _probabilities(self.stages[last], constant[last])
+        label = tf.cast(_labels(self.y, outputs), outputs.dtype)
+        return last, inverse.augmented(last, below, label)
+
+    def _reconstruction(self, inverse, index, constant, tape):
+        stage = self.stages[index]
+
+        def run(h):
+            with tape.stop_recording():
+                seen = stage.run(h)
+                outputs = seen.output
+                if index == len(self.stages) - 1:
+                    outputs = _probabilities(stage, outputs)
+            return seen, outputs
+
+        below = constant[index - 1]
+        noise = self.rule.noise * self._noise(index, 0, below)
+        clean = self.rule.reconstruct == "clean"
+        return learning.reconstruction(inverse, index, below, noise, run, clean)
+
+    def _aligned(self, seen, constant, matrices):
+        """Let the inverses take their own steps; return matrices, all new values, last losses."""
+        rule, measured, found, values = self.rule, {}, list(matrices), []
+        inverse = learning.Inverses(self.stages, seen, matrices, own=True)
+        places = [index for index, each in enumerate(matrices) if each is not None]
+        for place, index in enumerate(places):
+            stage = self.stages[index]
+            iterations, rate, noise = (
+                _of(option, name, place, len(places), rule)
+                for name, option in (
+                    ("iterations", rule.iterations), ("rate", rule.rate), ("noise", rule.noise),
+                )
+            )  # fmt: skip
+
+            def body(
+                k, v, c, mv, mc, _, index=index, stage=stage, rate=rate, noise=noise
+            ):  # fmt: skip
+                below = constant[index - 1]
+                noises = [
+                    noise * self._noise(index, 2 * k + which, like)
+                    for which, like in enumerate((below, constant[index]))
+                ]
+                with tf.GradientTape() as tape:
+                    tape.watch([v, c])
+                    run = _running(stage, tape)
+                    value = learning.adjoint(inverse, index, below, noises, run, (v, c))
+                gradients = tape.gradient(value, [v, c])
+                gradients = [
+                    tf.zeros_like(p) if g is None else g
+                    for g, p in zip(gradients, (v, c), strict=True)
+                ]
+                mv = rule.momentum * mv + gradients[0]
+                mc = rule.momentum * mc + gradients[1]
+                return k + 1, v - rate * mv, c - rate * mc, mv, mc, tf.cast(value, tf.float32)
+
+            state = [self.values[id(variable)] for variable in _own(stage.rule)]
+            _, *state, value = tf.while_loop(
+                lambda k, *_, most=iterations: k < most,
+                body,
+                (tf.constant(0), *state, tf.constant(0.0)),
+            )
+            values += state
+            found[index] = state[:2]
+            measured[f"inverse_loss/{stage.name}"] = value
+        return found, values, measured
+
+    def _noise(self, index, draw, like):
+        """Return N(0, 1) of a tensor's shape: for each step, draw, layer and replica another."""
+        key = self.values[id(self.stages[index].rule.noise_key)]
+        replica = tf.distribute.get_replica_context()
+        replica = 0 if replica is None else replica.replica_id_in_sync_group
+        iterations = tf.cast(self.model.optimizer.iterations, tf.int64)
+        place = (iterations * 4096 + tf.cast(draw, tf.int64)) * 4096 + tf.cast(replica, tf.int64)
+        double = like.dtype == tf.float64
+        shape = tf.concat([[2], tf.shape(like)], 0)
+        u = uniform(shape, tf.stack([key, place]), double)
+        # Box and Muller: as the generator's bits, alike eagerly, compiled and under XLA.
+        radius = tf.sqrt(-2.0 * tf.math.log((u[0] + 1.0) / 2.0))
+        normal = radius * tf.cos(3.141592653589793 * u[1])
+        return tf.cast(tf.ensure_shape(normal, like.shape), like.dtype)
+
+
+def _own(rule):
+    """Return the variables of an inverse that the network trains by itself."""
+    if not hasattr(rule, "inverse_kernel"):
+        return []
+    return [rule.inverse_kernel, rule.inverse_bias, *rule.buffers]
+
+
+def _running(stage, tape):
+    def run(h):
+        with tape.stop_recording():
+            seen = stage.run(h)
+        return seen, seen.output
+
+    return run
+
+
+def _probabilities(stage, outputs):
+    """Return what the output's label is compared with: its softmax."""
+    return outputs if ends_in_softmax(stage) else tf.nn.softmax(outputs)
+
+
+def _labels(y, outputs):
+    """Return the labels as a distribution over the classes."""
+    y, classes = tf.convert_to_tensor(y), outputs.shape[1]
+    if y.shape.rank == 2 and y.shape[1] == classes:
+        return y
+    if y.shape.rank == 1 or (y.shape.rank == 2 and y.shape[1] == 1):
+        return tf.one_hot(tf.reshape(tf.cast(y, tf.int64), [-1]), classes)
+    raise ValueError(
+        "A rule that takes its first target from the label needs one for each example, an integer "
+        f"or a distribution over the {classes} classes. Received: targets of shape {y.shape}."
+    )
+
+
+def _of(option, name, place, count, rule):
+    """Return an option's number for one inverse."""
+    if not isinstance(option, tuple):
+        return option
+    if len(option) != count:
+        raise ValueError(
+            f"`{name}` of rule {rule.alias!r} must have one number for each of the {count} "
+            f"inverses, from the second kernel layer up. Received: {option!r}."
+        )
+    return option[place]
+
+
+def _settings(optimizer):
+    """Return an optimizer's `tfbio.optimizers.Feedback`, or None if it knows of none."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return getattr(inner, "feedback", None)
+
+
+def _check(step):
+    """Refuse a loss or an optimizer that the rule cannot work with."""
+    rule, model = step.rule, step.model
+    reduction = getattr(model.loss, "reduction", "sum_over_batch_size")
+    if reduction in ("sum", "none", None):
+        raise ValueError(
+            f"Rule {rule.alias!r} takes an example's part of the loss from the mean over the "
+            "batch: compile with a loss whose reduction is 'sum_over_batch_size', Keras's default. "
+            f"Received: reduction={reduction!r}."
+        )
+    if rule.schedule == "alternating" and not (step.feedback and step.feedback.alternate):
+        raise ValueError(
+            f"Rule {rule.alias!r} with schedule='alternating' needs an optimizer that takes turns: "
+            "compile with one of tfbio.optimizers, such as tfbio.optimizers.get('adam', 0.001, "
+            "feedback=tfbio.optimizers.Feedback(alternate=steps)), steps being those of an epoch. "
+            f"Received: {type(model.optimizer).__name__}."
+        )
+    if not rule.trained_by_optimizer and step.replicas > 1:
+        raise ValueError(
+            f"Rule {rule.alias!r}, whose inverses take steps of their own, runs on one device. "
+            f"Received: a strategy with {step.replicas}."
+        )
