@@ -6,6 +6,7 @@ import sys
 BENCHMARKS = (
     "gradient_scale",
     "step_time",
+    "locally_connected",
     "telemetry",
     "detection_step",
     "peak_memory",
