@@ -51,20 +51,20 @@ def _main(_):
         totals, weights = {"local": 0.0, "convolution": 0.0}, 0
         for kernel_size, filters, stride in layers:
             shape = (common.BATCH_SIZE.value, size, size, channels)
-            label = f"{network} {size}²·{channels} → ({kernel_size}, {filters}, /{stride})"
+            label = f"{network} {size}²·{channels}→({kernel_size},{filters},/{stride})"
             seconds, count = measure(shape, kernel_size, filters, stride, ROUNDS.value)
             rows.append(_row(label, count, seconds))
             totals = {name: totals[name] + taken for name, taken in seconds.items()}
             weights += count
             size, channels = -(-size // stride), filters
-        rows.append(_row(f"{network}, all of these", weights, totals))
+        rows.append(_row(f"{network}, sum", weights, totals))
     print(common.machine())
     try:
         common.report(
             f"A step of locally connected layers over convolutions, batch "
             f"{common.BATCH_SIZE.value}, float32,\n"
             f"{'XLA' if JIT.value else 'tf.function'}, {ROUNDS.value} rounds",
-            ["layer", "weights", "MiB", "convolution, ms", "local, ms", "ratio", "quartiles"],
+            ["layer", "weights", "conv, ms", "local, ms", "ratio", "quartiles"],
             rows,
             common.CSV.value,
         )
@@ -76,8 +76,7 @@ def _row(label, weights, seconds):
     low, median, high = np.percentile(seconds["local"] / seconds["convolution"], (25, 50, 75))
     return [
         label,
-        f"{weights:,}",
-        f"{weights * 4 / 2**20:.1f}",
+        f"{weights / 1e6:.2f} M",
         f"{1000 * np.median(seconds['convolution']):.1f}",
         f"{1000 * np.median(seconds['local']):.1f}",
         f"{median:.2f}",
