@@ -7,6 +7,7 @@ BENCHMARKS = (
     "gradient_scale",
     "step_time",
     "target_propagation",
+    "locally_connected",
     "telemetry",
     "detection_step",
     "peak_memory",

@@ -23,6 +23,7 @@ from tfbio.models.bartunov import (
 from tfbio.models.batch_normalization import BatchNormalization
 from tfbio.models.box_loss import SmoothL1
 from tfbio.models.digits_cnn import digits_cnn
+from tfbio.models.ernoult import ernoult_lenet, ernoult_vgg
 from tfbio.models.lenet import lenet, lenet_tanh
 from tfbio.models.lenet_cifar import lenet_cifar
 from tfbio.models.resnet import (
@@ -48,6 +49,7 @@ _BUILDERS = {
         *(bartunov_fc_mnist, bartunov_lc_mnist, bartunov_conv_mnist),
         *(bartunov_fc_cifar, bartunov_lc_cifar, bartunov_conv_cifar),
         *(bartunov_lc_imagenet, bartunov_conv_imagenet),
+        *(ernoult_lenet, ernoult_vgg),
     )
 }
 _FILES = (".weights.h5", ".keras")
@@ -73,6 +75,8 @@ __all__ = [
     "build",
     "copy_backbone",
     "digits_cnn",
+    "ernoult_lenet",
+    "ernoult_vgg",
     "find",
     "from_file",
     "lenet",
