@@ -28,7 +28,17 @@ SMALLEST = {
     "resnet56": 4,
     "resnet101": 1,
     "resnet152": 1,
+    "ernoult_lenet": 7,
+    "ernoult_vgg": 32,
     "keras:MobileNetV2": 32,
+    **{
+        f"bartunov_{kind}_{data}": 1
+        for kind, data in (
+            *(("fc", "mnist"), ("lc", "mnist"), ("conv", "mnist")),
+            *(("fc", "cifar"), ("lc", "cifar"), ("conv", "cifar")),
+            *(("lc", "imagenet"), ("conv", "imagenet")),
+        )
+    },
 }
 """Every registered network's least number of pixels a side."""
 

@@ -10,10 +10,13 @@ def ernoult_lenet(num_classes, input_shape):
 
     Args:
         num_classes: The number of outputs (logits).
-        input_shape: (height, width, channels).
+        input_shape: (height, width, channels), 7 or more a side.
 
     Returns:
         An uncompiled `keras.Model` from images to logits.
+
+    Raises:
+        ValueError: If a side is under 7.
 
     Example:
         >>> ernoult_lenet(10, (32, 32, 3)).count_params()
@@ -23,6 +26,7 @@ def ernoult_lenet(num_classes, input_shape):
         Ernoult et al. 2022, "Towards scaling difference target propagation by learning backprop
         targets".
     """
+    _check("ernoult_lenet", input_shape, 7)
     layers = [*_block(1, 32, 5, 3), *_block(2, 64, 5, 3), keras.layers.Flatten(name="flatten")]
     layers.append(keras.layers.Dense(512, activation="elu", name="hidden"))
     return _network("ernoult_lenet", num_classes, input_shape, layers)
@@ -31,19 +35,28 @@ def ernoult_lenet(num_classes, input_shape):
 def ernoult_vgg(num_classes, input_shape):
     """Return five convolutions with ELU and max pooling, and the logits: their SimpleVGG.
 
-    3×3 windows, 128, 128, 256, 256 and 512 filters, each followed by a maximum over 2×2. See
-    `ernoult_lenet`.
+    3×3 windows, 128, 128, 256, 256 and 512 filters, each followed by a maximum over 2×2. A side
+    must have 32 pixels or more. See `ernoult_lenet`.
 
     Example:
         >>> ernoult_vgg(10, (32, 32, 3)).count_params()
         2221706
     """
+    _check("ernoult_vgg", input_shape, 32)
     filters = (128, 128, 256, 256, 512)
     blocks = [_block(index, width, 3, 2) for index, width in enumerate(filters, start=1)]
     layers = [layer for block in blocks for layer in block]
     return _network(
         "ernoult_vgg", num_classes, input_shape, [*layers, keras.layers.Flatten(name="flatten")]
     )
+
+
+def _check(name, input_shape, least):
+    if min(input_shape[:2]) < least:
+        raise ValueError(
+            f"`input_shape` of {name} must have {least} or more pixels a side. "
+            f"Received: {input_shape}."
+        )
 
 
 def _block(index, filters, size, pool):
