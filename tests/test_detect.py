@@ -183,6 +183,42 @@ def test_two_images_that_would_be_drawn_as_one_are_refused():
         detections._drawings(["a.jpg", "b/a.png", "a.png"])
 
 
+@pytest.fixture
+def photos(tmp_path):
+    """Return a folder of two images."""
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.png"):
+        Image.fromarray(np.zeros((9, 9, 3), "uint8")).save(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("where", ["photos", ".", "photos/new", "links", "hard"])
+def test_drawings_do_not_overwrite_the_images(photos, tmp_path, where):
+    held = {path: path.read_bytes() for path in photos.rglob("*.png")}
+    for name in ("links", "hard"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "links" / "results.json").symlink_to(photos / "deep" / "b.png")
+    os.link(photos / "a.png", tmp_path / "hard" / "a.png")
+    message = "^--output=.* (must be neither within|would overwrite .* of) --images="
+    with pytest.raises(ValueError, match=message):
+        detections.predict(training.Detection(workdir="none"), photos, tmp_path / where)
+    assert {path: path.read_bytes() for path in photos.rglob("*.png")} == held
+
+
+def test_a_table_does_not_overwrite_an_image(photos):
+    with pytest.raises(ValueError, match=r"^--output=.*a.png would overwrite .*a.png of --images="):
+        use.predict(training.Classification(workdir="none"), photos, photos / "a.png")
+
+
+def test_a_prediction_that_fails_leaves_no_empty_folder(photos, tmp_path):
+    one = training.Detection(workdir=str(tmp_path / "run"))
+    for act in (lambda out: detections.predict(one, photos, out),
+                lambda out: detections.export(one, out)):  # fmt: skip
+        with pytest.raises(ValueError, match="has no last checkpoint"):
+            act(tmp_path / "new" / "out")
+        assert not (tmp_path / "new").exists()
+
+
 def test_an_exported_model_finds_the_same_boxes(whole, tmp_path):
     in_process("--mode=export", f"--workdir={whole}", f"--output={tmp_path}")
     model = keras.models.load_model(tmp_path / "model.keras")

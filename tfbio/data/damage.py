@@ -21,9 +21,11 @@ class Damage:
         name: A function from an example's index to what it is called.
         size: The number of images in a pass.
         share: How many of them may be damaged. One always may, unless it is 0.
+        trouble: What follows a damaged image's name in messages.
 
     Attributes:
         name: The same function.
+        trouble: The same text.
 
     Example:
         >>> damage = Damage("image {}".format, size=5000, share=0.001)
@@ -34,8 +36,8 @@ class Damage:
         ValueError: --max_corrupt=0.001 admits 5 damaged images of 5,000 in a pass. Received: 6, ...
     """
 
-    def __init__(self, name, size, share):
-        self.name, self._size, self._share = name, size, share
+    def __init__(self, name, size, share, trouble=TROUBLE):
+        self.name, self.trouble, self._size, self._share = name, trouble, size, share
         self._limit = max(1, int(share * size)) if share else 0
         self._rows = set()
 
@@ -51,7 +53,7 @@ class Damage:
             self._rows.add(row)
             count = len(self._rows)
             _LOG.warning(
-                "--data_dir: %s%s It is left out; %d so far", self.name(row), TROUBLE, count
+                "--data_dir: %s%s It is left out; %d so far", self.name(row), self.trouble, count
             )
             if count > self._limit:
                 admitted = (
@@ -182,8 +184,8 @@ def noted(plan, damage, wanted, found):
             damage.add(rows[: reach if place < 0 else (place - position) % count])
             if place < 0 and not evaluation:
                 raise ValueError(
-                    f"--data_dir: {damage.name(rows[0])}{TROUBLE} Nor can the {reach - 1} images "
-                    "after it."
+                    f"--data_dir: {damage.name(rows[0])}{damage.trouble} The {reach - 1} "
+                    "images after it are damaged, too."
                 )
         return np.int64(0)
 

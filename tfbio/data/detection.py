@@ -14,6 +14,7 @@ from tfbio.data.damage import Damage, noted, readable
 from tfbio.data.examples import Examples
 
 _LOG = logging.getLogger("tfbio")
+_TROUBLE = " cannot be read as an image, or is not of the size that the annotations say."
 _MULTIPLE = 32  # of which keras-cv's feature pyramid needs its sides
 
 
@@ -157,7 +158,7 @@ class Detection(Examples):
         return readable(plan, lambda row, draw: self._read(plan, row, draw), self._blank)
 
     def _checked_examples(self, dataset, plan):
-        damage = Damage(self._name, len(plan.rows), self.max_corrupt)
+        damage = Damage(self._name, len(plan.rows), self.max_corrupt, _TROUBLE)
 
         def checked(example, wanted, found):
             images, boxes, classes, about = example
@@ -174,7 +175,7 @@ class Detection(Examples):
         return dataset.map(checked)
 
     def _name(self, row):
-        return f"{self._source.name(row)}, image {self._annotations.image_ids[row]},"
+        return f"{self._source.name(row)} (image {self._annotations.image_ids[row]})"
 
     def _filled(self, dataset, batch_size, missing):
         return (

@@ -15,6 +15,7 @@ from tfbio.training import folder, use
 from tfbio.training.detector import LEAST, detection
 
 _BATCH = 8
+_RESULTS, _IMAGES = "results.json", "images.json"
 
 
 def predict(experiment, images, output, checkpoint="last", tell=print):
@@ -33,17 +34,28 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
         The number of images.
 
     Raises:
-        ValueError: If the folder holds no such run or checkpoint, or no images, or a damaged one.
+        ValueError: If the folder holds no such run or checkpoint, or no images, or a damaged one;
+            or the output lies within their folder or around it, or would overwrite one.
         OSError: If files cannot be read or written.
     """
     output = pathlib.Path(output)
-    with use.output_told(output):  # before the work
-        output.mkdir(parents=True, exist_ok=True)
-    model, facts = use.restored(experiment, checkpoint, tell)
+    inner, outer = output.resolve(), pathlib.Path(images).resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise ValueError(
+            f"--output={output} must be neither within --images={images} nor around it: drawings "
+            "and images would be mixed up. Give --output another place."
+        )
     paths = to_predict(images)
-    split = detection_sets.images(paths, tuple(facts.image_shape[:2]))
     names = [os.path.relpath(path, images) for path in paths]
     drawings = _drawings(names)
+    use.spare(images, paths, output, [output / each for each in (*drawings, _RESULTS, _IMAGES)])
+    with use.folder_made(output, output):  # before the work
+        return _predict(experiment, paths, names, drawings, output, checkpoint, tell)
+
+
+def _predict(experiment, paths, names, drawings, output, checkpoint, tell):
+    model, facts = use.restored(experiment, checkpoint, tell)
+    split = detection_sets.images(paths, tuple(facts.image_shape[:2]))
     held = dataclasses.replace(
         split.annotations,
         category_ids=tuple(facts.category_ids),
@@ -67,10 +79,8 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
     for image, name in zip(document["images"], names, strict=True):
         image["file_name"] = name
     with use.output_told(output):
-        coco_results.write(output / "results.json", results)
-        folder.save_json(
-            output / "images.json", {key: document[key] for key in ("images", "categories")}
-        )
+        coco_results.write(output / _RESULTS, results)
+        folder.save_json(output / _IMAGES, {key: document[key] for key in ("images", "categories")})
     return len(paths)
 
 
@@ -109,11 +119,14 @@ def export(experiment, output, checkpoint="last", tell=print):
         ValueError: If the folder holds no such run or checkpoint, or the model cannot be saved.
         OSError: If files cannot be read or written.
     """
+    path = pathlib.Path(output)
+    with use.folder_made(path, path):
+        _export(experiment, path, checkpoint, tell)
+
+
+def _export(experiment, path, checkpoint, tell):
     from keras.export import ExportArchive
 
-    path = pathlib.Path(output)
-    with use.output_told(path):
-        path.mkdir(parents=True, exist_ok=True)
     model, facts = use.restored(experiment, checkpoint, tell)
     archive = ExportArchive()
     archive.track(model)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio import data
+from tfbio.data.folder import to_predict
 from tfbio.training import folder, preparation
 from tfbio.training.checkpoints import Checkpoints, restore, state_variables
 from tfbio.training.loop import Loop
@@ -90,14 +91,20 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
         The number of images.
 
     Raises:
-        ValueError: If the folder holds no such run or checkpoint, or no images, or a damaged one.
+        ValueError: If the folder holds no such run or checkpoint, or no images, or a damaged one;
+            or the table would overwrite one of them.
         OSError: If files cannot be read or written.
     """
     output = pathlib.Path(output)
     with output_told(output):  # before the work
-        output.parent.mkdir(parents=True, exist_ok=True)
         if output.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    spare(images, to_predict(images), output, [output])
+    with folder_made(output.parent, output):
+        return _predict(experiment, images, output, checkpoint, tell)
+
+
+def _predict(experiment, images, output, checkpoint, tell):
     model, facts = restored(experiment, checkpoint, tell)
     paths, batches = data.images(
         images, facts.image_shape[:2], facts.image_shape[2], cropped=facts.cropped
@@ -135,12 +142,80 @@ def export(experiment, output, checkpoint="last", tell=print):
         OSError: If files cannot be read or written.
     """
     path = pathlib.Path(output)
-    with output_told(path):
-        path.mkdir(parents=True, exist_ok=True)
-    model, facts = restored(experiment, checkpoint, tell)
-    model.export(str(path / "saved_model"), verbose=False)
-    folder.save_json(path / "data.json", facts._asdict())
-    model.save(path / "model.keras")
+    with folder_made(path, path):
+        model, facts = restored(experiment, checkpoint, tell)
+        model.export(str(path / "saved_model"), verbose=False)
+        folder.save_json(path / "data.json", facts._asdict())
+        model.save(path / "model.keras")
+
+
+def spare(folder, images, output, written):
+    """Refuse to overwrite images.
+
+    Args:
+        folder: The folder of images, as it was given.
+        images: Their paths.
+        output: The output, as it was given.
+        written: The paths of all files to be written, which may lead to an image through links.
+
+    Raises:
+        ValueError: If one of them is an image.
+
+    Example:
+        >>> import tempfile
+        >>> image = pathlib.Path(tempfile.mkdtemp(), "a.png")
+        >>> image.touch()
+        >>> spare("photos", [image], "a.csv", ["a.csv"])
+        >>> spare("photos", [image], image, [image])
+        Traceback (most recent call last):
+        ValueError: --output=...a.png would overwrite ...a.png of --images=photos. Give --output...
+    """
+    there = [path for path in written if os.path.exists(path)]
+    held = {_file(path): path for path in images if os.path.exists(path)} if there else {}
+    for path in there:
+        if _file(path) in held:
+            raise ValueError(
+                f"--output={output} would overwrite {held[_file(path)]} of --images={folder}. "
+                "Give --output another place."
+            )
+
+
+def _file(path):
+    """Return what a file is known by, whatever links lead to it."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def folder_made(path, output):
+    """Make a folder, and remove it where what is done within fails and leaves it empty.
+
+    Args:
+        path: A `pathlib.Path`; folders above it are made, and removed, as well.
+        output: What to name in the error if it cannot be made.
+
+    Raises:
+        OSError: If it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "deep", "inside")
+        >>> with contextlib.suppress(ValueError), folder_made(path, path):
+        ...     raise ValueError
+        >>> path.parent.exists()
+        False
+    """
+    with output_told(output):
+        missing = [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        with output_told(output):
+            path.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for each in missing:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+        raise
 
 
 @contextlib.contextmanager
