@@ -336,10 +336,6 @@ def test_a_search_that_was_cut_ends_as_one_that_was_not(searched, tmp_path, monk
             patch.setattr(target, name, function)
             with pytest.raises(SystemExit):
                 in_process(*options(path, workdir))
-    # Killed while it wrote: a torn line, and Optuna's lock, which it would wait for.
-    with (workdir / "study.journal").open("a") as file:
-        file.write('{"op_code":4,"wor')
-    (workdir / "study.journal.lock").symlink_to("nowhere")
     starts = []
     monkeypatch.setattr(search, "train_and_evaluate", recorded(search.train_and_evaluate, starts))
     in_process(*options(path, workdir))
@@ -477,6 +473,15 @@ def test_a_folder_of_another_search_is_refused(change, message, stand_in, tmp_pa
     with pytest.raises(ValueError, match=message):
         stood_in(tmp_path, **{"trials": 3, **change})
     stood_in(tmp_path, trials=3, rule="usf")  # by another name the same
+
+
+def test_what_a_process_left_that_was_killed_as_it_wrote_is_removed(stand_in, tmp_path):
+    stood_in(tmp_path, trials=2)
+    with (tmp_path / "study.journal").open("a") as file:
+        file.write('{"op_code":4,"wor')
+    (tmp_path / "study.journal.lock").symlink_to(tmp_path / "study.journal")  # waited for
+    assert len(stood_in(tmp_path, trials=3).trials) == 3
+    assert len(stood_in(tmp_path, trials=3).trials) == 3  # what was added then can be read
 
 
 def test_draws_of_another_version_are_refused(stand_in, tmp_path, monkeypatch):

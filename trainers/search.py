@@ -1,6 +1,6 @@
 """Search the options of a run at random, within ranges that a config states; chosen on validation.
 
-python -m trainers.search --flagfile=configs/digits_search.cfg --trials=20
+python -m trainers.search --flagfile=configs/digits_search.cfg --trials=12
 python -m trainers.search --task=detection --flagfile=mine.cfg --trials=60
 
 A config states ranges as comments, one for each flag:
