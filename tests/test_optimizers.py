@@ -55,9 +55,7 @@ def oracle(name, momentum, decay, manhattan, no_sign_change, last):
             if name.startswith("adam"):
                 first[i] = 0.9 * first[i] + 0.1 * d
                 second[i] = 0.999 * second[i] + 0.001 * d**2
-                # Keras rounds the betas to float32 where it raises them to a power.
-                beta_1, beta_2 = np.float64(np.float32([0.9, 0.999]))
-                hat = np.sqrt(1 - beta_2 ** (t + 1)) / (1 - beta_1 ** (t + 1))
+                hat = np.sqrt(1 - 0.999 ** (t + 1)) / (1 - 0.9 ** (t + 1))
                 values[i] -= lr * hat * first[i] / (np.sqrt(second[i]) + 1e-7)
             else:
                 first[i] = momentum * first[i] + d

@@ -326,10 +326,11 @@ class VariantAdam(Variants, keras.optimizers.Adam):
         """
         index = self._get_variable_index(variable)
         m, v = self._momentums[index], self._velocities[index]
-        t = tf.cast(taken + 1, variable.dtype)
-        beta_1, beta_2 = (tf.constant(b, variable.dtype) for b in (self.beta_1, self.beta_2))
-        rate = tf.cast(learning_rate, variable.dtype)
-        rate *= tf.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+        # In float64: 1 − β₂ᵗ loses five digits in float32.
+        t = tf.cast(taken + 1, tf.float64)
+        beta_1, beta_2 = (tf.constant(b, tf.float64) for b in (self.beta_1, self.beta_2))
+        correction = tf.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+        rate = tf.cast(learning_rate, variable.dtype) * tf.cast(correction, variable.dtype)
         first, second = tf.convert_to_tensor(m), tf.convert_to_tensor(v)
         first += (gradient - first) * (1 - self.beta_1)
         second += (tf.square(gradient) - second) * (1 - self.beta_2)
