@@ -85,10 +85,10 @@ def test_categories_of_one_name_are_told_apart():
         (
             ("annotations", 0, "image_id"),
             99,
-            "1 annotations .* an image that is not there: .* 5 of",
+            "1 annotation left out, with an image that is not there: .* 5 of",
         ),
         (("annotations", 0, "category_id"), 2, "an unknown category: annotation 5 .*, category 2"),
-        (("annotations", 0, "id"), 7, "a second time with the same id: annotation 7 of image 20"),
+        (("annotations", 0, "id"), 7, "with an id that was there before: annotation 7 of image 20"),
         (("annotations", 0, "bbox"), [1, 2, 0, 5], "without an area: annotation 5 .*, b.jpg, box"),
         (("annotations", 0, "bbox"), [1, 2, 3, -5], "a box without an area: annotation 5 of image"),
         (("annotations", 0, "bbox"), [30, 2, 3, 5], "outside of the image: annotation 5 of image"),
@@ -107,7 +107,7 @@ def test_what_can_be_done_without_is_left_out_and_told(path, value, message, cap
 
 def test_boxes_that_reach_over_their_image_are_told(caplog):
     coco.parse(document(), "a.json")
-    assert "1 boxes reach over their image" in caplog.text
+    assert "a.json: training cuts 1 box at the image's border" in caplog.text
     assert "annotation 7 of image 20, b.jpg, box [25.5, 0.0, 10.0, 10.0]" in caplog.text
 
 
@@ -118,7 +118,7 @@ def test_many_that_are_left_out_are_counted_and_some_are_named(caplog):
         for index in range(25)
     ]
     assert len(coco.parse(whole, "a.json").ids) == 3
-    assert "25 annotations are left out" in caplog.text
+    assert "25 annotations left out" in caplog.text
     assert "annotation 109" in caplog.text
     assert "annotation 110" not in caplog.text
     assert "and 15 more" in caplog.text
@@ -181,7 +181,7 @@ def test_many_that_are_left_out_are_counted_and_some_are_named(caplog):
         ),
         (
             changed("annotations", value=[document()["annotations"][0] | {"image_id": 1}]),
-            "nothing is left of the 1 annotations in a.json: 1 with an image that is not there",
+            "nothing is left of 1 annotation in a.json: 1 with an image that is not there",
         ),
     ],
 )
@@ -201,6 +201,10 @@ def test_a_file_that_is_no_json_is_refused(content, tmp_path):
         coco.read(path)
     with pytest.raises(FileNotFoundError, match=r"--data_dir: there is no file '.*other.json'"):
         coco.read(tmp_path / "other.json")
+    with pytest.raises(
+        IsADirectoryError, match=r"^--data_dir: .* must be a file of JSON. Received"
+    ):
+        coco.read(tmp_path)
 
 
 ODD = st.one_of(

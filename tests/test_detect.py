@@ -150,7 +150,7 @@ def test_two_replicas_measure_and_learn_what_one_device_does(whole, options):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_boxes_are_found_in_images_of_any_size(whole, tmp_path):
+def test_boxes_are_found_in_images_of_any_size(whole, tmp_path, capsys):
     images = tmp_path / "images"
     (images / "deep").mkdir(parents=True)
     draw = np.random.default_rng(0)
@@ -164,6 +164,10 @@ def test_boxes_are_found_in_images_of_any_size(whole, tmp_path):
     assert [image["file_name"] for image in document["images"]] == ["a.jpg", "deep/b.png"]
     results = coco_results.read(tmp_path / "out" / "results.json")
     assert {result["image_id"] for result in results} == {1, 2}
+    drawn = sum(result["score"] >= 0.3 for result in results)
+    printed = capsys.readouterr().out
+    assert f"{len(results)} boxes in results.json, {drawn} of them drawn" in printed
+    assert f"2 images: {tmp_path / 'out'}" in printed
     annotations = coco.parse({**document, "annotations": []}, "images.json")
     assert np.isnan(coco_metrics.evaluate(annotations, results).summary["AP"])
     sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}

@@ -178,8 +178,11 @@ def test_more_objects_than_the_padding_holds_are_told_and_the_largest_kept(caplo
         for side in (3, 50, 40, 2)
     ]
     split = split_of(contents, document)
-    assert "--max_boxes=3: a.json: of 1 images" in caplog.text
+    assert "--max_boxes=3: a.json: of 1 image, training" in caplog.text
     assert "image 101, 1.jpg, with 5" in caplog.text
+    caplog.clear()
+    split_of(contents, document, trains=False)
+    assert not caplog.text
     found = listed(split.batches(1, start=1, pad=True))[0]
     back = detection.original(found[1]["boxes"], found[2])[0]
     # In the document's order.
@@ -389,7 +392,7 @@ def test_missing_images_are_told_left_out_or_too_many(tmp_path, caplog):
     root = write_coco(tmp_path)
     (root / "train2017" / "3.jpg").unlink()
     found = detection_sets.load("coco", str(root), image_size=64)
-    assert "instances_train2017.json names 1 files that are not in" in caplog.text
+    assert "instances_train2017.json names 1 file that is not in" in caplog.text
     assert "3.jpg of image 103" in caplog.text
     ((images, _),) = listed(found.train.batches(5, ORDER))
     assert len(images) == 5
@@ -404,13 +407,18 @@ def changed(path, change):
     path.write_text(json.dumps(document))
 
 
-def test_sets_that_do_not_fit_together_are_refused(tmp_path):
+def test_sets_that_do_not_fit_together_are_refused(tmp_path, caplog):
     root = write_coco(tmp_path)
     val, train = (root / "annotations" / f"instances_{part}2017.json" for part in ("val", "train"))
     sound = val.read_text()
     changed(val, lambda document: document["categories"][0].update(name="red"))
     with pytest.raises(ValueError, match=r"val2017.json must have the categories of .*5 red"):
         detection_sets.load("coco", str(root))
+    val.write_text(sound)
+    changed(val, lambda document: document["annotations"].clear())
+    detection_sets.load("coco", str(root))
+    assert "val2017.json has no object to measure by" in caplog.text
+    assert "train2017.json has no object" not in caplog.text
     val.write_text(sound)
     changed(train, lambda document: document["annotations"].clear())
     with pytest.raises(ValueError, match=r"train2017.json has no object to learn from"):

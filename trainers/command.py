@@ -127,7 +127,8 @@ def _use(command, experiment, uses, console):
     elif command.mode == "predict":
         output = command.output or path / uses.predictions
         count = uses.predict(experiment, command.images, output, command.checkpoint, tell)
-        console.print(f"{count} images: {output}", soft_wrap=True, highlight=False)
+        what = "image" if count == 1 else "images"
+        console.print(f"{count} {what}: {output}", soft_wrap=True, highlight=False)
     else:
         output = command.output or path / "export"
         uses.export(experiment, output, command.checkpoint, tell)

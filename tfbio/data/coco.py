@@ -126,7 +126,7 @@ def read(path):
 
     Raises:
         ValueError: If the file holds no JSON, or not what `parse` takes; the message names it.
-        OSError: If it is missing.
+        OSError: If it is missing, or a folder.
 
     Example:
         >>> tf.io.write_file("ram://coco/broken.json", '{"images": [')
@@ -136,6 +136,8 @@ def read(path):
     """
     if not tf.io.gfile.exists(str(path)):
         raise FileNotFoundError(f"--data_dir: there is no file {str(path)!r}.")
+    if tf.io.gfile.isdir(str(path)):
+        raise IsADirectoryError(f"--data_dir: {path} must be a file of JSON. Received: a folder.")
     with tf.io.gfile.GFile(str(path), "rb") as file:
         content = file.read()
     try:
@@ -231,7 +233,7 @@ def _objects(annotations, images, sizes, categories, where):
         crowd = _field(entry, "iscrowd", _flag, where, "annotation", 0)
         what = f"annotation {key} of image {image}"
         if key in seen:
-            report.add("a second time with the same id", what)
+            report.add("an id that was there before", what)
         elif image not in rows:
             report.add("an image that is not there", what)
         elif category not in classes:
@@ -254,7 +256,7 @@ def _objects(annotations, images, sizes, categories, where):
     report.tell()
     if annotations and not kept.any():
         raise ValueError(
-            f"--data_dir: nothing is left of the {len(annotations)} annotations in {where}: "
+            f"--data_dir: nothing is left of {counted(len(annotations), 'annotation')} in {where}: "
             f"{report.reasons()}."
         )
     return {name: column[kept] for name, column in objects.items()}
@@ -319,13 +321,13 @@ class Report:
         """Log a line for each reason."""
         for reason, what in self._left_out.items():
             _LOG.warning(
-                "--data_dir: %s: %d annotations are left out, with %s: %s",
-                *(self._where, len(what), reason, listed(what)),
+                "--data_dir: %s: %s left out, with %s: %s",
+                *(self._where, counted(len(what), "annotation"), reason, listed(what)),
             )
         if self._clipped:
             _LOG.warning(
-                "--data_dir: %s: %d boxes reach over their image, and training cuts them there: %s",
-                *(self._where, len(self._clipped), listed(self._clipped)),
+                "--data_dir: %s: training cuts %s at the image's border: %s",
+                *(self._where, counted(len(self._clipped), "box", "boxes"), listed(self._clipped)),
             )
 
 
@@ -344,6 +346,24 @@ def listed(what):
     """
     more = len(what) - _NAMED
     return "; ".join(what[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def counted(number, one, several=None):
+    """Return a number with what it counts.
+
+    Args:
+        number: An integer.
+        one: What one is called.
+        several: What several are called, where that is not with an s.
+
+    Returns:
+        A text.
+
+    Example:
+        >>> counted(1, "image"), counted(2000, "image"), counted(2, "box", "boxes")
+        ('1 image', '2,000 images', '2 boxes')
+    """
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def _corners(boxes, sizes):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfbio.data import boxes as geometry
 from tfbio.data import crops, decoding
-from tfbio.data.coco import listed
+from tfbio.data.coco import counted, listed
 from tfbio.data.damage import Damage, noted, readable
 from tfbio.data.examples import Examples
 
@@ -41,6 +41,7 @@ class Detection(Examples):
         image_size: Pixels a side of what comes out, or (height, width): multiples of 32.
         max_boxes: How many objects of an image can be kept, N; of more, the largest are.
         max_corrupt: The share of the images that may be damaged, as for `Photographs`.
+        trains: Whether it is trained on: what `max_boxes` leaves out is told then.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -69,13 +70,15 @@ class Detection(Examples):
 
     augmentations = geometry.augmentations()
 
-    def __init__(self, source, annotations, image_size, max_boxes=100, max_corrupt=0.001):
+    def __init__(
+        self, source, annotations, image_size, max_boxes=100, max_corrupt=0.001, trains=True
+    ):
         super().__init__(len(annotations.image_ids), (*_sides(image_size), 3))
         if not isinstance(max_boxes, numbers.Integral) or max_boxes < 1:
             raise ValueError(f"--max_boxes must be an integer of 1 or more. Received: {max_boxes}.")
         self._source, self._annotations = source, annotations
         self.max_boxes, self.max_corrupt = int(max_boxes), max_corrupt
-        kept = _largest(annotations, max_boxes)
+        kept = _largest(annotations, max_boxes, trains)
         counts = np.bincount(annotations.images[kept], minlength=len(annotations.image_ids))
         with tf.device("CPU:0"):
             self._boxes = tf.constant(annotations.corners()[kept], tf.float32)
@@ -248,23 +251,23 @@ def _sides(image_size):
     return pair
 
 
-def _largest(annotations, max_boxes):
+def _largest(annotations, max_boxes, told):
     """Return which objects are kept, bool: no crowds, and no more of an image than `max_boxes`."""
-    kept, counted = ~annotations.crowds, annotations.images
-    counts = np.bincount(counted[kept], minlength=len(annotations.image_ids))
+    kept, images = ~annotations.crowds, annotations.images
+    counts = np.bincount(images[kept], minlength=len(annotations.image_ids))
     over = np.flatnonzero(counts > max_boxes)
     for image in over:
-        (mine,) = np.nonzero(kept & (counted == image))
+        (mine,) = np.nonzero(kept & (images == image))
         areas = annotations.boxes[mine, 2] * annotations.boxes[mine, 3]
         kept[mine[np.argsort(-areas, kind="stable")[max_boxes:]]] = False
-    if len(over):
+    if told and len(over):
         names = [
             f"image {annotations.image_ids[image]}, {annotations.file_names[image]}, with "
             f"{counts[image]}"
             for image in over
         ]
         _LOG.warning(
-            "--max_boxes=%d: %s: of %d images, training keeps the largest objects only: %s",
-            *(max_boxes, annotations.where, len(over), listed(names)),
+            "--max_boxes=%d: %s: of %s, training keeps the largest objects only: %s",
+            *(max_boxes, annotations.where, counted(len(over), "image"), listed(names)),
         )
     return kept

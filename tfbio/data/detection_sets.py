@@ -128,7 +128,12 @@ def load(
     if parts is None:
         place = f"--data_dir={data_dir}" if data_dir else "the folder of TensorFlow Datasets"
         raise FileNotFoundError(f"--dataset=coco was not found in {place}. {_REMEDY}")
-    return _dataset({part: Detection(*found, image_size, **options) for part, found in parts})
+    return _dataset(
+        {
+            part: Detection(*found, image_size, **options, trains=part == "train")
+            for part, found in parts
+        }
+    )
 
 
 def _documents(folder):
@@ -163,7 +168,7 @@ def _from_files(found, image_size, options):
     for part, (document, folder) in found.items():
         annotations = coco.read(document)
         source = files(annotations, folder, options["max_corrupt"])
-        parts[part] = Detection(source, annotations, image_size, **options)
+        parts[part] = Detection(source, annotations, image_size, **options, trains=part == "train")
     return _dataset(parts)
 
 
@@ -178,6 +183,12 @@ def _dataset(parts):
             )
     if not len(first.classes):
         raise ValueError(f"--data_dir: {first.where} has no object to learn from.")
+    for part in ("val", "test"):
+        if part in parts and parts[part]._annotations.crowds.all():
+            _LOG.warning(
+                "--data_dir: %s has no object to measure by: AP and AR there are NaN",
+                parts[part]._annotations.where,
+            )
     if "test" not in parts:
         _LOG.info("%s is the test split", parts["val"]._annotations.where)
         parts = {"train": parts["train"], "test": parts["val"]}
@@ -218,7 +229,7 @@ def files(annotations, folder, max_corrupt):
         ... )
         >>> files(annotations, "/nowhere", max_corrupt=0)
         Traceback (most recent call last):
-        ValueError: --data_dir: a.json names 1 files that are not in /nowhere, and --max_corrupt=0
+        ValueError: --data_dir: a.json names 1 file that is not in /nowhere, and --max_corrupt=0
         admits 0 of 1: a.jpg of image 7
     """
     listings = {}
@@ -236,14 +247,15 @@ def files(annotations, folder, max_corrupt):
     ]
     size = len(annotations.file_names)
     limit = max(1, int(max_corrupt * size)) if max_corrupt else 0
-    what = f"--data_dir: {annotations.where} names {len(missing)} files that are not in {folder}"
+    named = "1 file that is" if len(missing) == 1 else f"{len(missing)} files that are"
+    what = f"--data_dir: {annotations.where} names {named} not in {folder}"
     if len(missing) > limit:
         raise ValueError(
             f"{what}, and --max_corrupt={max_corrupt:g} admits {limit} of {size:,}: "
             f"{coco.listed(missing)}"
         )
     if missing:
-        _LOG.warning("%s, and are left out: %s", what, coco.listed(missing))
+        _LOG.warning("%s, and left out: %s", what, coco.listed(missing))
     paths = [os.path.join(folder, name) for name in annotations.file_names]
     return Files(paths, np.zeros(size))
 

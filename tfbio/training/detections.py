@@ -28,7 +28,7 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
             boxes whose score is 0.3 or more; results.json, all boxes as COCO's results; and
             images.json, the images of their ids, and the categories, as COCO has them.
         checkpoint: "last", or "best" by validation.
-        tell: Called with lines of text.
+        tell: Called with lines of text, one of which counts the boxes written and drawn.
 
     Returns:
         The number of images.
@@ -75,6 +75,8 @@ def _predict(experiment, paths, names, drawings, output, checkpoint, tell):
                 boxes = {key: whole[key][index] for key in ("boxes", "classes", "confidence")}
                 with use.output_told(output):
                     _draw(paths[number], boxes, facts.class_names, path)
+    drawn = sum(result["score"] >= LEAST for result in results)
+    tell(f"{len(results)} boxes in {_RESULTS}, {drawn} of them drawn, from a score of {LEAST} on")
     document = held.document()
     for image, name in zip(document["images"], names, strict=True):
         image["file_name"] = name
