@@ -133,10 +133,8 @@ def test_without_variants_a_step_is_keras_own(ours, theirs):
             optimizer.apply([tf.cast(g, "float32") for g in gradients(t)], values)
         results.append([v.numpy() for v in values])
     for ours, theirs in zip(*results, strict=True):
-        if isinstance(optimizer, keras.optimizers.SGD):  # equal while the rate is constant
-            np.testing.assert_allclose(ours, theirs, 1e-5)
-        else:
-            np.testing.assert_array_equal(ours, theirs)
+        # SGD is equal while the rate is constant; Keras's Adam rounds its correction to float32.
+        np.testing.assert_allclose(ours, theirs, 1e-5, 2e-6)
 
 
 def test_batch_manhattan_moves_by_the_rate_whatever_the_gradients_scale():

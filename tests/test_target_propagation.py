@@ -291,10 +291,10 @@ def test_the_inverse_is_the_adjoint_where_v_is_w(layer, shape):
     model = keras.Sequential(
         [
             keras.Input(shape, dtype="float64"),
-            K.Dense(shape[-1], dtype="float64"),
+            K.Dense(shape[-1], dtype="float64", name="below"),
             layer,
             K.Flatten(dtype="float64"),
-            K.Dense(2, dtype="float64"),
+            K.Dense(2, dtype="float64", name="above"),
         ]
     )
     model = tfbio.convert(model, "sdtp")
