@@ -73,17 +73,6 @@ LAYERS = [
     _conv("LocallyConnected2D", (2, 5, 6, 2), activation="relu", use_bias=False),
     _conv("LocallyConnected2D", (2, 6, 5, 2), padding="same", strides=2),
     _conv("LocallyConnected2D", (2, 2, 5, 5), kernel_size=(2, 3), data_format="channels_first"),
-    _conv("LocallyConnected1DTranspose", (2, 4, 3), strides=2, output_size=9),
-    _conv(
-        "LocallyConnected2DTranspose", (2, 3, 3, 3), strides=2, output_size=(6, 5), padding="same"
-    ),
-    _conv(
-        "LocallyConnected2DTranspose",
-        (2, 3, 2, 2),
-        output_size=4,
-        activation="tanh",
-        data_format="channels_first",
-    ),
 ]
 
 

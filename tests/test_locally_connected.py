@@ -1,4 +1,4 @@
-"""Locally connected layers: a convolution where kernels are tied, their transposes' adjoints."""
+"""Locally connected layers: a convolution where kernels are tied."""
 
 import itertools
 import math
@@ -15,20 +15,14 @@ from tests.cases import derivatives, random, twin_of
 from tests.test_feedback import executed_operations
 from tfbio.layers import (
     FeedbackLocallyConnected1D,
-    FeedbackLocallyConnected1DTranspose,
     FeedbackLocallyConnected2D,
-    FeedbackLocallyConnected2DTranspose,
     LocallyConnected1D,
-    LocallyConnected1DTranspose,
     LocallyConnected2D,
-    LocallyConnected2DTranspose,
 )
 from tfbio.layers.initialization import PerPosition
 from tfbio.layers.windows import Windows
 
 RANKS = {1: (LocallyConnected1D, keras.layers.Conv1D), 2: (LocallyConnected2D, keras.layers.Conv2D)}
-TRANSPOSES = {1: LocallyConnected1DTranspose, 2: LocallyConnected2DTranspose}
-ALL = [*(local for local, _ in RANKS.values()), *TRANSPOSES.values()]
 
 
 @st.composite
@@ -108,38 +102,6 @@ def test_every_position_has_its_own_kernel_and_bias_in_row_major_order():
     np.testing.assert_allclose(layer(x), expected, rtol=1e-12, atol=1e-12)
 
 
-@settings(max_examples=60)
-@given(shape=shapes(), data_format=st.sampled_from(["channels_last", "channels_first"]))
-def test_the_transpose_is_the_adjoint_of_the_layer(shape, data_format):
-    size, kernel_size, strides, padding = shape
-    arguments = {"kernel_size": kernel_size, "strides": strides, "padding": padding}
-    arguments |= {"use_bias": False, "data_format": data_format, "dtype": "float64"}
-    f = RANKS[len(size)][0](3, **arguments)
-    g = TRANSPOSES[len(size)](2, output_size=size, **arguments)
-    x = random(input_shape(size, 2, data_format))
-    y = random(f(x).shape, seed=1)
-    assert g(y).shape == x.shape
-    assert g.compute_output_shape((None, *y.shape[1:])) == (None, *x.shape[1:])
-    g.kernel.assign(f.kernel)
-    left, right = tf.reduce_sum(f(x) * y), tf.reduce_sum(x * g(y))
-    np.testing.assert_allclose(left, right, rtol=1e-12, atol=1e-12)
-    # Its own gradients, too: those of ⟨u, g(y)⟩ are f(u), and f's kernel gradient.
-    u = random(x.shape, seed=2)
-    _, dy, (dv,) = derivatives(g, y, u)
-    np.testing.assert_allclose(dy, f(u), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(dv, derivatives(f, u, y)[2][0], rtol=1e-12, atol=1e-12)
-
-
-def test_a_transposes_bias_and_activation_are_of_every_entry_of_the_result():
-    layer = LocallyConnected2DTranspose(2, 3, 2, "same", (5, 4), activation="tanh", dtype="float64")
-    y = random((2, 3, 2, 3))
-    layer(y)
-    bias = random((5, 4, 2), seed=1)
-    without = keras.ops.arctanh(layer(y))
-    layer.bias.assign(bias)
-    np.testing.assert_allclose(layer(y), np.tanh(without + bias), rtol=1e-9)
-
-
 def test_windows_have_gradients_of_all_orders():
     windows = Windows((5, 4), (3, 2), (2, 1), "same")
     x = random((20, 2, 3))
@@ -155,19 +117,12 @@ def test_windows_have_gradients_of_all_orders():
 
 
 @pytest.mark.parametrize("name", ["glorot_uniform", "he_normal", "lecun_uniform", "orthogonal"])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_each_position_is_initialized_as_a_dense_layers_kernel(name, transposed):
+def test_each_position_is_initialized_as_a_dense_layers_kernel(name):
     """Also in what Keras would see of a kernel of three dimensions: the fans times 25."""
     initializer = keras.initializers.get(name)
-    arguments = {"kernel_size": 3, "kernel_initializer": initializer}
-    if transposed:
-        layer = LocallyConnected2DTranspose(8, output_size=7, **arguments)
-        layer.build((None, 5, 5, 40))
-        fan_in, fan_out = 40, 72
-    else:
-        layer = LocallyConnected2D(40, **arguments)
-        layer.build((None, 7, 7, 8))
-        fan_in, fan_out = 72, 40
+    layer = LocallyConnected2D(40, 3, kernel_initializer=initializer)
+    layer.build((None, 7, 7, 8))
+    fan_in, fan_out = 72, 40
     kernel = layer.kernel.numpy()
     assert kernel.shape == (25, 72, 40)
     variance = {"glorot_uniform": 2 / (fan_in + fan_out), "he_normal": 2 / fan_in}
@@ -178,9 +133,9 @@ def test_each_position_is_initialized_as_a_dense_layers_kernel(name, transposed)
         np.testing.assert_allclose(kernel.swapaxes(1, 2) @ kernel, identity, atol=1e-5)
     # No two positions alike, and the same again from the same seed.
     assert len({matrix.tobytes() for matrix in kernel}) == 25
-    again = PerPosition(initializer, transposed)(kernel.shape, dtype="float32")
+    again = PerPosition(initializer)(kernel.shape, dtype="float32")
     np.testing.assert_array_equal(again, kernel)
-    other = PerPosition(keras.initializers.get(name), transposed)(kernel.shape, dtype="float32")
+    other = PerPosition(keras.initializers.get(name))(kernel.shape, dtype="float32")
     assert not np.array_equal(other, kernel)
 
 
@@ -194,8 +149,6 @@ def test_initializers_of_ones_own_see_one_matrix():
     kernel = PerPosition(mine)((4, 6, 2), dtype="float32")
     assert seen == [(6, 2)] * 4
     np.testing.assert_array_equal(kernel[:, 0, 0], [1, 2, 3, 4])
-    assert (PerPosition(mine, transposed=True)((4, 6, 2), dtype="float32").shape) == (4, 6, 2)
-    assert seen[-1] == (2, 6)
     # Fans by axes of its matrix are the user's own affair.
     swapped = keras.initializers.HeNormal(seed=1, input_axes=[1], output_axes=[0])
     kernel = PerPosition(swapped)((50, 8, 200), dtype="float32")
@@ -209,8 +162,6 @@ def test_initializers_of_ones_own_see_one_matrix():
 CLASSES = [
     (FeedbackLocallyConnected1D, {"filters": 3}, (2, 7, 2)),
     (FeedbackLocallyConnected2D, {"filters": 3}, (2, 6, 5, 2)),
-    (FeedbackLocallyConnected1DTranspose, {"filters": 2, "output_size": 8}, (2, 4, 3)),
-    (FeedbackLocallyConnected2DTranspose, {"filters": 2, "output_size": (5, 6)}, (2, 3, 3, 3)),
 ]
 
 
@@ -231,10 +182,7 @@ def test_the_error_at_each_position_goes_back_by_its_own_b(cls, arguments, shape
         tf.tensor_scatter_nd_update(layer.feedback, [[0]], 2 * layer.feedback[:1])
     )
     changed = np.abs(derivatives(layer, x, e)[1] - dx).max(axis=(0, -1)) > 1e-12
-    if "Transpose" in cls.__name__:
-        assert changed.ravel().tolist() == [True] + [False] * (changed.size - 1)
-    else:
-        assert 0 < changed.sum() <= 3**changed.ndim < changed.size
+    assert 0 < changed.sum() <= 3**changed.ndim < changed.size
 
 
 def test_scales_are_those_of_a_convolution_of_the_same_shape():
@@ -246,12 +194,7 @@ def test_scales_are_those_of_a_convolution_of_the_same_shape():
         for layer in (local, conv):
             layer.build((None, 7, 7, 5))
         assert float(local.rule.s) == float(conv.rule.s)
-    inverse = FeedbackLocallyConnected2DTranspose(5, (3, 2), output_size=7, rule="ss")
-    inverse.build((None, 5, 6, 4))
-    transposed = tfbio.layers.FeedbackConv2DTranspose(5, (3, 2), rule="ss")
-    transposed.build((None, 5, 6, 4))
-    assert inverse.fans("kernel") == transposed.fans("kernel")
-    assert local.fans("kernel").fan_in == inverse.fans("kernel").fan_out == 3 * 2 * 5
+    assert local.fans("kernel").fan_in == 3 * 2 * 5
 
 
 def test_a_perfect_mirror_has_no_angle_though_some_weights_never_act():
@@ -300,10 +243,8 @@ def network(rule=None):
         [
             keras.Input((7, 6, 2)),
             LocallyConnected2D(4, 3, 2, "same", activation="tanh", name="first"),
-            LocallyConnected2DTranspose(2, 3, 2, "same", (7, 6), activation="tanh", name="back"),
-            keras.layers.Reshape((21, 4)),
+            keras.layers.Reshape((12, 4)),
             LocallyConnected1D(3, 3, activation="relu", name="line"),
-            LocallyConnected1DTranspose(2, 3, output_size=21, name="line_back"),
             keras.layers.Flatten(),
             keras.layers.Dense(3, dtype="float32", name="out"),
         ]
@@ -347,9 +288,7 @@ def test_a_network_converts_in_place_under_last_layers_and_overrides():
     np.testing.assert_array_equal(model(x), y)
     assert {layer.name: layer.rule.alias for layer in model.layers if hasattr(layer, "rule")} == {
         "first": "feedback_alignment",
-        "back": "feedback_alignment",
         "line": "frsf",
-        "line_back": "frsf",
         "out": "backprop",
     }
     fully_local = keras.Sequential([keras.Input((5, 2)), LocallyConnected1D(3, 2, name="only")])
@@ -392,13 +331,12 @@ def test_regularizers_constraints_and_initializers_reach_the_weights():
     assert isinstance(again.kernel_regularizer, keras.regularizers.L2)
 
 
-@pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize("cls", [LocallyConnected1D, LocallyConnected2D])
 def test_the_config_holds_every_argument(cls):
     import inspect
 
     arguments = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
-    more = {"output_size": 6} if "Transpose" in cls.__name__ else {}
-    layer = cls(3, 2, padding="same", use_bias=False, activation="relu", trainable=False, **more)
+    layer = cls(3, 2, padding="same", use_bias=False, activation="relu", trainable=False)
     config = layer.get_config()
     assert arguments <= config.keys()
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
@@ -432,8 +370,6 @@ def test_wrong_arguments_are_refused(arguments, text):
         (LocallyConnected1D, {}, (2, 8, 8, 3), r"\(batch, steps, channels\).*\(2, 8, 8, 3\)"),
         (LocallyConnected2D, {}, (2, 8, 2, 3),
          r"no position.*no larger than the input.*kernel_size=\(3, 3\).*\(8, 2\)"),
-        (LocallyConnected2DTranspose, {"output_size": 7}, (2, 5, 4, 3),
-         r"'mine'.*one entry for each window.*\(5, 5\) for output_size=\(7, 7\).*\(5, 4\)"),
     ],
 )  # fmt: skip
 def test_wrong_inputs_are_refused(cls, arguments, shape, text):
@@ -444,8 +380,6 @@ def test_wrong_inputs_are_refused(cls, arguments, shape, text):
 
 
 def test_more_that_is_refused():
-    with pytest.raises(ValueError, match=r"LocallyConnected1DTranspose needs `output_size`"):
-        LocallyConnected1DTranspose(2, 3)
     layer = LocallyConnected2D(2, 3)
     layer(tf.zeros((1, 5, 5, 2)))
     with pytest.raises(ValueError, match=r"expected shape=\(None, 5, 5, 2\)"):

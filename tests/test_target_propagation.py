@@ -282,6 +282,9 @@ def test_auxiliary_units_never_change_and_inverses_do():
         (K.Conv2DTranspose(3, 3, strides=2), (4, 5, 2)),
         (K.DepthwiseConv2D(3, depth_multiplier=2), (6, 6, 2)),
         (K.EinsumDense("abc,cd->abd", (4, 3)), (4, 5)),
+        (tfbio.layers.LocallyConnected1D(3, 3, 2, "same"), (8, 2)),
+        (tfbio.layers.LocallyConnected2D(3, (2, 3), (2, 1), "same"), (7, 6, 2)),
+        (tfbio.layers.LocallyConnected2D(3, 3, 2), (7, 6, 2)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, K.Layer) else "",
 )

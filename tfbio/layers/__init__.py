@@ -16,15 +16,9 @@ from tfbio.layers.convolution import (
 from tfbio.layers.dense import FeedbackDense, FeedbackEinsumDense
 from tfbio.layers.feedback_locally_connected import (
     FeedbackLocallyConnected1D,
-    FeedbackLocallyConnected1DTranspose,
     FeedbackLocallyConnected2D,
-    FeedbackLocallyConnected2DTranspose,
 )
 from tfbio.layers.locally_connected import LocallyConnected1D, LocallyConnected2D
-from tfbio.layers.locally_connected_transpose import (
-    LocallyConnected1DTranspose,
-    LocallyConnected2DTranspose,
-)
 from tfbio.layers.mixin import TWINS, FeedbackMixin, Site, feedback_twin
 from tfbio.layers.separable import FeedbackSeparableConv1D, FeedbackSeparableConv2D
 
@@ -41,16 +35,12 @@ __all__ = [
     "FeedbackDepthwiseConv2D",
     "FeedbackEinsumDense",
     "FeedbackLocallyConnected1D",
-    "FeedbackLocallyConnected1DTranspose",
     "FeedbackLocallyConnected2D",
-    "FeedbackLocallyConnected2DTranspose",
     "FeedbackMixin",
     "FeedbackSeparableConv1D",
     "FeedbackSeparableConv2D",
     "LocallyConnected1D",
-    "LocallyConnected1DTranspose",
     "LocallyConnected2D",
-    "LocallyConnected2DTranspose",
     "Site",
     "feedback_twin",
 ]

@@ -5,15 +5,11 @@ import math
 import numpy as np
 
 from tfbio.layers.locally_connected import LocallyConnected1D, LocallyConnected2D
-from tfbio.layers.locally_connected_transpose import (
-    LocallyConnected1DTranspose,
-    LocallyConnected2DTranspose,
-)
 from tfbio.layers.mixin import FeedbackMixin, feedback_twin
 from tfbio.rules import Fans
 
 
-class AnyUntied(FeedbackMixin):
+class LocalConnection(FeedbackMixin):
     """A layer with a matrix W_p, and a B_p, at each position p; see `FeedbackMixin`."""
 
     def call(self, inputs):
@@ -27,25 +23,24 @@ class AnyUntied(FeedbackMixin):
         return self.activate(outputs)
 
     def fans(self, kernel_name):
-        """Return (k·in, k·out), k kernel positions: a convolution's of the same shape.
+        """Return (k·in, k·filters), k kernel positions: a convolution's of the same shape.
 
         How many inputs an output sums over, and how many outputs an input reaches, does not depend
         on whether positions share their weights.
         """
         k = math.prod(self.kernel_size)
-        _, patch, channels = self.kernel.shape
-        fans = (k * channels, patch) if self._transposed else (patch, k * channels)
-        return Fans(*fans, convolution=True)
+        _, patch, filters = self.kernel.shape
+        return Fans(patch, k * filters, convolution=True)
 
     def acting(self, kernel_name):
         """Return which entries act: not those that meet the zeros around the map alone."""
-        _, patch, channels = self.kernel.shape
+        _, patch, filters = self.kernel.shape
         inside = np.repeat(self.windows.inside, patch // self.windows.inside.shape[1], axis=1)
-        return None if inside.all() else np.repeat(inside[..., None], channels, axis=2)
+        return None if inside.all() else np.repeat(inside[..., None], filters, axis=2)
 
 
 @feedback_twin
-class FeedbackLocallyConnected1D(AnyUntied, LocallyConnected1D):
+class FeedbackLocallyConnected1D(LocalConnection, LocallyConnected1D):
     """`LocallyConnected1D` under a learning rule: the error at each step goes back by its B_p.
 
     Shapes: x (N, steps, channels), W and B (positions, width·channels, filters). Takes the
@@ -63,7 +58,7 @@ class FeedbackLocallyConnected1D(AnyUntied, LocallyConnected1D):
 
 
 @feedback_twin
-class FeedbackLocallyConnected2D(AnyUntied, LocallyConnected2D):
+class FeedbackLocallyConnected2D(LocalConnection, LocallyConnected2D):
     """`LocallyConnected2D` under a learning rule: ``∂x = Σ_p place_p(B_p e_p)``.
 
     Shapes: x (N, height, width, channels), W and B (positions, patch, filters). Takes the arguments
@@ -74,44 +69,6 @@ class FeedbackLocallyConnected2D(AnyUntied, LocallyConnected2D):
         >>> layer = FeedbackLocallyConnected2D(4, 3, strides=2, rule="feedback_alignment")
         >>> layer(keras.ops.ones((1, 8, 8, 2))).shape, layer.feedback.shape
         (TensorShape([1, 3, 3, 4]), TensorShape([9, 18, 4]))
-
-    References:
-        Lillicrap et al. 2016; Bartunov et al. 2018.
-    """
-
-
-@feedback_twin
-class FeedbackLocallyConnected1DTranspose(AnyUntied, LocallyConnected1DTranspose):
-    """`LocallyConnected1DTranspose` under a learning rule: ``∂y_p = B_pᵀ e_p``.
-
-    Shapes: y (N, positions, channels), V and B (positions, width·filters, channels). Takes the
-    arguments of `LocallyConnected1DTranspose` and `rule`; see `FeedbackMixin` for the equations and
-    errors.
-
-    Example:
-        >>> import keras
-        >>> layer = FeedbackLocallyConnected1DTranspose(2, 3, output_size=8, rule="frsf")
-        >>> layer(keras.ops.ones((1, 6, 4))).shape, layer.feedback.shape
-        (TensorShape([1, 8, 2]), TensorShape([6, 6, 4]))
-
-    References:
-        Lillicrap et al. 2016; Bartunov et al. 2018.
-    """
-
-
-@feedback_twin
-class FeedbackLocallyConnected2DTranspose(AnyUntied, LocallyConnected2DTranspose):
-    """`LocallyConnected2DTranspose` under a learning rule: ``∂y_p = B_pᵀ e_p``.
-
-    Shapes: y (N, *positions along either axis, channels), V and B (positions, patch, channels).
-    Takes the arguments of `LocallyConnected2DTranspose` and `rule`; see `FeedbackMixin` for the
-    equations and errors.
-
-    Example:
-        >>> import keras
-        >>> layer = FeedbackLocallyConnected2DTranspose(2, 3, 2, output_size=7, rule="brsf")
-        >>> layer(keras.ops.ones((1, 3, 3, 4))).shape, layer.feedback.shape
-        (TensorShape([1, 7, 7, 2]), TensorShape([9, 18, 4]))
 
     References:
         Lillicrap et al. 2016; Bartunov et al. 2018.

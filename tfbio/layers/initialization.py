@@ -25,7 +25,6 @@ class PerPosition(keras.initializers.Initializer):
 
     Args:
         initializer: A Keras initializer, or a function ``(shape, dtype) -> array``.
-        transposed: Whether a matrix maps columns to rows, so that the fans change places.
 
     Raises:
         ValueError: When it is called, if `initializer` returns anything but one matrix.
@@ -40,19 +39,18 @@ class PerPosition(keras.initializers.Initializer):
          [0. 5.]]
     """
 
-    def __init__(self, initializer, transposed=False):
-        self.initializer, self.transposed = initializer, transposed
+    def __init__(self, initializer):
+        self.initializer = initializer
 
     def __call__(self, shape, dtype=None):
         """Return a kernel of the given shape (positions, rows, columns) and dtype."""
         if type(self.initializer) in _OF_ANY_SHAPE:
             return self.initializer(shape, dtype=dtype)
         if _scaled_by_fans(self.initializer):
-            fan_in, fan_out = (2, 1) if self.transposed else (1, 2)
-            axes = {"input_axes": [fan_in], "output_axes": [fan_out]}
+            axes = {"input_axes": [1], "output_axes": [2]}
             return _changed(self.initializer, **axes)(shape, dtype=dtype)
         positions, *matrix = shape
-        expected = tuple(matrix[::-1] if self.transposed else matrix)
+        expected = tuple(matrix)
         drawn = []
         for draw in self._apart(positions):
             drawn.append(np.asarray(draw(expected, dtype=dtype)))
@@ -62,8 +60,7 @@ class PerPosition(keras.initializers.Initializer):
                     f"shape {expected}. Received: an array of shape {drawn[-1].shape} from "
                     f"{self.initializer!r}."
                 )
-        kernel = np.stack(drawn)
-        return keras.ops.convert_to_tensor(kernel.swapaxes(1, 2) if self.transposed else kernel)
+        return keras.ops.convert_to_tensor(np.stack(drawn))
 
     def _apart(self, count):
         """Return an initializer for each position, alike but for their seeds."""

@@ -4,16 +4,56 @@ import math
 
 import keras
 import tensorflow as tf
+from keras.src.backend import standardize_data_format
+from keras.src.utils.argument_validation import standardize_tuple
 
-from tfbio.layers.untied import Untied
-from tfbio.layers.windows import Windows
+from tfbio.layers.initialization import PerPosition
+from tfbio.layers.windows import Windows, to_map, to_rows
 
 
-class LocallyConnected(Untied):
+class LocallyConnected(keras.layers.Layer):
     """A layer ``y_p = activation(W_pᵀ x_p + b_p)`` at each position p; see the classes below."""
 
+    rank = None
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=1,
+        padding="valid",
+        data_format=None,
+        activation=None,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        (self.filters,) = standardize_tuple(filters, 1, "filters")
+        self.kernel_size = standardize_tuple(kernel_size, self.rank, "kernel_size")
+        self.strides = standardize_tuple(strides, self.rank, "strides")
+        if padding not in ("valid", "same"):
+            raise ValueError(f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}.")
+        self.padding = padding
+        self.data_format = standardize_data_format(data_format)
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2)
+
     def make_windows(self, size):
-        """Return the `Windows` of the layer's kernel on its input."""
+        """Return the `Windows` of the layer's kernel on an input of spatial extents `size`."""
         windows = Windows(size, self.kernel_size, self.strides, self.padding)
         if not all(windows.positions):
             raise ValueError(
@@ -23,58 +63,83 @@ class LocallyConnected(Untied):
             )
         return windows
 
-    def matrix_shape(self, channels):
-        """Return (patch, filters)."""
-        return math.prod(self.kernel_size) * channels, self.filters
-
-    def result(self, windows):
-        """Return the number of positions along each axis."""
-        return windows.positions
-
     def linear(self, inputs, kernel):
         """Return ``W_pᵀ x_p`` at each position p."""
         patches = self.windows.extract(to_rows(inputs, self.data_format))
         outputs = tf.matmul(kernel, patches, transpose_a=True)
         return to_map(outputs, self.windows.positions, self.data_format)
 
+    def build(self, input_shape):
+        """Make the weights for inputs of one shape, all but the batch known."""
+        size, channels = self._split(input_shape)
+        self.windows = self.make_windows(size)
+        patch = math.prod(self.kernel_size) * channels
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(math.prod(self.windows.positions), patch, self.filters),
+            initializer=PerPosition(self.kernel_initializer),
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(*self.windows.positions, self.filters),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
+        self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
 
-def to_rows(inputs, data_format):
-    """Return a batch of maps as a tensor (entries, channels, N).
+    def call(self, inputs):
+        """Compute the layer's output from `inputs`."""
+        return self.activate(self.linear(inputs, self.kernel))
 
-    With the batch last, what belongs together is contiguous: to take an entry for a window copies
-    all of its channels and examples at once, and every window is then a matrix (patch, N).
+    def activate(self, outputs):
+        """Return ``activation(outputs + b)``, b the layer's bias of every position and filter."""
+        if self.bias is not None:
+            last = self.data_format == "channels_last"
+            outputs += self.bias if last else keras.ops.moveaxis(self.bias, -1, 0)
+        return outputs if self.activation is None else self.activation(outputs)
 
-    Args:
-        inputs: A tensor of maps, in one or two dimensions.
-        data_format: "channels_last" or "channels_first".
+    def compute_output_shape(self, input_shape):
+        """Return the shape of the output for an input shape; errors are `build`'s."""
+        size, _ = self._split(input_shape)
+        extents = self.make_windows(size).positions
+        if self.data_format == "channels_last":
+            return (input_shape[0], *extents, self.filters)
+        return (input_shape[0], self.filters, *extents)
 
-    Example:
-        >>> to_rows(tf.zeros((2, 5, 6, 3)), "channels_last").shape
-        TensorShape([30, 3, 2])
-    """
-    rank = inputs.shape.rank
-    first, channels = (1, rank - 1) if data_format == "channels_last" else (2, 1)
-    spatial = range(first, first + rank - 2)
-    rows = tf.transpose(inputs, (*spatial, channels, 0))
-    entries = math.prod(inputs.shape[axis] for axis in spatial)
-    return tf.reshape(rows, (entries, inputs.shape[channels], -1))
+    def get_config(self):
+        """Return the arguments, from which `from_config` makes the layer again."""
+        plain = ("filters", "kernel_size", "strides", "padding", "data_format", "use_bias")
+        config = {**super().get_config(), **{name: getattr(self, name) for name in plain}}
+        config["activation"] = keras.activations.serialize(self.activation)
+        for part in ("kernel", "bias"):
+            for kind in ("initializer", "regularizer", "constraint"):
+                of_kind = getattr(keras, f"{kind}s")
+                name = f"{part}_{kind}"
+                config[name] = of_kind.serialize(getattr(self, name))
+        regularizer = keras.regularizers.serialize(self.activity_regularizer)
+        return {**config, "activity_regularizer": regularizer}
 
-
-def to_map(rows, size, data_format):
-    """Return a batch of maps from what `to_rows` makes of them.
-
-    Args:
-        rows: A tensor (entries, channels, N).
-        size: The maps' spatial extents.
-        data_format: "channels_last" or "channels_first".
-
-    Example:
-        >>> to_map(tf.zeros((30, 3, 2)), (5, 6), "channels_first").shape
-        TensorShape([2, 3, 5, 6])
-    """
-    if data_format == "channels_last":
-        return tf.reshape(tf.transpose(rows, (2, 0, 1)), (-1, *size, rows.shape[1]))
-    return tf.reshape(tf.transpose(rows, (2, 1, 0)), (-1, rows.shape[1], *size))
+    def _split(self, input_shape):
+        """Return spatial extents and channels of an input shape, all of them known."""
+        shape = tuple(input_shape)
+        if len(shape) != self.rank + 2 or not all(shape[1:]):
+            axes = {1: ["steps"], 2: ["height", "width"]}[self.rank]
+            last = self.data_format == "channels_last"
+            names = [*axes, "channels"] if last else ["channels", *axes]
+            raise ValueError(
+                f"Layer {self.name!r} of class {type(self).__name__} has weights for every "
+                "position, and needs an input whose extents are all known and not 0: "
+                f"(batch, {', '.join(names)}). Received: an input of shape {shape}."
+            )
+        *size, channels = shape[1:] if self.data_format == "channels_last" else (
+            *shape[2:], shape[1]
+        )  # fmt: skip
+        return tuple(size), channels
 
 
 @keras.saving.register_keras_serializable("tfbio")

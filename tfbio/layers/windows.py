@@ -5,6 +5,7 @@ add them up where they overlap are each other's transpose, and so each other's g
 """
 
 import itertools
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -95,6 +96,45 @@ class Windows:
             return tf.reduce_sum(_rows(rows, self._seeing), axis=1), self.extract
 
         return overlapped(patches)
+
+
+def to_rows(inputs, data_format):
+    """Return a batch of maps as a tensor (entries, channels, N).
+
+    With the batch last, what belongs together is contiguous: to take an entry for a window copies
+    all of its channels and examples at once, and every window is then a matrix (patch, N).
+
+    Args:
+        inputs: A tensor of maps, in one or two dimensions.
+        data_format: "channels_last" or "channels_first".
+
+    Example:
+        >>> to_rows(tf.zeros((2, 5, 6, 3)), "channels_last").shape
+        TensorShape([30, 3, 2])
+    """
+    rank = inputs.shape.rank
+    first, channels = (1, rank - 1) if data_format == "channels_last" else (2, 1)
+    spatial = range(first, first + rank - 2)
+    rows = tf.transpose(inputs, (*spatial, channels, 0))
+    entries = math.prod(inputs.shape[axis] for axis in spatial)
+    return tf.reshape(rows, (entries, inputs.shape[channels], -1))
+
+
+def to_map(rows, size, data_format):
+    """Return a batch of maps from what `to_rows` makes of them.
+
+    Args:
+        rows: A tensor (entries, channels, N).
+        size: The maps' spatial extents.
+        data_format: "channels_last" or "channels_first".
+
+    Example:
+        >>> to_map(tf.zeros((30, 3, 2)), (5, 6), "channels_first").shape
+        TensorShape([2, 3, 5, 6])
+    """
+    if data_format == "channels_last":
+        return tf.reshape(tf.transpose(rows, (2, 0, 1)), (-1, *size, rows.shape[1]))
+    return tf.reshape(tf.transpose(rows, (2, 1, 0)), (-1, rows.shape[1], *size))
 
 
 def _axis(size, kernel_size, stride, padding):
