@@ -173,3 +173,16 @@ def test_the_options_reach_the_optimizer():
     assert settings.learning_rate_scale == 0.25
     assert (settings.delay, settings.alternate) == (7, True)
     assert type(settings.optimizer) is optimizers.VariantAdam
+
+
+def test_the_trainers_turns_are_epochs():
+    options = {"rule": "dtp(schedule='alternating')", "model": "bartunov_fc_mnist", "epochs": 4}
+    prepared = training.prepare(training.Classification(**options))
+    turns = prepared.model.optimizer.feedback.alternate
+    assert turns == prepared.steps_per_epoch > 1
+    both = training.Classification(**options, feedback_alternate=True)
+    with pytest.raises(ValueError, match="--feedback_alternate, turns of one step, does not go"):
+        training.prepare(both)
+    shallow = training.Classification(**{**options, "model": "akrout_mnist"})
+    with pytest.raises(ValueError, match="no inverse to take turns with: --model=akrout_mnist"):
+        training.prepare(shallow)

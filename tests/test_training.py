@@ -138,6 +138,19 @@ def test_two_replicas_resume_to_the_bit(tmp_path):
     assert replicas[0] > 40
 
 
+@pytest.mark.parametrize("rule", ["sdtp(schedule='alternating')", "l_drl(rate=0.01, iterations=2)"])
+def test_inverses_that_learn_resume_to_the_bit(tmp_path, rule):
+    # Cut within a turn of the inverses, and within one of the forward weights.
+    options = {"model": "bartunov_fc_mnist", "rule": rule, "momentum": 0.5}
+    train(tmp_path / "whole", **options)
+    for cut_at in (12, 40):
+        with pytest.raises(Cut):
+            train(tmp_path / "cut", cut_at, **options)
+    train(tmp_path / "cut", **options)
+    whole, cut = (kills.outcome(tmp_path / name) for name in ("whole", "cut"))
+    assert not kills.differences(whole, cut)
+
+
 def test_two_networks_on_replicas_follow_each_other_in_one_process(tmp_path):
     for model, rule in (("digits_cnn", "fa"), (OPTIONS["model"], "brsf")):
         options = {"strategy": "mirrored", "epochs": 1, "model": model, "rule": rule}

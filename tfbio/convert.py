@@ -8,6 +8,12 @@ import keras
 from tfbio import direct, last_layers, rewired, rules, saving, target_propagation, walk
 from tfbio.layers import TWINS, FeedbackMixin
 
+_NETWORKS = {
+    rules.DirectFeedback: (direct.plan, direct.DirectNetwork),
+    rules.TargetPropagation: (target_propagation.stages, target_propagation.TargetNetwork),
+}
+"""From each kind of network rule to what refuses a model that it cannot rewire, and the network."""
+
 
 def convert(model, rule, *, last_layer=None, overrides=None, unsupported="error"):
     """Put a built, uncompiled Keras model under a learning rule, in place.
@@ -115,55 +121,28 @@ class Conversion:
                 chosen[name] = self._override(name) or self.last_layer
         return self._put_under(chosen)
 
-    def connect_directly(self, rule):
-        """Put the whole model under a rule of direct feedback.
+    def rewire(self, rule):
+        """Put the whole model under a rule of networks.
 
         Args:
-            rule: The `tfbio.rules.DirectFeedback`.
+            rule: A `tfbio.rules.DirectFeedback` or `tfbio.rules.TargetPropagation`.
 
         Returns:
             The model.
 
         Raises:
             ValueError: If a rule of its own is asked for a layer, which means nothing here; and as
-                `tfbio.direct.plan` does.
+                `tfbio.direct.plan` or `tfbio.target_propagation.stages` does.
         """
-        self._refuse_rules_of_layers(
-            rule, "every hidden layer hears from the output, and the last layer learns by its true "
-            "gradient",
-        )  # fmt: skip
-        direct.plan(self.model, rule)
-        return self._rewire(rule, direct.DirectNetwork)
-
-    def propagate_targets(self, rule):
-        """Put the whole model under a rule of target propagation.
-
-        Args:
-            rule: The `tfbio.rules.TargetPropagation`.
-
-        Returns:
-            The model.
-
-        Raises:
-            ValueError: If a rule of its own is asked for a layer, which means nothing here; and as
-                `tfbio.target_propagation.stages` does.
-        """
-        self._refuse_rules_of_layers(
-            rule, "every hidden layer learns to meet its target, and the last one by its true "
-            "gradient",
-        )  # fmt: skip
-        target_propagation.stages(self.model, rule)
-        return self._rewire(rule, target_propagation.TargetNetwork)
-
-    def _refuse_rules_of_layers(self, rule, reason):
         for argument, given in (("last_layer", self.last_layer), ("overrides", self.overrides)):
             if given:
                 raise ValueError(
                     f"`{argument}` means nothing under rule {rule.alias!r}, a rule of the whole "
-                    f"network: {reason}. Leave it out. Received: {given!r}."
+                    "network: the last layer learns by its true gradient, and all others as the "
+                    f"rule says. Leave it out. Received: {given!r}."
                 )
-
-    def _rewire(self, rule, network):
+        check, network = next(found for kind, found in _NETWORKS.items() if isinstance(rule, kind))
+        check(self.model, rule)
         self._put_under(dict.fromkeys(self.kernel_layers, rule))
         return rewired.rewire(self.model, network)
 

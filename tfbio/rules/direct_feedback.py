@@ -70,7 +70,7 @@ class DirectFeedback(FeedbackRule):
 
     def apply(self, conversion):
         """Rewire the model; see the base class and `tfbio.direct`."""
-        return conversion.connect_directly(self)
+        return conversion.rewire(self)
 
     def feedback(self, kernel):
         """Return 0: no error passes down through a matrix of the kernel's shape."""

@@ -54,7 +54,7 @@ class TargetPropagation(FeedbackRule):
 
     def apply(self, conversion):
         """Put the model under this rule; see the base class."""
-        return conversion.propagate_targets(self)
+        return conversion.rewire(self)
 
     def make_state(self, kernel, fans):
         """Keep the fans, for V; see the base class."""

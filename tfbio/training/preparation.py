@@ -366,6 +366,11 @@ def _feedback(e, model, learning_rate):
     if not given and not in_turns:
         return None
     if all(getattr(v, "feedback_learns", None) != "alone" for v in model.trainable_variables):
+        if in_turns:
+            raise ValueError(
+                f"--rule={e.rule} has no inverse to take turns with: --model={e.model} has one "
+                "hidden layer, whose target comes from the loss. Give schedule='parallel'."
+            )
         raise ValueError(
             f"--{given[0]} belongs to rules whose B learns by a loss of its own, such as "
             "symmetric_alignment, and to those of target propagation, whose inverses do. "
@@ -377,6 +382,11 @@ def _feedback(e, model, learning_rate):
         own = optimizers.get(e.feedback_optimizer, e.learning_rate, momentum=momentum)
     scale = (e.feedback_learning_rate or e.learning_rate) / e.learning_rate
     turn = int(e.feedback_alternate)
+    if in_turns and turn:
+        raise ValueError(
+            f"--feedback_alternate, turns of one step, does not go with --rule={e.rule}, whose "
+            "turns are epochs. Give one of them."
+        )
     if in_turns:
         # Of an epoch; a model that is only used has a schedule without epochs, and takes none.
         turn = max(1, getattr(learning_rate, "total_steps", 0) // e.epochs)
