@@ -157,11 +157,10 @@ def draw(shape, dtype, key, scale, fans, s):
         True
     """
     dtype = tf.as_dtype(dtype)
-    unit = uniform(shape, key, double=dtype == tf.float64)
+    flat = scale in ("xavier", "unit") or (scale == "xiao" and not fans.convolution)
+    unit = (uniform if flat else normal)(shape, key, double=dtype == tf.float64)
     s = tf.cast(s, unit.dtype)
-    if scale in ("xavier", "unit") or (scale == "xiao" and not fans.convolution):
-        return tf.cast(unit * (math.sqrt(3.0) * s if scale == "xavier" else s), dtype)
-    return tf.cast(math.sqrt(2.0) * tf.math.erfinv(unit) * s, dtype)
+    return tf.cast(unit * (math.sqrt(3.0) * s if scale == "xavier" else s), dtype)
 
 
 def uniform(shape, key, double=False):
@@ -195,6 +194,16 @@ def uniform(shape, key, double=False):
     )
     bits = tf.bitwise.right_shift(bits, tf.constant(drop, integer))
     return (tf.cast(bits, dtype) + 0.5) * 2.0 ** (1 - keep) - 1.0
+
+
+def normal(shape, key, double=False):
+    """Draw from N(0, 1), by way of `uniform`, whose arguments and promise it has.
+
+    Example:
+        >>> abs(float(tf.math.reduce_std(normal((10000,), (1, 2)))) - 1) < 0.05
+        True
+    """
+    return math.sqrt(2.0) * tf.math.erfinv(uniform(shape, key, double))
 
 
 class ScaledRule(FeedbackRule):

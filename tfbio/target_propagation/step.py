@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfbio import graph, witness
-from tfbio.rules.scales import uniform
+from tfbio.rules.scales import normal
 from tfbio.target_propagation import learning
 from tfbio.target_propagation.stages import ends_in_softmax
 
@@ -279,13 +279,8 @@ class Step:
         replica = 0 if replica is None else replica.replica_id_in_sync_group
         iterations = tf.cast(self.model.optimizer.iterations, tf.int64)
         place = (iterations * 4096 + tf.cast(draw, tf.int64)) * 4096 + tf.cast(replica, tf.int64)
-        double = like.dtype == tf.float64
-        shape = tf.concat([[2], tf.shape(like)], 0)
-        u = uniform(shape, tf.stack([key, place]), double)
-        # Box and Muller: as the generator's bits, alike eagerly, compiled and under XLA.
-        radius = tf.sqrt(-2.0 * tf.math.log((u[0] + 1.0) / 2.0))
-        normal = radius * tf.cos(3.141592653589793 * u[1])
-        return tf.cast(tf.ensure_shape(normal, like.shape), like.dtype)
+        drawn = normal(tf.shape(like), tf.stack([key, place]), like.dtype == tf.float64)
+        return tf.cast(tf.ensure_shape(drawn, like.shape), like.dtype)
 
 
 def _own(rule):
