@@ -16,6 +16,8 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+from tfbio.training import memory  # noqa: E402
+
 settings.register_profile(
     "tfbio",
     deadline=None,  # the first example compiles
@@ -36,7 +38,7 @@ def _fresh():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _clear():
+def _free():
     # Not after every test: it collects garbage, which takes longer than many a test.
-    yield
-    keras.backend.clear_session()
+    with memory.freed():
+        yield

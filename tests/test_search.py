@@ -1,11 +1,11 @@
 """The search: its ranges, that it ends alike however it was cut, and that test selects nothing."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import shutil
 
-import keras
 import pytest
 from absl import flags
 from hypothesis import given, settings
@@ -18,6 +18,7 @@ from tfbio.training import (
     Detection,
     Diverged,
     folder,
+    memory,
     ranges,
     search,
     search_report,
@@ -396,7 +397,7 @@ def test_a_run_without_a_test_is_gone_on_with_by_one(tmp_path):
 def stand_in(monkeypatch):
     """Put something quick in place of the training; return what it was called with."""
     calls = []
-    monkeypatch.setattr(keras.backend, "clear_session", lambda: None)  # it takes a second
+    monkeypatch.setattr(memory, "freed", contextlib.nullcontext)  # it takes a second
 
     def train_and_evaluate(experiment, test=True, **telling):
         calls.append((pathlib.Path(experiment.workdir).name, test))

@@ -12,11 +12,10 @@ import dataclasses
 import os
 import pathlib
 
-import keras
 from absl import flags
 
 from tfbio import training
-from tfbio.training import folder, report, robustness, robustness_report, use
+from tfbio.training import folder, memory, report, robustness, robustness_report, use
 from trainers import cli, compare
 
 
@@ -158,12 +157,11 @@ def _attacked(command, attack, run, tell, bar):
     name = f"{training.slug(run.experiment.rule)}, seed {run.experiment.seed}"
     workdir = f"--workdir={run.experiment.workdir}"
     try:
-        found = robustness.measure(run.experiment, attack, tell, bar(name))
+        with memory.freed():
+            found = robustness.measure(run.experiment, attack, tell, bar(name))
     except ValueError as error:  # by the flag that there is here
         message = str(error).replace(workdir, f"{command.flag}={run.experiment.workdir}")
         raise ValueError(message) from error
-    finally:
-        keras.backend.clear_session()
     if run.summary is None:
         tell(f"{run.experiment.workdir} is not finished: attacked as of step {found.step}.")
     return found

@@ -12,10 +12,10 @@ import dataclasses
 import pathlib
 import sys
 
-import keras
 from absl import flags
 
 from tfbio import training
+from tfbio.training import memory
 from trainers import cli
 
 LISTS = ("rule", "seed")
@@ -171,19 +171,18 @@ def compare(chosen, workdir, console):
             for experiment in chosen:
                 name = f"{training.slug(experiment.rule)}, seed {experiment.seed}"
                 try:
-                    training.train_and_evaluate(
-                        experiment,
-                        lambda text, name=name: tell(f"{name}: {text}"),
-                        bar(name),
-                        tell_epochs=False,
-                        measuring=bar(f"{name}, measuring"),
-                    )
+                    with memory.freed():
+                        training.train_and_evaluate(
+                            experiment,
+                            lambda text, name=name: tell(f"{name}: {text}"),
+                            bar(name),
+                            tell_epochs=False,
+                            measuring=bar(f"{name}, measuring"),
+                        )
                 except training.Diverged as error:
                     failures += 1
                     tell(f"{name}: {error}")
                     continue
-                finally:
-                    keras.backend.clear_session()
                 runs.append(training.report.load(experiment.workdir))
                 tell(f"{name}: {cli.result(experiment, runs[-1].summary)}")
         if runs:

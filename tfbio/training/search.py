@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tfbio.training import folder, ranges, study
+from tfbio.training import folder, memory, ranges, study
 from tfbio.training.experiment import CHECKPOINTS, Experiment, check, option
 from tfbio.training.train import Diverged, train_and_evaluate
 
@@ -202,21 +202,18 @@ def run(experiment, of, settings, telling, after=lambda found: None):
 
 def _tried(trial, settings, arguments):
     """Train a trial, and return it with its score on validation."""
-    import keras
-
     experiment = trial.experiment
     column = f"validation_{experiment.score}"
     progress = arguments.get("progress", lambda done, total: None)
     tell: Callable[[str], Any] = arguments.get("tell", print)
     try:
-        values = train_and_evaluate(experiment, **arguments, test=False)
+        with memory.freed():
+            values = train_and_evaluate(experiment, **arguments, test=False)
     except Diverged as error:
         progress(1, 1)
         tell(str(error))
         # Without the advice, whose paths are where the folder is now.
         return trial._replace(failed=str(error).partition(";")[0])
-    finally:
-        keras.backend.clear_session()
     of_step = {"step": values["steps"], **values}
     if settings.search_by == "best":
         of_step = values["best"]

@@ -1,0 +1,31 @@
+"""Memory between runs: what one training leaves in the process goes before the next begins."""
+
+import contextlib
+
+import keras
+from tensorflow.python.framework import ops  # the registry of gradients has no public name
+
+
+@contextlib.contextmanager
+def freed():
+    """Free what is traced in this context once it is left.
+
+    TensorFlow registers the gradient of every call of `tf.custom_gradient` in a graph, forever, and
+    with it the graph and the variables of a model whose layers are under a rule. What was
+    registered in this context is taken out again, so that what was traced in it computes on, and
+    is not differentiated anew.
+
+    Example:
+        >>> from tfbio.training import Classification, train_and_evaluate
+        >>> with freed():
+        ...     train_and_evaluate(Classification(...))  # doctest: +SKIP
+    """
+    registry = ops.gradient_registry
+    before = set(registry.list())
+    try:
+        yield
+    finally:
+        for name in set(registry.list()) - before:
+            if name.startswith("CustomGradient-"):
+                del registry._registry[name]
+        keras.backend.clear_session()
