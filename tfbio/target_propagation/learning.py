@@ -1,7 +1,5 @@
 """Learning: targets from the top down, local losses, and the losses of the inverses."""
 
-import functools
-
 import tensorflow as tf
 
 from tfbio.target_propagation.inverse import inverse
@@ -175,46 +173,3 @@ def reconstruction(inverses, index, below, noise, run, clean):
     outputs = tf.nest.map_structure(tf.stop_gradient, inverses.augmented(index, corrupted, outputs))
     goal = tf.stop_gradient(below if clean else corrupted)
     return squared(full(inverses(index, outputs, seen)) - full(goal))
-
-
-def adjoint(inverses, index, below, noises, run, matrices):
-    """Return Ernoult et al.'s loss of an inverse, whose gradient is V's and c's.
-
-    ::
-
-        −2⟨ξ, G(F(x + ξ)) − G(y)⟩ + ‖G(y + η) − G(y)‖²
-
-    Args:
-        inverses: The `Inverses`.
-        index: The stage's place.
-        below: x, its input.
-        noises: (ξ, η).
-        run: A function from an input to (the stage's `Pass`, its output).
-        matrices: (V, c).
-
-    Returns:
-        A scalar.
-
-    Example:
-        >>> import keras, tfbio
-        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)]
-        >>> model = tfbio.convert(keras.Sequential(layers), "l_drl")
-        >>> found = tfbio.target_propagation.stages(model, model.layers[0].rule)
-        >>> below = found[0].run(tf.ones((1, 4)))
-        >>> seen = [below, found[1].run(below.output)]
-        >>> own = found[1].rule
-        >>> matrices = [None, [own.inverse_kernel.value, own.inverse_bias.value]]
-        >>> inverses = Inverses(found, seen, matrices, own=True)
-        >>> run = lambda h: (found[1].run(h), found[1].run(h).output)
-        >>> noise = tf.constant([[0.1, -0.2, 0.3]])
-        >>> float(adjoint(inverses, 1, below.output, (noise, noise[:, :2]), run, matrices[1])) != 0
-        True
-    """
-    xi, eta = noises
-    outputs = tf.stop_gradient(inverses.seen[index].output)
-    seen, moved = run(below + xi)
-    invert = functools.partial(inverses, index, matrices=matrices)
-    back = invert(outputs)
-    gained = (full(invert(tf.stop_gradient(moved), seen)) - full(back)) * full(xi)
-    inner = tf.reduce_sum(gained, axis=list(range(1, gained.shape.rank)))
-    return squared(full(invert(outputs + eta)) - full(back)) - 2.0 * tf.reduce_mean(inner)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfbio import graph, witness
 from tfbio.rules.scales import normal
-from tfbio.target_propagation import learning
+from tfbio.target_propagation import adjoint, learning
 from tfbio.target_propagation.stages import ends_in_softmax
 
 MEASURES = ("inverse_loss", "local_loss", "target_distance")
@@ -52,7 +52,7 @@ class Step:
         self.feedback = _settings(model.optimizer)
         self.own_learning = []
         if not self.rule.trained_by_optimizer:
-            self.own_learning = [v for stage in self.stages for v in _own(stage.rule)]
+            self.own_learning = [v for stage in stages for v in adjoint.variables(stage.rule)]
         _check(self)
 
     @contextlib.contextmanager
@@ -131,14 +131,14 @@ class Step:
                 seen.append(stages[-1].run(below))
                 outputs = seen[-1].output
                 loss = self._loss(outputs)
-            matrices = self._matrices()
             constant = [tf.stop_gradient(each.output) for each in seen]
-            aligned = []
-            if not rule.trained_by_optimizer:
+            own, aligned = not rule.trained_by_optimizer, []
+            if own:
                 with tape.stop_recording():
-                    matrices, aligned, losses = self._aligned(seen, constant, matrices)
+                    matrices, aligned, losses = self._aligned(seen, constant)
                 measured |= losses
-            own = not rule.trained_by_optimizer
+            else:
+                matrices = self._matrices()
             inverse = learning.Inverses(stages, seen, matrices, own)
             parts = []
             if forward:
@@ -226,51 +226,16 @@ class Step:
         clean = self.rule.reconstruct == "clean"
         return learning.reconstruction(inverse, index, below, noise, run, clean)
 
-    def _aligned(self, seen, constant, matrices):
+    def _aligned(self, seen, constant):
         """Let the inverses take their own steps; return matrices, all new values, last losses."""
-        rule, measured, found, values = self.rule, {}, list(matrices), []
-        inverse = learning.Inverses(self.stages, seen, matrices, own=True)
-        places = [index for index, each in enumerate(matrices) if each is not None]
-        for place, index in enumerate(places):
-            stage = self.stages[index]
-            iterations, rate, noise = (
-                _of(option, name, place, len(places), rule)
-                for name, option in (
-                    ("iterations", rule.iterations), ("rate", rule.rate), ("noise", rule.noise),
-                )
-            )  # fmt: skip
-
-            def body(
-                k, v, c, mv, mc, _, index=index, stage=stage, rate=rate, noise=noise
-            ):  # fmt: skip
-                below = constant[index - 1]
-                noises = [
-                    noise * self._noise(index, 2 * k + which, like)
-                    for which, like in enumerate((below, constant[index]))
-                ]
-                with tf.GradientTape() as tape:
-                    tape.watch([v, c])
-                    run = _running(stage, tape)
-                    value = learning.adjoint(inverse, index, below, noises, run, (v, c))
-                gradients = tape.gradient(value, [v, c])
-                gradients = [
-                    tf.zeros_like(p) if g is None else g
-                    for g, p in zip(gradients, (v, c), strict=True)
-                ]
-                mv = rule.momentum * mv + gradients[0]
-                mc = rule.momentum * mc + gradients[1]
-                return k + 1, v - rate * mv, c - rate * mc, mv, mc, tf.cast(value, tf.float32)
-
-            state = [self.values[id(variable)] for variable in _own(stage.rule)]
-            _, *state, value = tf.while_loop(
-                lambda k, *_, most=iterations: k < most,
-                body,
-                (tf.constant(0), *state, tf.constant(0.0)),
-            )
-            values += state
-            found[index] = state[:2]
-            measured[f"inverse_loss/{stage.name}"] = value
-        return found, values, measured
+        states = [
+            [self.values[id(variable)] for variable in adjoint.variables(stage.rule)]
+            for stage in self.stages
+        ]
+        states, losses = adjoint.learned(self.stages, seen, constant, states, self._noise)
+        measured = {f"inverse_loss/{self.stages[i].name}": value for i, value in losses.items()}
+        values = [value for state in states for value in state]
+        return [state[:2] or None for state in states], values, measured
 
     def _noise(self, index, draw, like):
         """Return N(0, 1) of a tensor's shape: for each step, draw, layer and replica another."""
@@ -281,22 +246,6 @@ class Step:
         place = (iterations * 4096 + tf.cast(draw, tf.int64)) * 4096 + tf.cast(replica, tf.int64)
         drawn = normal(tf.shape(like), tf.stack([key, place]), like.dtype == tf.float64)
         return tf.cast(tf.ensure_shape(drawn, like.shape), like.dtype)
-
-
-def _own(rule):
-    """Return the variables of an inverse that the network trains by itself."""
-    if not hasattr(rule, "inverse_kernel"):
-        return []
-    return [rule.inverse_kernel, rule.inverse_bias, *rule.buffers]
-
-
-def _running(stage, tape):
-    def run(h):
-        with tape.stop_recording():
-            seen = stage.run(h)
-        return seen, seen.output
-
-    return run
 
 
 def _probabilities(stage, outputs):
@@ -315,18 +264,6 @@ def _labels(y, outputs):
         "A rule that takes its first target from the label needs one for each example, an integer "
         f"or a distribution over the {classes} classes. Received: targets of shape {y.shape}."
     )
-
-
-def _of(option, name, place, count, rule):
-    """Return an option's number for one inverse."""
-    if not isinstance(option, tuple):
-        return option
-    if len(option) != count:
-        raise ValueError(
-            f"`{name}` of rule {rule.alias!r} must have one number for each of the {count} "
-            f"inverses, from the second kernel layer up. Received: {option!r}."
-        )
-    return option[place]
 
 
 def _settings(optimizer):
