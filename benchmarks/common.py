@@ -31,8 +31,8 @@ def build(name, image_size):
     """Build a network with fresh weights, from images to `CLASSES` logits.
 
     Args:
-        name: "resnet18", "resnet18_fan_in" (the same with He's other fan), or "keras:" and the name
-            of a network of `keras.applications`.
+        name: One of `tfbio.models`, "resnet18_fan_in" (resnet18 with He's other fan), or "keras:"
+            and the name of a network of `keras.applications`.
         image_size: Height and width in pixels.
 
     Returns:
@@ -41,18 +41,20 @@ def build(name, image_size):
     Raises:
         ValueError: If the name is unknown, or the images too small for the network.
     """
-    if name in ("resnet18", "resnet18_fan_in"):
-        fan = "fan_in" if name == "resnet18_fan_in" else "fan_out"
-        return models.resnet(18, CLASSES, (image_size, image_size, 3), fan)
+    shape = (image_size, image_size, 3)
+    if name == "resnet18_fan_in":
+        return models.resnet(18, CLASSES, shape, "fan_in")
+    if name in models.names():
+        return models.build(name, CLASSES, shape)
     origin, _, network = name.partition(":")
     if origin != "keras" or not network[:1].isupper() or not hasattr(keras.applications, network):
         raise ValueError(
-            f"Unknown model {name!r}: neither 'resnet18' nor 'resnet18_fan_in' nor 'keras:' and a "
-            "network of keras.applications, such as 'keras:ResNet50'."
+            f"Unknown model {name!r}: neither {', '.join(models.names())} nor resnet18_fan_in nor "
+            "'keras:' and a network of keras.applications, such as 'keras:ResNet50'."
         )
     return getattr(keras.applications, network)(
         weights=None,
-        input_shape=(image_size, image_size, 3),
+        input_shape=shape,
         classes=CLASSES,
         classifier_activation=None,
     )

@@ -79,7 +79,7 @@ def peak(variant):
     keras.utils.set_random_seed(0)
     model = common.build(MODEL.value, size)
     if variant != PLAIN:
-        tfbio.convert(model, variant)
+        model = tfbio.convert(model, variant)
     step = train_step(model, batch, jit=False)
     for _ in range(STEPS.value):
         step()

@@ -10,7 +10,9 @@ PLAIN = "plain Keras"
 """The variant under no rule, which the others are compared with."""
 
 MODEL = flags.DEFINE_string(
-    "model", "resnet18", "The network: resnet18, or keras: and a name in keras.applications."
+    "model",
+    "resnet18",
+    "The network: one of tfbio.models, or keras: and a name in keras.applications.",
 )
 _ANY_NETWORK = [
     name
