@@ -1,10 +1,12 @@
 """Telemetry of trainings: the same on all devices, from one fixed batch, drawn as heat maps."""
 
+import re
+
 import numpy as np
 import pytest
 
 from tfbio import training
-from tfbio.training import heatmap, strategies, telemetry
+from tfbio.training import board, heatmap, strategies, telemetry
 from tfbio.training.records import Records
 
 OPTIONS = {"rule": "feedback_alignment", "telemetry_every": 5}
@@ -51,6 +53,18 @@ def test_the_batch_is_a_function_of_the_seed_and_of_several_classes():
     assert not np.array_equal(images[0], images[2])
     assert not np.array_equal(images[0], images[3])  # of the training split
     assert all(len(set(np.array(labels))) > 4 for _, labels in batches)
+
+
+@pytest.mark.parametrize("rule", ["sign_symmetry", "direct_feedback_alignment", "dtp"])
+def test_no_chart_of_the_board_is_empty(rule):
+    options = {**OPTIONS, "rule": rule, "model": "bartunov_fc_mnist"}
+    prepared = training.prepare(training.Classification(**options))
+    columns = [*prepared.model.get_metrics_result(), *telemetry.Telemetry(prepared).columns]
+    charts = board._charts(prepared.experiment)
+    patterns = [tag for name in ("Feedback", "Targets") for (tag,) in charts.get(name, {}).values()]
+    assert patterns
+    for pattern in patterns:
+        assert any(re.search(pattern, column) for column in columns), pattern
 
 
 def test_without_telemetry_no_gradient_is_measured():

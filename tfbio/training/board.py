@@ -22,6 +22,9 @@ TARGETS = {
 }
 """The same under target propagation."""
 
+_WITHOUT_B = (rules.DirectFeedback, rules.TargetPropagation)
+"""Rules of a network, whose layers have no B to be compared with W."""
+
 
 def descriptions(experiment):
     """Return the summaries that describe a run: charts, options as text, hyper-parameters.
@@ -55,8 +58,14 @@ def descriptions(experiment):
 
 
 def _charts(experiment):
-    charts = dict(experiment.charts)
-    if isinstance(rules.get(experiment.rule), rules.TargetPropagation):
+    charts, rule = dict(experiment.charts), rules.get(experiment.rule)
+    if isinstance(rule, _WITHOUT_B):
+        charts["Feedback"] = {
+            title: tags
+            for title, tags in charts["Feedback"].items()
+            if tags[0].startswith("^gradient_angle/")
+        }
+    if isinstance(rule, rules.TargetPropagation):
         charts["Targets"] = {f"{what}, every layer": (f"^{t}/",) for what, t in TARGETS.items()}
     return charts
 
