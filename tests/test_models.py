@@ -28,6 +28,7 @@ SMALLEST = {
     "resnet56": 4,
     "resnet101": 1,
     "resnet152": 1,
+    "lee_mnist": 1,
     "ernoult_lenet": 7,
     "ernoult_vgg": 32,
     "keras:MobileNetV2": 32,
@@ -53,6 +54,14 @@ def test_lenet_is_the_published_one():
         if hasattr(layer, "kernel"):
             assert isinstance(layer.kernel_initializer, keras.initializers.GlorotUniform)
             assert not layer.bias.numpy().any()
+
+
+def test_lees_network_starts_orthogonal():
+    model = models.build("lee_mnist", 10, (28, 28, 1))
+    kernels = [layer.kernel.numpy() for layer in model.layers if hasattr(layer, "kernel")]
+    assert [k.shape for k in kernels] == [(784, 240), *6 * [(240, 240)], (240, 10)]
+    for kernel in kernels:
+        np.testing.assert_allclose(kernel.T @ kernel, np.eye(kernel.shape[1]), atol=1e-5)
 
 
 def test_lenet_for_cifar_is_the_published_one():

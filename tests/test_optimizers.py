@@ -40,7 +40,7 @@ def gradients(step):
 def oracle(name, momentum, decay, manhattan, no_sign_change, last):
     """Section 7 in numpy: the variables after every step."""
     values = [v.numpy() for v in variables()]
-    first, second = ([np.zeros_like(p) for p in values] for _ in range(2))
+    first, second, third = ([np.zeros_like(p) for p in values] for _ in range(3))
     for t, rate in enumerate(RATES):
         for i, g in enumerate(gradients(t)):
             own = last if i in LAST["indexes"] else {}
@@ -58,6 +58,10 @@ def oracle(name, momentum, decay, manhattan, no_sign_change, last):
                 hat = np.sqrt(1 - 0.999 ** (t + 1)) / (1 - 0.9 ** (t + 1))
                 values[i] -= lr * hat * first[i] / (np.sqrt(second[i]) + 1e-7)
             else:
+                if name == "rmsprop":
+                    second[i] = 0.95 * second[i] + 0.05 * d**2
+                    third[i] = 0.95 * third[i] + 0.05 * d
+                    d = d / np.sqrt(second[i] - third[i] ** 2 + 0.001)
                 first[i] = momentum * first[i] + d
                 nesterov = d + momentum * first[i]
                 values[i] -= lr * (nesterov if name == "nesterov" else first[i])
@@ -67,7 +71,10 @@ def oracle(name, momentum, decay, manhattan, no_sign_change, last):
         yield [p.copy() for p in values]
 
 
-KINDS = [("sgd", 0.0), ("sgd", 0.75), ("nesterov", 0.75), ("adam", 0.0), ("adamw", 0.0)]
+KINDS = [
+    *(("sgd", 0.0), ("sgd", 0.75), ("nesterov", 0.75)),
+    *(("rmsprop", 0.75), ("adam", 0.0), ("adamw", 0.0)),
+]
 LASTS = [
     None,
     {"learning_rate_scale": 0.125},
@@ -98,6 +105,20 @@ def test_every_step_is_the_equations(name, momentum, compiled):
                 np.testing.assert_allclose(value.numpy(), wanted, 1e-6, 1e-14, err_msg=message)
 
 
+def test_the_variance_of_great_gradients_that_are_alike_is_not_less_than_zero():
+    gradient = tf.constant(np.geomspace(10, 1e6, 2000), tf.float32)
+    finite = []
+    for optimizer in (
+        optimizers.get("rmsprop", 1e-3),
+        keras.optimizers.RMSprop(1e-3, 0.95, epsilon=1e-3, centered=True),
+    ):
+        p = keras.Variable(tf.zeros(2000))
+        for _ in range(300):
+            optimizer.apply([gradient], [p])
+        finite.append(np.isfinite(p.numpy()).all())
+    assert finite == [True, False]
+
+
 def test_momentum_is_not_keras_own_when_the_rate_changes():
     ours, theirs = variables()[:1], variables()[:1]
     for values, optimizer in (
@@ -122,6 +143,14 @@ def test_momentum_is_not_keras_own_when_the_rate_changes():
             lambda: keras.optimizers.Adam(0.01, amsgrad=True, clipnorm=0.5, use_ema=True),
         ),
         (lambda: optimizers.get("sgd", 0.01, 0.9), lambda: keras.optimizers.SGD(0.01, 0.9)),
+        (
+            lambda: optimizers.get("rmsprop", 0.01, 0.9),
+            lambda: keras.optimizers.RMSprop(0.01, 0.95, 0.9, 1e-3, centered=True),
+        ),
+        (
+            lambda: optimizers.VariantRMSprop(0.01, rho=0.9, epsilon=1e-7, centered=False),
+            lambda: keras.optimizers.RMSprop(0.01),
+        ),
     ],
 )
 def test_without_variants_a_step_is_keras_own(ours, theirs):
@@ -181,7 +210,7 @@ def test_no_sign_change_keeps_every_kernels_signs(name):
         tf.where(tf.random.uniform((64, 8)) < 0.1, 0.0, model.get_layer("hidden").kernel)
     )
     signs = {v.path: np.where(v.numpy() >= 0, 1, -1) for v in model.trainable_variables}
-    momentum = 0.9 if name in ("sgd", "nesterov") else 0
+    momentum = 0.9 if name in optimizers.WITH_MOMENTUM else 0
     fitted(model, optimizers.get(name, 0.5, momentum, no_sign_change=True))
     changed = set()
     for v in model.trainable_variables:
@@ -260,14 +289,14 @@ def everything(model):
     )
 
 
-@pytest.mark.parametrize("name", ["nesterov", "adamw", "everything"])
+@pytest.mark.parametrize("name", ["nesterov", "rmsprop", "adamw", "everything"])
 def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(name, tmp_path):
     def make():
         keras.utils.set_random_seed(1)
         model = tfbio.convert(some_model(), "sign_symmetry")
         if name == "everything":
             return model, everything(model)
-        momentum = 0.9 if name == "nesterov" else 0
+        momentum = 0.9 if name in optimizers.WITH_MOMENTUM else 0
         return model, optimizers.get(name, 0.01, momentum, weight_decay=0.01)
 
     whole = fitted(*make(), epochs=4)

@@ -24,6 +24,7 @@ from tfbio.models.batch_normalization import BatchNormalization
 from tfbio.models.box_loss import SmoothL1
 from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.ernoult import ernoult_lenet, ernoult_vgg
+from tfbio.models.lee import lee_mnist
 from tfbio.models.lenet import lenet, lenet_tanh
 from tfbio.models.lenet_cifar import lenet_cifar
 from tfbio.models.resnet import (
@@ -49,7 +50,7 @@ _BUILDERS = {
         *(bartunov_fc_mnist, bartunov_lc_mnist, bartunov_conv_mnist),
         *(bartunov_fc_cifar, bartunov_lc_cifar, bartunov_conv_cifar),
         *(bartunov_lc_imagenet, bartunov_conv_imagenet),
-        *(ernoult_lenet, ernoult_vgg),
+        *(lee_mnist, ernoult_lenet, ernoult_vgg),
     )
 }
 _FILES = (".weights.h5", ".keras")
@@ -79,6 +80,7 @@ __all__ = [
     "ernoult_vgg",
     "find",
     "from_file",
+    "lee_mnist",
     "lenet",
     "lenet_cifar",
     "lenet_tanh",

@@ -9,12 +9,24 @@ import keras
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.optimizers.loss_scale import LossScale
-from tfbio.optimizers.variants import VariantAdam, VariantSGD
+from tfbio.optimizers.variants import VariantAdam, VariantRMSprop, VariantSGD
 
-_WITH_MOMENTUM = ("sgd", "nesterov")
-_NAMES = (*_WITH_MOMENTUM, "adam", "adamw")
+WITH_MOMENTUM = ("sgd", "nesterov", "rmsprop")
+"""The names of those that take a momentum."""
 
-__all__ = ["Feedback", "LastLayer", "LossScale", "VariantAdam", "VariantSGD", "get", "names"]
+_NAMES = (*WITH_MOMENTUM, "adam", "adamw")
+
+__all__ = [
+    "WITH_MOMENTUM",
+    "Feedback",
+    "LastLayer",
+    "LossScale",
+    "VariantAdam",
+    "VariantRMSprop",
+    "VariantSGD",
+    "get",
+    "names",
+]
 
 
 def names():
@@ -22,7 +34,7 @@ def names():
 
     Example:
         >>> names()
-        ('sgd', 'nesterov', 'adam', 'adamw')
+        ('sgd', 'nesterov', 'rmsprop', 'adam', 'adamw')
     """
     return _NAMES
 
@@ -41,8 +53,8 @@ def get(
     """Return an optimizer by name.
 
     Args:
-        name: "sgd" or "nesterov" (`VariantSGD`, L2 in the gradient), "adam" (`VariantAdam`, L2 in
-            the gradient) or "adamw" (the same, with decoupled decay).
+        name: "sgd" or "nesterov" (`VariantSGD`), "rmsprop" (`VariantRMSprop`) or "adam"
+            (`VariantAdam`), all with L2 in the gradient, or "adamw" (Adam with decoupled decay).
         learning_rate: A number greater than 0, or a Keras `LearningRateSchedule`.
         momentum: 0 or more and less than 1; for "nesterov" more than 0, for Adam 0: it has its own.
         weight_decay: λ, 0 or more.
@@ -82,10 +94,10 @@ def get(
         raise ValueError(
             f"`momentum` must be a number of 0 or more, less than 1. Received: {momentum!r}."
         )
-    if momentum and name not in _WITH_MOMENTUM:
+    if momentum and name not in WITH_MOMENTUM:
         raise ValueError(
             f"`momentum` must be 0 with {name!r}, whose moments are its own. "
-            f"Received: {momentum!r}. With momentum: {', '.join(_WITH_MOMENTUM)}."
+            f"Received: {momentum!r}. With momentum: {', '.join(WITH_MOMENTUM)}."
         )
     if not _is_number(clip_norm) or clip_norm < 0:
         raise ValueError(f"`clip_norm` must be a number of 0 or more. Received: {clip_norm!r}.")
@@ -97,8 +109,10 @@ def get(
         "feedback": feedback,
         "global_clipnorm": clip_norm or None,
     }
-    if name in _WITH_MOMENTUM:
-        momentum = float(momentum)
+    momentum = float(momentum)
+    if name == "rmsprop":
+        return VariantRMSprop(learning_rate, momentum, **options)
+    if name in WITH_MOMENTUM:
         return VariantSGD(learning_rate, momentum, nesterov=name == "nesterov", **options)
     return VariantAdam(learning_rate, decoupled=name == "adamw", **options)
 

@@ -287,6 +287,69 @@ class VariantSGD(Variants, keras.optimizers.SGD):
 
 
 @keras.saving.register_keras_serializable("tfbio")
+class VariantRMSprop(Variants, keras.optimizers.RMSprop):
+    """Graves's RMSprop, centered and with a momentum, as Lee et al. 2015's code has it.
+
+    The step, after the transformations of `Variants`::
+
+        v ← ρv + (1 − ρ)d²,    m ← ρm + (1 − ρ)d
+        buf ← μ·buf + d/√(v − m² + ε),    p ← p − η·buf
+
+    Keras's own keeps η·buf instead, and lets v − m² be less than 0, by rounding, where gradients
+    are great and all alike; here it is 0 at least.
+
+    Args:
+        learning_rate: η, a float or a Keras `LearningRateSchedule`.
+        momentum: μ, a float of 0 or more, less than 1.
+        rho: ρ, by default Lee et al.'s.
+        epsilon: ε, by default Lee et al.'s.
+        centered: Whether m² is taken off; without, v alone divides, as Hinton has it.
+        **kwargs: Those of `Variants` and of every Keras optimizer.
+
+    Raises:
+        ValueError: If an argument of `Variants` is out of its range.
+
+    Example:
+        >>> p = keras.Variable([1.0])
+        >>> VariantRMSprop(0.1).apply([[1.0]], [p])
+        >>> print(p.numpy().round(4))
+        [0.5459]
+
+    References:
+        Graves 2013, "Generating sequences with recurrent neural networks"; Lee et al. 2015,
+        "Difference target propagation", and their code.
+    """
+
+    def __init__(
+        self, learning_rate=0.001, momentum=0.0, rho=0.95, epsilon=1e-3, centered=True, **kwargs
+    ):
+        super().__init__(
+            learning_rate, rho=rho, momentum=momentum, epsilon=epsilon, centered=centered, **kwargs
+        )
+
+    def descend(self, gradient, variable, learning_rate, taken):
+        """Move the variable down the transformed gradient; it has had `taken` updates before."""
+        index = self._get_variable_index(variable)
+
+        def averaged(average, value):
+            average = average[index]
+            value = self.rho * tf.convert_to_tensor(average) + (1 - self.rho) * value
+            self.assign(average, value)
+            return value
+
+        variance = averaged(self._velocities, tf.square(gradient))
+        if self.centered:
+            mean = averaged(self._average_gradients, gradient)
+            variance = tf.maximum(variance - tf.square(mean), 0)
+        step = gradient / tf.sqrt(variance + self.epsilon)
+        if self.momentum:
+            buffer = self._momentums[index]
+            step = self.momentum * tf.convert_to_tensor(buffer) + step
+            self.assign(buffer, step)
+        self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * step)
+
+
+@keras.saving.register_keras_serializable("tfbio")
 class VariantAdam(Variants, keras.optimizers.Adam):
     """Adam, with L2 in the gradient or decoupled decay, and the transformations of `Variants`.
 

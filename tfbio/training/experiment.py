@@ -137,7 +137,7 @@ class Experiment:
     last_layer_learning_rate: float = option(
         0.0, "The learning rate of the last layer; 0: the same as the others'.", low=0
     )
-    momentum: float = option(0.9, "The momentum of sgd and nesterov.", low=0, below=1)
+    momentum: float = option(0.9, "The momentum of sgd, nesterov and rmsprop.", low=0, below=1)
     weight_decay: float = option(
         0.0,
         "λ: λ·p is added to the gradient of every weight p before momentum; adamw decays apart.",
@@ -233,10 +233,11 @@ class Experiment:
         self._check_schedule()
         if not self.workdir:
             raise ValueError("--workdir must not be empty.")
-        if self.optimizer not in ("sgd", "nesterov") and self.momentum != default(self, "momentum"):
+        momentum = optimizers.WITH_MOMENTUM
+        if self.optimizer not in momentum and self.momentum != default(self, "momentum"):
             raise ValueError(
-                f"--momentum belongs to sgd and nesterov, not to --optimizer={self.optimizer}. "
-                f"Received: {self.momentum}."
+                f"--momentum belongs to {', '.join(momentum)}, not to "
+                f"--optimizer={self.optimizer}. Received: {self.momentum}."
             )
         if self.optimizer == "nesterov" and not self.momentum:
             raise ValueError("--optimizer=nesterov needs a --momentum greater than 0.")

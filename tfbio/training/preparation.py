@@ -345,7 +345,7 @@ def _optimizer(experiment, learning_rate, model):
         return optimizers.get(
             e.optimizer,
             learning_rate,
-            momentum=e.momentum if e.optimizer in ("sgd", "nesterov") else 0.0,
+            momentum=e.momentum if e.optimizer in optimizers.WITH_MOMENTUM else 0.0,
             weight_decay=e.weight_decay,
             last_layer=last_layer,
             clip_norm=e.clip_norm,
@@ -378,7 +378,7 @@ def _feedback(e, model, learning_rate):
         )
     own = None
     if e.feedback_optimizer != "same":
-        momentum = e.momentum if e.feedback_optimizer in ("sgd", "nesterov") else 0.0
+        momentum = e.momentum if e.feedback_optimizer in optimizers.WITH_MOMENTUM else 0.0
         own = optimizers.get(e.feedback_optimizer, e.learning_rate, momentum=momentum)
     scale = (e.feedback_learning_rate or e.learning_rate) / e.learning_rate
     turn = int(e.feedback_alternate)
