@@ -175,6 +175,28 @@ def test_the_names_of_the_papers_rows_cover_no_curve(tmp_path, monkeypatch):
     plt.close(figure)
 
 
+@pytest.mark.parametrize(
+    ("scores", "bottom"), [((0.06, 0.8, 0.85, 0.84, 0.9, 0.88), 79), ((0.7, 0.8, 0.9), None)]
+)
+def test_a_bad_start_does_not_press_the_learning_curves_into_a_line(
+    scores, bottom, tmp_path, monkeypatch
+):
+    from matplotlib import pyplot as plt
+
+    (experiment,) = compare.experiments(parsed("--rule=fa"))
+    records = [{"epoch": e, "accuracy": score} for e, score in enumerate(scores, start=1)]
+    runs = [training.report.Run(experiment, None, records, [])]
+    kept = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    training.report.figure(training.report.by_settings(runs), tmp_path / "figure.png")
+    (figure,) = kept
+    monkeypatch.undo()
+    axes, whole = figure.axes[0], "Learning curves"
+    assert axes.get_title() == (whole if bottom is None else f"{whole}, from {bottom} % on")
+    assert axes.get_ylim()[0] < 80 if bottom is None else axes.get_ylim()[0] == pytest.approx(79)
+    plt.close(figure)
+
+
 def test_the_comparer_takes_one_run_too(tmp_path):
     done = run("--rule=fa", "--epochs=1", f"--workdir={tmp_path}", module="trainers.compare")
     assert done.returncode == 0, done.stderr

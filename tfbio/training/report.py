@@ -296,11 +296,13 @@ def figure(results, path):
     panels = dict(zip(_ANGLES, of_angles, strict=False))
     first = next(iter(results.values()))[0]
     of, column, factor = _followed(first)
+    scores = []
     for index, (name, runs) in enumerate(results.items()):
         color = _COLORS[index % len(_COLORS)]
         style = {"color": color, "ls": _STROKES[index // len(_COLORS) % len(_STROKES)]}
         followed = [_curve(run, lambda r: factor * r[column], column) for run in runs]
         _band(curves, followed, name, style)
+        scores += followed
         for column_of, axes in panels.items():
             followed = [_curve(run, _mean_of(column_of), column_of) for run in runs]
             if all(followed):
@@ -310,6 +312,9 @@ def figure(results, path):
             times.barh(name, statistics.fmean(seconds), color=color, height=0.6)
             times.plot(seconds, [name] * len(seconds), "o", color="#888888", ms=3)
     curves.set(xlabel="epoch", ylabel=of, title="Learning curves")
+    if column != "loss" and (limits := _magnified(scores)):
+        curves.set_ylim(*limits)
+        curves.set_title(f"Learning curves, from {limits[0]:.0f} % on")
     for column_of, axes in panels.items():
         of, title = _ANGLES[column_of]
         axes.set(xlabel="epoch", ylabel=f"angle {of}, degrees", title=title, ylim=(-3, 100))
@@ -357,6 +362,20 @@ def _curve(run, value, column):
         for record in run.records
         if column in record or any(name.startswith(f"{column}/") for name in record)
     }
+
+
+def _magnified(curves):
+    """Return the limits of an axis for all but the first fifth of each run's scores.
+
+    None, for the whole range, unless those first epochs take more than half of it: they would
+    press into one line what is to be compared.
+    """
+    late = [c for curve in curves for epoch, c in curve.items() if 5 * epoch > max(curve)]
+    everything = [c for curve in curves for c in curve.values()]
+    if not late or min(late) - min(everything) <= (max(everything) - min(everything)) / 2:
+        return None
+    margin = (max(everything) - min(late)) / 10
+    return min(late) - margin, max(everything) + margin
 
 
 def _mean_of(column):
