@@ -86,7 +86,9 @@ def test_a_rule_gives_the_same_gradients_in_every_mode(rule, policy):
 def test_a_saved_model_comes_back_with_outputs_and_gradients(rule, tmp_path):
     x = random((4, 8, 8, 3), "float32")
     model = converted(rule)
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+    model.compile(
+        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True
+    )
     labels = np.arange(4) % 3
     model.fit(x, labels, epochs=2, batch_size=2, verbose=0)
     y, expected = model(x, training=False), gradients(model, x, training=False)

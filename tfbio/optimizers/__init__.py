@@ -6,10 +6,10 @@ import numbers
 
 import keras
 
+from tfbio.optimizers.descents import VariantAdam, VariantRMSprop, VariantSGD
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.optimizers.loss_scale import LossScale
-from tfbio.optimizers.variants import VariantAdam, VariantRMSprop, VariantSGD
 
 WITH_MOMENTUM = ("sgd", "nesterov", "rmsprop")
 """The names of those that take a momentum."""
