@@ -275,3 +275,21 @@ def test_the_compiled_metrics_of_weights_are_those_on_the_host(rule):
             kernel: pytest.approx(value, rel=1e-9, nan_ok=True)
             for kernel, value in expected.items()
         }
+
+
+@pytest.mark.parametrize("rule", ["weight_mirror(before=3)", "l_drl(iterations=3)", "tp"])
+def test_a_measurement_keeps_nothing_of_the_steps_of_a_rules_own_loop(rule):
+    layers = [
+        keras.Input((4,)),
+        *(keras.layers.Dense(n, "tanh") for n in (5, 5)),
+        keras.layers.Dense(2),
+    ]
+    model = tfbio.convert(keras.Sequential(layers), rule)
+    model.compile("sgd", "mse")
+    meter, batch = tfbio.metrics.GradientMeter(model), (random((3, 4)), random((3, 2)))
+    meter(*batch)
+    definition = meter._measured.get_concrete_function(*batch).graph.as_graph_def()
+    functions = [definition.node, *(f.node_def for f in definition.library.function)]
+    operations = {node.op for nodes in functions for node in nodes}
+    assert "TensorListPushBack" not in operations
+    assert ("StatelessWhile" in operations or "While" in operations) is (rule != "tp")

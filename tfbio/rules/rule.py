@@ -218,7 +218,9 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
 
         values = tf.cond(tf.not_equal(now, self.seen), stepped, unchanged)
         for name, variable in self._stepped.items():
-            variable.assign(values[name])
+            # In a stateless call the value itself is read, and a gradient would be sought in the
+            # step, whose loops would keep all that they computed.
+            variable.assign(tf.stop_gradient(values[name]))
 
     @property
     def _steps(self):
