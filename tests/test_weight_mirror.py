@@ -58,10 +58,11 @@ def test_the_error_falls_with_the_root_of_the_samples():
     assert 4 < errors[0] / errors[1] < 25
 
 
-def test_a_step_is_the_papers_equation():
+@pytest.mark.parametrize("anneal", [0, 4])
+def test_a_step_is_the_papers_equation(anneal):
     """By hand: the noise is drawn from the rule's key, all else is numpy."""
     layer = dense(
-        "wm(rate=0.3,decay=0.5,samples=5,noise=0.4,before=2,center=False,seed=7)",
+        f"wm(rate=0.3,decay=0.5,samples=5,noise=0.4,before=2,anneal={anneal},center=False,seed=7)",
         activation="sigmoid",
         bias_initializer="ones",
     )
@@ -73,7 +74,8 @@ def test_a_step_is_the_papers_equation():
         )
         xi = 0.4 * 0.5 * rules.scales.uniform((5, 6), key, double=True).numpy()
         assert np.abs(xi).max() <= 0.2
-        b = (1 - 0.3 * 0.5) * b + 0.3 * xi.T @ (1 / (1 + np.exp(-(xi @ w + 1))))
+        rate = 0.3 / (1 + index / anneal) if anneal else 0.3
+        b = (1 - rate * 0.5) * b + rate * xi.T @ (1 / (1 + np.exp(-(xi @ w + 1))))
     np.testing.assert_allclose(layer.feedback, b, rtol=1e-12)
 
 
@@ -170,6 +172,7 @@ def test_replicas_keep_one_b_though_their_batches_differ():
         ("samples=0,center=False", "`samples` must be an integer of 1 or more"),
         ("noise='loud'", "`noise` must be a finite number greater than 0"),
         ("before=-1", "`before` must be an integer of 0 or more"),
+        ("anneal=0.5", "`anneal` must be an integer of 0 or more"),
         ("center=1", "`center` must be True or False"),
     ],
 )

@@ -26,6 +26,10 @@ class WeightMirror(ScaledRule):
     For a convolution the sum over output positions is divided by the number of positions that each
     entry of the kernel acts at, borders included, so that the expectation is the same.
 
+    B follows W with a delay of about 1/(ηλ) steps, and the shorter that is, the more of the noise
+    stays in it. Where W moves fast at first and slowly later, η may fall with the mirror steps t:
+    ``η_t = η / (1 + t/anneal)``.
+
     B is no trainable weight: it takes its step in the first training call after each step of the
     optimizer, and `before` of them in the very first call. All replicas of a strategy draw the same
     noise and keep the same B.
@@ -39,6 +43,7 @@ class WeightMirror(ScaledRule):
         samples: n, an integer of 1 or more.
         noise: The width of the noise, greater than 0.
         before: How many mirror steps to take before the first training step, 0 or more.
+        anneal: After how many mirror steps η is half of what it was, 0 for a constant η.
         center: Whether c is subtracted.
         normalize: Whether B is brought back to the norm it had at first, after every step; instead
             of a decay, or beside one.
@@ -68,6 +73,7 @@ class WeightMirror(ScaledRule):
         samples=128,
         noise=0.1,
         before=0,
+        anneal=0,
         center=True,
         normalize=False,
         scale="match",
@@ -78,6 +84,7 @@ class WeightMirror(ScaledRule):
         self.noise = checks.number("noise", noise, above=0)
         self.samples = checks.integer("samples", samples, 1 + bool(center))
         self.before = checks.integer("before", before, 0)
+        self.anneal = checks.integer("anneal", anneal, 0)
         self.decay = None if decay is None else checks.number("decay", decay, low=0)
         if self.rate * self._decay >= 1:
             raise ValueError(
@@ -139,11 +146,18 @@ class WeightMirror(ScaledRule):
             response -= tf.reduce_mean(response, axis=0, keepdims=True)
             response *= self.samples / (self.samples - 1)
         collected = tf.math.divide_no_nan(_correlation(circuit.op, xi, response, kernel), uses)
-        matrix = (1.0 - self.rate * self._decay) * matrix + self.rate * collected
+        rate = self._rate(index, kernel.dtype)
+        matrix = (1.0 - rate * self._decay) * matrix + rate * collected
         if self.normalize:
             size = tf.convert_to_tensor(self.norm)
             matrix = tf.math.divide_no_nan(size * matrix, tf.norm(matrix))
         return matrix
+
+    def _rate(self, index, dtype):
+        """Return η of the `index`-th mirror step."""
+        if not self.anneal:
+            return self.rate
+        return tf.cast(self.rate / (1.0 + tf.cast(index, tf.float64) / self.anneal), dtype)
 
     def _uses(self, kernel, circuit):
         """Return at how many positions of one example each entry of the kernel acts."""
