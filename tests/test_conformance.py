@@ -16,6 +16,14 @@ MODES = {
     "xla": lambda function: tf.function(function, jit_compile=True),
 }
 POLICIES = ("float32", "mixed_bfloat16")
+XLA_IN_BFLOAT16 = {
+    "sign_symmetry",
+    "weight_mirror",
+    "mirror_alignment",
+    "direct_feedback_alignment",
+}
+"""One rule of each kind: what XLA does to bfloat16 it does to all, and takes seconds for each."""
+
 TABLE = list(itertools.product(DIFFERENTIATED, POLICIES))
 TABLE += [(options, "float32") for options in CONFIGURATIONS if options not in DIFFERENTIATED]
 
@@ -61,6 +69,7 @@ def test_the_table_covers_every_rule_mode_and_precision():
     for rule in DIFFERENTIATED:
         assert {policy for r, policy in TABLE if r == rule} == set(POLICIES)
     assert set(MODES) == {"eager", "graph", "xla"}
+    assert set(DIFFERENTIATED) >= XLA_IN_BFLOAT16
 
 
 @pytest.mark.parametrize(("rule", "policy"), TABLE)
@@ -73,6 +82,7 @@ def test_a_rule_gives_the_same_gradients_in_every_mode(rule, policy):
         name: MODES[name](lambda x: gradients(model, x))(tf.identity(x))
         for configuration, name in modes(MODES)
         if configuration == rule
+        and (name != "xla" or policy == "float32" or rule in XLA_IN_BFLOAT16)
     }
     # bfloat16 keeps eight bits, which batch norm and six layers spread over a few percent.
     tolerance = 1e-4 if policy == "float32" else 0.15
