@@ -9,6 +9,7 @@ from rich.console import Console
 import tfbio
 from tests.cases import random
 from tfbio import optimizers, rules
+from tfbio.layers import FeedbackDense
 from tfbio.target_propagation import TargetNetwork, inverse, learning, stages, step, undone
 
 K = keras.layers
@@ -502,17 +503,104 @@ def test_gradient_angles_compare_with_backpropagation():
     assert 1 < angles.global_["two"] < 180
 
 
-def test_examples_weights_weigh_the_local_losses():
-    model = compiled(chain(), "sdtp")
-    x, y = batch(model)
-    weights = tf.constant([1.0, 0.0] * 4, "float64")
+def weighted(model, x, y, weights):
+    """Return the gradients that a step applies to kernels and biases, examples having weights."""
     collector = tfbio.metrics.gradients._Collector(model)
     with collector.in_place():
-        weighted = {name_of(v): g for g, v in collector.gradients(x, y, weights)}
+        pairs = collector.gradients(x, y, tf.constant(weights, "float64"))
+    return {name_of(v): g for g, v in pairs if "inverse" not in name_of(v)}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_example_without_weight_teaches_nothing(rule):
+    model = compiled(chain(), rule)
+    x, y = batch(model)
     half = learned(model, x[::2], y[::2])
-    for name, value in weighted.items():
-        if "inverse" not in name:
-            np.testing.assert_allclose(value, half[name] / 2, rtol=1e-9, atol=1e-14)
+    for name, value in weighted(model, x, y, [1.0, 0.0] * 4).items():
+        np.testing.assert_allclose(value, half[name] / 2, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", [*RULES, "l_drl(iterations=2)"])
+def test_an_example_of_twice_the_weight_teaches_twice_as_much(rule):
+    model, other = (compiled(chain(), rule) for _ in range(2))  # inverses may learn in a step
+    x, y = batch(model)
+    once = learned(model, x, y)
+    for name, value in weighted(other, x, y, [2.0] * 8).items():
+        np.testing.assert_allclose(value, 2 * once[name], rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", [*RULES, "l_drl(iterations=2,beta=0.25)"])
+def test_what_regularizes_is_learned_as_it_is(rule):
+    found = []
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for factor in (0.0, 0.05):
+        model = chain(dtype="float32")
+        for layer in model.layers:
+            layer.kernel.regularizer = keras.regularizers.L2(factor)  # it is built
+        compiled(model, rule, loss)
+        kernels = {f"{layer.name}/kernel": layer.kernel.numpy() for layer in model.layers}
+        found.append(learned(model, *batch(model)))
+    for name, kernel in kernels.items():
+        np.testing.assert_allclose(found[1][name] - found[0][name], 0.1 * kernel, 1e-4, 1e-6)
+
+
+def by_hand(model, rule):
+    """Return layers like a model's, under a rule and in a plain Sequential."""
+    layers = [
+        FeedbackDense(layer.units, layer.activation, dtype=layer.dtype, rule=rule)
+        for layer in model.layers
+    ]
+    return keras.Sequential([keras.Input(model.input_shape[1:], dtype=model.dtype), *layers])
+
+
+def within(model, rule):
+    x = keras.Input(model.input_shape[1:], dtype=model.dtype)
+    return keras.Model(x, tfbio.convert(model, rule)(x))
+
+
+@pytest.mark.parametrize("rule", [*RULES, "l_drl(iterations=2)"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        by_hand,
+        within,
+        lambda model, rule: keras.models.clone_model(tfbio.convert(model, rule)),
+        lambda model, rule: keras.Sequential([*model.inputs, *tfbio.convert(model, rule).layers]),
+        lambda model, rule: keras.Model(tfbio.convert(model, rule).inputs, model.outputs),
+    ],
+)
+def test_outside_of_its_network_no_layer_learns_by_backpropagation(make, rule):
+    model = make(chain(), rule)
+    model.compile("sgd", ENTROPY)
+    x, y = batch(model)
+    model.evaluate(x, y, verbose=0)
+    with pytest.raises(ValueError, match="a rule of whole networks: its target comes from its"):
+        model.fit(x, y, verbose=0)
+
+
+def test_only_the_true_gradient_is_taken_outside_of_a_step():
+    model, plain = compiled(chain(), "dtp"), chain()
+    x, y = batch(model)
+
+    @tf.function
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = ENTROPY(y, model(x))
+        return tape.gradient(loss, x)
+
+    for function in (gradient, gradient.python_function):
+        with pytest.raises(ValueError, match="was differentiated outside of its network's"):
+            function(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = ENTROPY(y, plain(x))
+    expected = tape.gradient(loss, x)
+    with tfbio.true_gradient(model):
+        for function in (gradient, gradient.python_function):
+            np.testing.assert_allclose(function(x), expected, rtol=1e-12)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a rule of whole networks"):
+        gradient(x)  # compiled for the true gradient
 
 
 def branching():
@@ -592,10 +680,12 @@ def test_options_out_of_their_range_are_refused(rule, message):
 
 
 def test_losses_labels_and_layers_rules_that_do_not_fit_are_refused():
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
-    wrong = compiled(chain(), "dtp", loss)
-    with pytest.raises(ValueError, match="reduction is 'sum_over_batch_size'"):
-        wrong.train_on_batch(*batch(wrong))
+    for reduction in ("sum", "mean_with_sample_weight"):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+        for given in (loss, [loss]):
+            wrong = compiled(chain(), "dtp", given)
+            with pytest.raises(ValueError, match="reduction is 'sum_over_batch_size'"):
+                wrong.train_on_batch(*batch(wrong))
     with pytest.raises(ValueError, match="an integer or a distribution over the 3 classes"):
         step._labels(tf.zeros((8, 2)), tf.zeros((8, 3)))
     with pytest.raises(ValueError, match="`last_layer` means nothing"):

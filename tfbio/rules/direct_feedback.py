@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfbio.feedback import asymmetric
 from tfbio.rules import checks, passage, targets
+from tfbio.rules.guard import guarded
 from tfbio.rules.registry import register
 from tfbio.rules.rule import FeedbackRule
 from tfbio.rules.scales import uniform
@@ -92,28 +93,13 @@ class DirectFeedback(FeedbackRule):
         if place == passage.CUT:
             return asymmetric(op, inputs, kernel, None, transport=layer.true_gradient_switch)
         outputs = op(inputs, kernel)
-        return outputs if place == passage.OPEN else self._guarded(outputs, layer)
-
-    def _guarded(self, outputs, layer):
-        """Return `outputs`, which refuse to be differentiated."""
-        switch = layer.true_gradient_switch
-
-        @tf.custom_gradient
-        def guarded(outputs):
-            def refuse(upstream):
-                if tf.executing_eagerly() and bool(switch.numpy()):
-                    return upstream
-                raise ValueError(
-                    f"Layer {layer.name!r} is under {self.alias!r}, a rule of whole networks: its "
-                    "error comes from its network's output, and it was called outside of its "
-                    "network. Put the model that is to learn under the rule with tfbio.convert. "
-                    "Of a keras.Sequential, keras.models.clone_model makes a plain one: it is "
-                    "copied with copy.deepcopy, or converted again."
-                )
-
-            return tf.identity(outputs), refuse
-
-        return guarded(outputs)
+        if place == passage.OPEN:
+            return outputs
+        return guarded(
+            outputs,
+            layer,
+            "its error comes from its network's output, and it was called outside of its network.",
+        )
 
     def make_matrices(self, sizes, classes, dtype):
         """Make the matrices of the whole network.

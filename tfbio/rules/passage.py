@@ -1,4 +1,4 @@
-"""Passage: whether the layer that is being called under direct feedback sends its error down.
+"""Passage: whether the layer that is being called under a rule of whole networks sends error down.
 
 A layer cannot know by itself where it stands in its network. The network says so while it calls
 it, thread by thread, since each replica of a strategy has its own.
@@ -11,7 +11,8 @@ CUT = "cut"
 """The layer's input comes from taps alone, where nothing from above is wanted."""
 
 OPEN = "open"
-"""Some weights below learn through the layer's own kernel, or it stands on the network's input."""
+"""Some weights below learn through the layer's own kernel, or it stands on the network's input; or
+it is under target propagation, in a training step that sees to it that none passes further."""
 
 
 class _State(threading.local):
@@ -23,7 +24,7 @@ _STATE = _State()
 
 
 def current():
-    """Return `CUT`, `OPEN`, or None outside of a network under direct feedback.
+    """Return `CUT`, `OPEN`, or None outside of a network that says so.
 
     Example:
         >>> current() is None

@@ -8,7 +8,8 @@ import math
 
 import tensorflow as tf
 
-from tfbio.rules import checks
+from tfbio.rules import checks, passage
+from tfbio.rules.guard import guarded
 from tfbio.rules.registry import register
 from tfbio.rules.rule import FeedbackRule
 from tfbio.rules.scales import uniform
@@ -73,8 +74,19 @@ class TargetPropagation(FeedbackRule):
             inputs: Its input.
             kernel: The kernel, a tensor.
             layer: The feedback layer.
+
+        Raises:
+            ValueError: When it is differentiated, other than by its network's training step.
         """
-        return op(inputs, kernel)
+        outputs = op(inputs, kernel)
+        if passage.current() == passage.OPEN:
+            return outputs
+        return guarded(
+            outputs,
+            layer,
+            "its target comes from its network, no gradient passes through it, and it was "
+            "differentiated outside of its network's training step.",
+        )
 
     def make_inverse(self, kernel, bias_shape, below, auxiliary=0):
         """Make the weights of the layer's inverse, if they are not there.

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfbio import graph, witness
+from tfbio.rules import passage
 from tfbio.rules.scales import normal
 from tfbio.target_propagation import adjoint, learning
 from tfbio.target_propagation.stages import ends_in_softmax
@@ -66,7 +67,10 @@ class Step:
         self.values = {id(v): value for v, value in zip(weights, values, strict=True)}
         # Not what is assigned in it: nothing is.
         mapping = list(zip(weights, values, strict=True))
-        with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+        with (
+            keras.StatelessScope(state_mapping=mapping, collect_losses=True),
+            passage.of(passage.OPEN),
+        ):
             yield
 
     def learned(self):
@@ -100,7 +104,7 @@ class Step:
             h = self.x
             for stage in self.stages:
                 h = stage.run(h).output
-            loss = self._loss(h)
+            loss = self._loss(h, self.weights)
             scaled = self.model.optimizer.scale_loss(loss)
         unchanged = [self.values[id(v)] for v in self.own_learning]
         return h, loss, self._all(tape, scaled), self._measures({}), unchanged
@@ -130,7 +134,9 @@ class Step:
                 top.watch(below)
                 seen.append(stages[-1].run(below))
                 outputs = seen[-1].output
-                loss = self._loss(outputs)
+                loss = self._loss(outputs, self.weights)
+                # A target is the example's own; its weight is in what is made of it below.
+                unweighted = loss if self.weights is None else self._loss(outputs, None)
             constant = [tf.stop_gradient(each.output) for each in seen]
             own, aligned = not rule.trained_by_optimizer, []
             if own:
@@ -143,9 +149,9 @@ class Step:
             parts = []
             if forward:
                 with tape.stop_recording():
-                    highest = self._highest(top, below, loss, outputs, constant, inverse)
+                    highest = self._highest(top, below, unweighted, outputs, constant, inverse)
                     targets = learning.targets(inverse, constant, highest, rule.difference)
-                parts.append(loss * rule.beta if rule.top == "logits" else loss)
+                parts.append(self._scaled(loss))
                 half = 0.5 if rule.top == "logits" else 1.0
                 for index, stage in enumerate(stages[:-1]):
                     error = half * learning.squared(
@@ -175,10 +181,20 @@ class Step:
             for variable, gradient in zip(variables, gradients, strict=True)
         ]
 
-    def _loss(self, outputs):
+    def _loss(self, outputs, weights):
         return self.model.compute_loss(
-            x=self.given, y=self.y, y_pred=outputs, sample_weight=self.weights, training=True
+            x=self.given, y=self.y, y_pred=outputs, sample_weight=weights, training=True
         )
+
+    def _scaled(self, loss):
+        """Return the loss, times β where the output's target is β down its gradient.
+
+        What regularizes is left as it is: hidden kernels have theirs unscaled, too.
+        """
+        if self.rule.top != "logits":
+            return loss
+        others = [tf.cast(tf.reduce_sum(other), loss.dtype) for other in self.model.losses]
+        return self.rule.beta * loss + (1.0 - self.rule.beta) * sum(others)
 
     def _matrices(self):
         names = (
@@ -275,13 +291,14 @@ def _settings(optimizer):
 def _check(step):
     """Refuse a loss or an optimizer that the rule cannot work with."""
     rule, model = step.rule, step.model
-    reduction = getattr(model.loss, "reduction", "sum_over_batch_size")
-    if reduction in ("sum", "none", None):
-        raise ValueError(
-            f"Rule {rule.alias!r} takes an example's part of the loss from the mean over the "
-            "batch: compile with a loss whose reduction is 'sum_over_batch_size', Keras's default. "
-            f"Received: reduction={reduction!r}."
-        )
+    for loss in tf.nest.flatten(model.loss):
+        reduction = getattr(loss, "reduction", "mean")
+        if reduction not in ("mean", "sum_over_batch_size"):
+            raise ValueError(
+                f"Rule {rule.alias!r} takes an example's part of the loss from the mean over the "
+                "batch: compile with a loss whose reduction is 'sum_over_batch_size', Keras's "
+                f"default. Received: reduction={reduction!r}."
+            )
     if rule.schedule == "alternating" and not (step.feedback and step.feedback.alternate):
         raise ValueError(
             f"Rule {rule.alias!r} with schedule='alternating' needs an optimizer that takes turns: "
