@@ -119,6 +119,60 @@ def test_the_settings_and_the_state_are_saved(tmp_path):
         np.testing.assert_allclose(b, c, rtol=1e-6)
 
 
+def test_an_own_optimizer_counts_no_step_at_which_gradients_are_only_gathered():
+    found = []
+    for more in ({}, {"gradient_accumulation_steps": 2}):
+        own = optimizers.Feedback(optimizer=optimizers.get("adam", 1.0))
+        optimizer = optimizers.VariantSGD(RATE, feedback=own, **more)
+        model = network(own)
+        model.compile(optimizer, "mse", jit_compile=False)
+        x, y = random((8, 4), "float32"), random((8, 2), "float32")
+        for _ in range(3 * (2 if more else 1)):
+            model.train_on_batch(x, y)
+        found.append(model.layers[0].feedback.numpy())
+        assert int(own.optimizer.iterations) == 3
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"weight_decay": 0.1},
+        {"clip_norm": 1.0},
+        {"batch_manhattan": True},
+        {"no_sign_change": True},
+        {"feedback": optimizers.Feedback(0.5)},
+    ],
+)
+def test_an_own_optimizers_settings_that_would_mean_nothing_are_refused(setting):
+    own = optimizers.get("sgd", 1.0, **setting)
+    with pytest.raises(ValueError, match="`optimizer` lends weights that learn alone its descent"):
+        optimizers.Feedback(optimizer=own)
+
+
+def test_an_own_optimizer_serves_one_model():
+    own = optimizers.Feedback(optimizer=optimizers.get("adam", 1.0))
+    steps(network(own), 1)
+    with pytest.raises(ValueError, match="serves another model already"):
+        steps(network(own), 1)
+
+
+@pytest.mark.parametrize("rule", ["kolen_pollack", "symmetric_alignment", "dtp"])
+def test_what_a_frozen_layer_owns_does_not_learn(rule):
+    layers = [keras.layers.Dense(3, "tanh", name=name) for name in ("a", "b", "c")]
+    model = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(2)])
+    layers[1].trainable = False
+    tfbio.convert(model, rule)
+    model.compile(optimizers.get("sgd", RATE), "mse", jit_compile=False)
+    before = [w.numpy() for w in layers[1].weights]
+    assert not layers[1].trainable_weights
+    model.train_on_batch(random((8, 4), "float32"), random((8, 2), "float32"))
+    for old, new in zip(before, layers[1].weights, strict=True):
+        np.testing.assert_array_equal(new, old)
+    layers[1].trainable = True
+    assert len(layers[1].trainable_weights) > 2
+
+
 def test_replicas_take_their_turns_together():
     x, y = random((24, 4), "float32"), random((24, 2), "float32")
     weights = []

@@ -227,6 +227,8 @@ class FeedbackMixin:
                 if site.kernel is not None:
                     rule.attach(site.kernel, self.fans(site.kernel_name))
                     checks.feedback(rule, site.kernel, self.name)
+                    if not self.trainable:
+                        rule.trainable = False  # as Keras freezes what a frozen layer holds
 
     def _make_switch(self):
         # In a variable, because a compiled function keeps whatever Python said when it was traced.

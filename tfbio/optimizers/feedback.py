@@ -24,10 +24,11 @@ class Feedback:
             other variables for as many, and so on. 0 to update all at every step; True means 1.
         optimizer: The optimizer whose descent they take, such as
             ``tfbio.optimizers.get("adam", 1.0)``, or its config; None for that of the others. Its
-            learning rate is not used.
+            learning rate is not used, and it serves one model.
 
     Raises:
-        ValueError: If a setting is out of its range.
+        ValueError: If a setting is out of its range, or the optimizer has settings beyond its
+            descent, such as a decay.
         TypeError: If `optimizer` is none of `tfbio.optimizers`.
 
     Example:
@@ -70,6 +71,26 @@ class Feedback:
                 "`optimizer` must be one of tfbio.optimizers, such as "
                 f"tfbio.optimizers.get('adam', 1.0). Received: {self.optimizer!r} of type "
                 f"{type(self.optimizer).__name__}."
+            )
+        self._check_descent()
+
+    def _check_descent(self):
+        """Refuse settings of the own optimizer that would mean nothing: its descent is taken."""
+        own = self.optimizer
+        names = (
+            *("weight_decay", "batch_manhattan", "no_sign_change", "last_layer"),
+            *("clipnorm", "clipvalue", "global_clipnorm", "use_ema", "gradient_accumulation_steps"),
+        )
+        given = {name: getattr(own, name, None) for name in names}
+        given = {name: value for name, value in given.items() if value}
+        if own is not None and own.feedback != Feedback():
+            given["feedback"] = own.feedback
+        if given:
+            name, value = next(iter(given.items()))
+            raise ValueError(
+                "`optimizer` lends weights that learn alone its descent, and nothing else: they "
+                "have no decay, clipping, averaging or variants. Give one without. "
+                f"Received: {name}={value!r}."
             )
 
     @property

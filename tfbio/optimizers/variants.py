@@ -125,8 +125,15 @@ class Variants:
                 "model has none; symmetric_alignment is a rule with one. Received: "
                 f"{self.feedback!r}."
             )
-        if self.feedback.optimizer is not None:
-            self.feedback.optimizer.build(alone)
+        own = self.feedback.optimizer
+        if own is not None and own.built:
+            raise ValueError(
+                "`feedback` has an optimizer that serves another model already, and remembers its "
+                "weights. Give each model's optimizer a Feedback with one of its own. "
+                f"Received: {self.feedback!r}."
+            )
+        if own is not None:
+            own.build(alone)
         super().build(variables)
 
     @property
@@ -140,8 +147,9 @@ class Variants:
         own, before = self.feedback.optimizer, tf.convert_to_tensor(self.iterations)
         iterations = super().apply(grads, trainable_variables)
         if own is not None:
-            # Its moments count the steps that it took.
-            taken = self.feedback.turn(before, alone=True)
+            # Its moments count the steps that it took: none where gradients are accumulated.
+            gone = tf.convert_to_tensor(self.iterations) - before
+            taken = gone * tf.cast(self.feedback.turn(before, alone=True), gone.dtype)
             own.iterations.assign_add(tf.cast(taken, own.iterations.dtype))
         return iterations
 

@@ -40,7 +40,10 @@ class TargetNetwork(rewired.Rewired):
             own = stage.rule
             with stage.layer._open_name_scope(), keras.name_scope(own.name):
                 below = math.prod(stage.shape)
+                # Of a frozen layer's rule Keras would not freeze what is made after it was.
+                own.trainable = True
                 own.make_inverse(stage.layer.kernel, _bias_shape(stage), below, auxiliary)
+                own.trainable = stage.layer.trainable
             own.inverts = f"inverse to {'×'.join(map(str, stage.shape))}" + (
                 f", with {auxiliary} auxiliary units" if auxiliary else ""
             )
