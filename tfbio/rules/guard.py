@@ -25,13 +25,13 @@ def guarded(outputs, layer, reason):
 
     Example:
         >>> import tfbio
-        >>> layer = tfbio.layers.FeedbackDense(1, rule="dtp")
+        >>> layer = tfbio.layers.FeedbackDense(1, rule="dtp", name="h")
         >>> with tf.GradientTape() as tape:
         ...     y = layer(tf.ones((1, 2)))
         >>> tape.gradient(y, layer.kernel.value)
         Traceback (most recent call last):
         ...
-        ValueError: Layer 'feedback_dense' is under 'dtp', a rule of whole networks: its target...
+        ValueError: Layer 'h' is under 'dtp', a rule of whole networks: its target comes from its...
     """
     switch = layer.true_gradient_switch
     message = (

@@ -9,6 +9,9 @@ import tensorflow as tf
 
 from tfbio.target_propagation.learning import Inverses, full, squared
 
+OPTIONS = ("iterations", "rate", "noise")
+"""The rule's options that may have a number for each inverse."""
+
 
 def variables(rule):
     """Return V, c and their momenta, which an inverse's own steps change; none without an inverse.
@@ -40,9 +43,6 @@ def learned(stages, seen, activations, states, draw):
     Returns:
         (new states, a dict from the place of each inverse to its last loss).
 
-    Raises:
-        ValueError: If an option of the rule has another number of values than there are inverses.
-
     Example:
         >>> learned((), (), (), [], None)
         ([], {})
@@ -58,10 +58,7 @@ def learned(stages, seen, activations, states, draw):
             activations,
             states[index],
             draw,
-            {
-                name: _of(name, order, len(places), stages[index].rule)
-                for name in ("iterations", "rate", "noise")
-            },
+            {name: _of(name, order, stages[index].rule) for name in OPTIONS},
         )
     return states, losses
 
@@ -96,17 +93,33 @@ def _taught(inverses, index, activations, state, draw, options):
     return state, value
 
 
-def _of(name, place, count, rule):
+def check(rule, count):
+    """Refuse an option that has another number of values than there are inverses.
+
+    Args:
+        rule: An L-DRL rule; of any other there is nothing to check.
+        count: The number of inverses.
+
+    Raises:
+        ValueError: If an option does not fit.
+
+    Example:
+        >>> import tfbio
+        >>> check(tfbio.rules.get("l_drl(rate=(0.1, 0.2))"), 2)
+    """
+    for name in () if rule.trained_by_optimizer else OPTIONS:
+        option = getattr(rule, name)
+        if isinstance(option, tuple) and len(option) != count:
+            raise ValueError(
+                f"`{name}` of rule {rule.alias!r} must have one number for each of the {count} "
+                f"inverses, from the second kernel layer up. Received: {option!r}."
+            )
+
+
+def _of(name, place, rule):
     """Return an option's number for one inverse."""
     option = getattr(rule, name)
-    if not isinstance(option, tuple):
-        return option
-    if len(option) != count:
-        raise ValueError(
-            f"`{name}` of rule {rule.alias!r} must have one number for each of the {count} "
-            f"inverses, from the second kernel layer up. Received: {option!r}."
-        )
-    return option[place]
+    return option[place] if isinstance(option, tuple) else option
 
 
 def loss(inverses, index, below, noises, run, matrices):

@@ -9,6 +9,7 @@ from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sampl
 
 from tfbio import rewired, walk
 from tfbio.layers.convolution import AnyConvolution
+from tfbio.target_propagation import adjoint
 from tfbio.target_propagation.stages import stages
 from tfbio.target_propagation.step import MEASURES, Step
 
@@ -35,6 +36,7 @@ class TargetNetwork(rewired.Rewired):
         rule = next(iter(walk.sites(self).values())).rule
         found = stages(self, rule)
         inverted = found[1:-1] if rule.top == "loss" else found[1:]
+        adjoint.check(rule, len(inverted))
         for stage in inverted:
             auxiliary = rule.auxiliary if stage is found[-1] else 0
             own = stage.rule

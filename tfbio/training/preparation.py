@@ -341,6 +341,7 @@ def _optimizer(experiment, learning_rate, model):
     last_layer = None
     if of_last != settings or scale != 1.0:
         last_layer = optimizers.LastLayer.of(model, learning_rate_scale=scale, **of_last)
+    feedback = _feedback(e, model, learning_rate)
     with named("optimizer"):
         return optimizers.get(
             e.optimizer,
@@ -349,7 +350,7 @@ def _optimizer(experiment, learning_rate, model):
             weight_decay=e.weight_decay,
             last_layer=last_layer,
             clip_norm=e.clip_norm,
-            feedback=_feedback(e, model, learning_rate),
+            feedback=feedback,
             **settings,
         )
 
@@ -386,6 +387,11 @@ def _feedback(e, model, learning_rate):
         raise ValueError(
             f"--feedback_alternate, turns of one step, does not go with --rule={e.rule}, whose "
             "turns are epochs. Give one of them."
+        )
+    if in_turns and e.epochs < 2:
+        raise ValueError(
+            f"--rule={e.rule} takes turns of an epoch, the inverses first, so that forward weights "
+            f"learn in every second one. --epochs must be 2 or more. Received: {e.epochs}."
         )
     if in_turns:
         # Of an epoch; a model that is only used has a schedule without epochs, and takes none.
