@@ -12,6 +12,7 @@ from tfbio import optimizers, rules
 from tfbio.layers import FeedbackDense
 from tfbio.rules import passage
 from tfbio.target_propagation import TargetNetwork, inverse, learning, stages, step, undone
+from tfbio.training.accumulation import Accumulation
 
 K = keras.layers
 RULES = ("tp", "dtp", "sdtp", "ao_sdtp(auxiliary=4)")
@@ -501,6 +502,8 @@ def test_gradient_angles_compare_with_backpropagation():
     assert angles.global_["out"] < 0.1
     assert angles.global_["three"] < 0.5  # its target is a step down the true gradient
     assert 1 < angles.global_["two"] < 180
+    with pytest.raises(ValueError, match="learns from targets, and not from a gradient"):
+        tfbio.metrics.gradient_angles(model, x, y, ENTROPY)
 
 
 def weighted(model, x, y, weights):
@@ -603,6 +606,28 @@ def test_only_the_true_gradient_is_taken_outside_of_a_step():
         gradient(x)  # compiled for the true gradient
 
 
+def test_each_micro_batch_draws_noise_of_its_own():
+    model = compiled(chain(dtype="float32"), "sdtp(seed=3)")
+    x, y = batch(model)
+    parts = Accumulation(model, 2)
+
+    def drawn():
+        taken = step.Step(model, stages(model, model.layers[0].rule), (x, y, None))
+        with taken.weights_read_once():
+            return taken._noise(1, 0, tf.zeros((4, 5))).numpy()
+
+    alone = drawn()
+    with parts.in_place():
+        noises = []
+        for _ in range(2):
+            noises.append(drawn())
+            parts.apply([tf.zeros_like(v) for v in model.trainable_variables])
+        parts.release()
+        np.testing.assert_array_equal(noises[0], alone)
+        assert np.abs(np.corrcoef(noises[0].ravel(), noises[1].ravel())[0, 1]) < 0.9
+        assert int(parts.micro_batch) == 0
+
+
 def branching():
     x = keras.Input((4,))
     h = K.Dense(4, "tanh", name="h")(x)
@@ -688,6 +713,15 @@ def test_losses_labels_and_layers_rules_that_do_not_fit_are_refused():
                 wrong.train_on_batch(*batch(wrong))
     with pytest.raises(ValueError, match="an integer or a distribution over the 3 classes"):
         step._labels(tf.zeros((8, 2)), tf.zeros((8, 3)))
+    with pytest.raises(ValueError, match="Received: no targets"):
+        step._labels(None, tf.zeros((8, 3)))
+    for loss in ("mse", keras.losses.MeanSquaredError(), ["mse"], keras.losses.Huber()):
+        wrong = compiled(chain(), "sdtp", loss)
+        with pytest.raises(ValueError, match="compares the softmax of the outputs with the label"):
+            wrong.train_on_batch(*batch(wrong))
+    for loss in ("sparse_categorical_crossentropy", lambda y, z: ENTROPY(y, z)):
+        right = compiled(chain(), "sdtp", loss)
+        right.train_on_batch(*batch(right))
     with pytest.raises(ValueError, match="`last_layer` means nothing"):
         tfbio.convert(chain(), "dtp", last_layer="backprop")
 

@@ -62,7 +62,9 @@ def gradient_angles(model, x, y, loss, training=True):
         `GradientAngles`.
 
     Raises:
-        ValueError: If the model has no feedback layer, or the loss is unknown.
+        ValueError: If the model has no feedback layer, the loss is unknown, or the rule is one of
+            target propagation, which learns from no gradient of the model: `GradientMeter` compares
+            what its training step learns.
 
     Example:
         >>> import keras, tensorflow as tf, tfbio
@@ -75,6 +77,13 @@ def gradient_angles(model, x, y, loss, training=True):
         Lillicrap et al. 2016; Akrout et al. 2019, "Deep learning without weight transport" (the
         angle of the hidden delta, which is the local one above that layer).
     """
+    for site in walk.sites(model).values():
+        if site.rule.by_targets:
+            raise ValueError(
+                f"Under {site.rule.alias!r} a model learns from targets, and not from a gradient "
+                "of its loss. Compile it, and take tfbio.metrics.GradientMeter(model)(x, y), which "
+                "compares what its training step learns."
+            )
     loss = keras.losses.get(loss)
     options = {"training": training} if getattr(model, "_call_has_training_arg", False) else {}
     optimizer = getattr(model, "optimizer", None)

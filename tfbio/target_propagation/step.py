@@ -15,6 +15,10 @@ MEASURES = ("inverse_loss", "local_loss", "target_distance")
 """What is measured of every layer as it learns."""
 
 
+_SPREAD = 0x1E3779B97F4A7C15
+"""An odd number, whose multiples differ in all bits: the keys of micro-batches."""
+
+
 class Step:
     """One training step: the pass of a batch, and what each layer learns from it.
 
@@ -254,8 +258,9 @@ class Step:
         return [state[:2] or None for state in states], values, measured
 
     def _noise(self, index, draw, like):
-        """Return N(0, 1) of a tensor's shape: for each step, draw, layer and replica another."""
+        """Return N(0, 1) of a tensor's shape: another for each step, draw, layer, replica, part."""
         key = self.values[id(self.stages[index].rule.noise_key)]
+        key += _SPREAD * getattr(self.model.optimizer, "micro_batch", 0)
         replica = tf.distribute.get_replica_context()
         replica = 0 if replica is None else replica.replica_id_in_sync_group
         iterations = tf.cast(self.model.optimizer.iterations, tf.int64)
@@ -271,6 +276,11 @@ def _probabilities(stage, outputs):
 
 def _labels(y, outputs):
     """Return the labels as a distribution over the classes."""
+    if y is None:
+        raise ValueError(
+            "A rule that takes its first target from the label needs one for each example. "
+            "Received: no targets."
+        )
     y, classes = tf.convert_to_tensor(y), outputs.shape[1]
     if y.shape.rank == 2 and y.shape[1] == classes:
         return y
@@ -288,6 +298,21 @@ def _settings(optimizer):
     return getattr(inner, "feedback", None)
 
 
+def _check_label(rule, model):
+    """Refuse a loss of Keras's that has no class as target; the user's own is not known."""
+    entropies = ("sparse_categorical_crossentropy", "categorical_crossentropy")
+    for loss in tf.nest.flatten(model.loss):
+        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+        function = getattr(loss, "fn", loss)
+        modules = (getattr(function, "__module__", ""), type(loss).__module__)
+        if any(m.startswith("keras.") for m in modules) and function.__name__ not in entropies:
+            raise ValueError(
+                f"Rule {rule.alias!r} compares the softmax of the outputs with the label: compile "
+                "with keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, or "
+                f"take dtp, which takes any loss. Received: loss={loss!r}."
+            )
+
+
 def _check(step):
     """Refuse a loss or an optimizer that the rule cannot work with."""
     rule, model = step.rule, step.model
@@ -299,6 +324,8 @@ def _check(step):
                 "batch: compile with a loss whose reduction is 'sum_over_batch_size', Keras's "
                 f"default. Received: reduction={reduction!r}."
             )
+    if rule.top == "label":
+        _check_label(rule, model)
     if rule.schedule == "alternating" and not (step.feedback and step.feedback.alternate):
         raise ValueError(
             f"Rule {rule.alias!r} with schedule='alternating' needs an optimizer that takes turns: "

@@ -48,6 +48,17 @@ class Accumulation:
             for variable in self._variables
         ]
         self._with_gradient = set()
+        self._taken = tf.Variable(
+            tf.constant(0, tf.int64),
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+
+    @property
+    def micro_batch(self):
+        """The place of the present micro-batch in its step, from 0: each draws noise of its own."""
+        return tf.convert_to_tensor(self._taken)
 
     def __getattr__(self, name):
         # The rate, the iterations, the loss scale: all that a training step asks it for.
@@ -75,6 +86,7 @@ class Accumulation:
                 self._with_gradient.add(place)
                 gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
                 self._sums[place].assign_add(gradient)
+        self._taken.assign_add(1)
 
     def release(self):
         """Apply the mean of the sums, and start them again from 0.
@@ -94,3 +106,4 @@ class Accumulation:
         self._optimizer.apply(gradients, self._variables)
         for total in self._sums:
             total.assign(tf.zeros_like(total))
+        self._taken.assign(0)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfbio import attacks, data
+from tfbio import attacks, data, rules
 from tfbio.gradients import true_gradient
 from tfbio.training import preparation, sums, use
 from tfbio.training.experiment import CHECKPOINTS, check, default, option
@@ -153,6 +153,11 @@ def measure(experiment, attack, tell=print, measuring=lambda done, total: None):
     here["data_service_timeout"] = default(experiment, "data_service_timeout")
     experiment = dataclasses.replace(experiment, **here)
     step, prepared = use.measurable(experiment, attack.checkpoint, tell)
+    if "rule" in _parts(attack.gradients) and rules.get(experiment.rule).by_targets:
+        raise ValueError(
+            f"--gradients=rule: {experiment.workdir} learned under --rule={experiment.rule}, by "
+            "targets, and no gradient of it comes down to the image. Give --gradients=true."
+        )
     split = {"test": prepared.dataset.test, "validation": prepared.validation}[attack.split]
     if split is None:
         raise ValueError(
