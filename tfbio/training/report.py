@@ -309,7 +309,10 @@ def figure(results, path):
                 _band(axes, followed, name, style)
         seconds = [1000 * run.summary["seconds_per_step"] for run in runs if run.summary]
         if seconds:
-            times.barh(name, statistics.fmean(seconds), color=color, height=0.6)
+            # Where colors come again, as lines are dashed then.
+            hatch = "" if index < len(_COLORS) else "////"
+            mean = statistics.fmean(seconds)
+            times.barh(name, mean, color=color, height=0.6, hatch=hatch, edgecolor="white", lw=0)
             times.plot(seconds, [name] * len(seconds), "o", color="#888888", ms=3)
     curves.set(xlabel="epoch", ylabel=of, title="Learning curves")
     if column != "loss" and (limits := _magnified(scores)):
