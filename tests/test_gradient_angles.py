@@ -293,3 +293,13 @@ def test_a_measurement_keeps_nothing_of_the_steps_of_a_rules_own_loop(rule):
     operations = {node.op for nodes in functions for node in nodes}
     assert "TensorListPushBack" not in operations
     assert ("StatelessWhile" in operations or "While" in operations) is (rule != "tp")
+
+
+def test_xla_measures_a_rule_whose_step_is_a_loop():
+    layers = [keras.Input((4,)), keras.layers.Dense(5, "tanh"), keras.layers.Dense(2)]
+    model = tfbio.convert(keras.Sequential(layers), "weight_mirror(before=3)")
+    model.compile("sgd", "mse")
+    x, y = random((3, 4), "float32"), random((3, 2), "float32")
+    found = [tfbio.metrics.GradientMeter(model, jit_compile=jit)(x, y) for jit in (False, True)]
+    for name, angle in found[0].global_.items():
+        assert found[1].global_[name] == pytest.approx(angle, abs=0.05)
