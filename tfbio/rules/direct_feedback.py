@@ -98,6 +98,7 @@ class DirectFeedback(FeedbackRule):
         return guarded(
             outputs,
             layer,
+            self.alias,
             "its error comes from its network's output, and it was called outside of its network.",
         )
 

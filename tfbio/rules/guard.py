@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 
-def guarded(outputs, layer, reason):
+def guarded(outputs, layer, alias, reason):
     """Return `outputs`, which refuse to be differentiated, except for the true gradient.
 
     Such a layer on its own would learn by plain backpropagation, and nothing would say so.
@@ -13,6 +13,7 @@ def guarded(outputs, layer, reason):
     Args:
         outputs: A tensor.
         layer: The feedback layer whose it is.
+        alias: The name of its rule.
         reason: What the error says between the layer's name and what would be right.
 
     Returns:
@@ -35,7 +36,7 @@ def guarded(outputs, layer, reason):
     """
     switch = layer.true_gradient_switch
     message = (
-        f"Layer {layer.name!r} is under {layer.rule.alias!r}, a rule of whole networks: {reason} "
+        f"Layer {layer.name!r} is under {alias!r}, a rule of whole networks: {reason} "
         "Put the model that is to learn under the rule with tfbio.convert. Of a keras.Sequential, "
         "keras.models.clone_model makes a plain one: it is copied with copy.deepcopy, or converted "
         "again. For the true gradient there is tfbio.true_gradient(model)."

@@ -85,6 +85,7 @@ class TargetPropagation(FeedbackRule):
         return guarded(
             outputs,
             layer,
+            self.alias,
             "its target comes from its network, no gradient passes through it, and it was "
             "differentiated outside of its network's training step.",
         )
