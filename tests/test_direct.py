@@ -256,6 +256,16 @@ def test_the_global_seed_draws_b_and_b_is_no_kernel():
     assert all(not v.trainable for v in direct.owner(models_[0]).rule.variables)
 
 
+@pytest.mark.parametrize(("margin", "left"), [(80.0, True), (95.0, False)])
+def test_the_signal_ends_where_the_whole_batchs_error_is_zero(margin, left):
+    logits = tf.constant([[margin, 0.0, 0.0], [0.0, margin, 0.0]])
+    error = (tf.nn.softmax(logits) - tf.one_hot([0, 1], 3)) / 2
+    found, scale, fits = targets.recover(error, logits)
+    np.testing.assert_array_equal(found, tf.one_hot([0, 1], 3))
+    assert fits
+    np.testing.assert_allclose(scale, 0.5 if left else 0.0, rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["residual", "resnet20", "lenet", "keras"])
 def test_without_feedback_the_output_layer_alone_moves(name):
     if name == "residual":

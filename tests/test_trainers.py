@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tfbio import models, training
+from tfbio import models, rules, training, walk
 from tfbio.training import memory
 from trainers import classify, cli, compare, detect
 
@@ -303,13 +303,15 @@ def one_of_each():
     return found
 
 
-def first_of_each():
-    """Return `one_of_each`, and of each pair whether its network or its rule is the first."""
-    networks, rules = set(), set()
+def with_a_step():
+    """Return a few pairs of `one_of_each` in which every network and every rule is found."""
+    networks, rules, found = set(), set(), {}
     for (network, rule), config in one_of_each().items():
-        yield (network, rule), config, network not in networks or rule not in rules
+        if network not in networks or rule not in rules:
+            found[network, rule] = config
         networks.add(network)
         rules.add(rule)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -327,12 +329,8 @@ def images(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(
-    ("pair", "config", "first"), first_of_each(), ids=lambda value: str(getattr(value, "stem", ""))
-)
-def test_each_network_takes_a_step_under_each_rule_as_configured(
-    pair, config, first, images, tmp_path
-):
+def as_configured(pair, config, images, tmp_path):
+    """Return the pair's experiment, on a few small images."""
     values = parsed(
         f"--flagfile={config}",
         "--dataset=folder",
@@ -345,10 +343,31 @@ def test_each_network_takes_a_step_under_each_rule_as_configured(
         f"--workdir={tmp_path}",
     )
     (experiment, *_) = [e for e in compare.experiments(values) if e.rule.split("(")[0] == pair[1]]
+    return experiment
+
+
+@pytest.mark.parametrize(
+    ("pair", "config"), one_of_each().items(), ids=lambda value: str(getattr(value, "stem", ""))
+)
+def test_each_network_is_prepared_under_each_rule_as_configured(pair, config, images, tmp_path):
+    experiment = as_configured(pair, config, images, tmp_path)
+    with memory.freed():
+        model = training.prepare(experiment).model
+        found = {site.rule.alias for site in walk.sites(model).values()}
+        named = [experiment.rule, experiment.last_layer_rule or experiment.rule]
+        expected = {rules.get(name).alias for name in named}
+        assert found == expected
+        assert model.optimizer.built
+
+
+# Compiling a step of every pair would take minutes.
+@pytest.mark.parametrize(
+    ("pair", "config"), with_a_step().items(), ids=lambda value: str(getattr(value, "stem", ""))
+)
+def test_every_network_and_every_rule_take_a_step_as_configured(pair, config, images, tmp_path):
+    experiment = as_configured(pair, config, images, tmp_path)
     with memory.freed():
         prepared = training.prepare(experiment)
-        if not first:  # compiling all would take minutes; each rule and each network has a step
-            return
         before = [w.numpy() for w in prepared.model.trainable_variables]
         taken, finite = training.loop.Loop(prepared).train(iter(prepared.epoch(0, 0)), 1)
         assert (taken, finite) == (1, True)

@@ -102,6 +102,18 @@ def test_by_default_b_tends_to_w_itself():
     assert abs(tfbio.metrics.norm_ratio(w, b) - 1) < 0.05
 
 
+def test_b_of_a_unit_that_its_bias_keeps_silent_decays_to_nothing():
+    for bias, scale in ((1.0, 1.0), (-1.0, 0.0)):
+        layer = dense(
+            "wm(before=6000,seed=1)",
+            activation="relu",
+            bias_initializer=keras.initializers.Constant(bias),
+        )
+        (b,) = collected(layer, random((1, 6)))
+        ratio = tfbio.metrics.norm_ratio(layer.kernel.numpy(), b)
+        assert ratio == pytest.approx(scale, abs=0.05)
+
+
 def test_normalize_keeps_the_first_norm():
     layer = dense("wm(rate=0.1,decay=0,before=500,normalize=True,seed=1)")
     first = np.linalg.norm(layer.feedback)

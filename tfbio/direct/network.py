@@ -14,7 +14,7 @@ from keras.src.models.functional import operation_fn
 
 from tfbio import graph, rewired, walk
 from tfbio.direct import taps
-from tfbio.rules import passage
+from tfbio.rules import losses, passage
 
 
 class DirectNetwork(rewired.Rewired):
@@ -223,26 +223,15 @@ def _check_loss(model):
 
     Not when the model is compiled: Keras does not compile what it loads if that is overridden.
     """
-    rule, loss = owner(model).rule, getattr(model, "loss", None)
-    if not rule.reads_targets or loss is None:
+    rule, ends_in = owner(model).rule, vars(model)["_direct_plan"].ends_in
+    if not rule.reads_targets:
         return
-    ends_in = vars(model)["_direct_plan"].ends_in
-    if isinstance(loss, str):
-        loss = keras.losses.get(loss)
-    known = (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)
-    if isinstance(loss, known):
-        given = loss.get_config()
-        right = given["from_logits"] != bool(ends_in) and not given.get("label_smoothing")
-    elif loss in (
-        keras.losses.sparse_categorical_crossentropy,
-        keras.losses.categorical_crossentropy,
-    ):
-        right = bool(ends_in)  # their default is from_logits=False
-    else:
-        # One of the user's is looked at when it is differentiated.
-        modules = (type(loss).__module__, getattr(loss, "__module__", ""))
-        right = not any(module.startswith("keras.") for module in modules)
-    if not right:
+    # One of the user's is looked at when it is differentiated.
+    for loss, options in losses.known(getattr(model, "loss", None)):
+        if options is not None:
+            smoothed = options.get("label_smoothing")
+            if options["from_logits"] != bool(ends_in) and not smoothed:
+                continue
         raise ValueError(
             f"Rule {rule.alias!r} reads the targets from the error of a softmax cross-entropy. "
             "Compile with keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, "

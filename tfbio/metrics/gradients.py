@@ -15,7 +15,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from tfbio import walk, witness
+from tfbio import rules, walk, witness
 from tfbio.feedback import input_gradients
 from tfbio.gradients import true_gradient
 from tfbio.metrics.definitions import angle_of_tensors
@@ -78,7 +78,7 @@ def gradient_angles(model, x, y, loss, training=True):
         angle of the hidden delta, which is the local one above that layer).
     """
     for site in walk.sites(model).values():
-        if site.rule.by_targets:
+        if isinstance(site.rule, rules.TargetPropagation):
             raise ValueError(
                 f"Under {site.rule.alias!r} a model learns from targets, and not from a gradient "
                 "of its loss. Compile it, and take tfbio.metrics.GradientMeter(model)(x, y), which "

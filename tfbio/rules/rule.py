@@ -51,7 +51,6 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
     Attributes:
         symmetric: True where B is W itself; such a layer differentiates as plain Keras does.
         steps_first: Whether the very first training call takes a step, before any optimizer did.
-        by_targets: True where layers learn from targets of their own, by no gradient between them.
         of_network: True where errors come from the network's output, and none from the layer
             above: a layer's W has no B of its shape then (`tfbio.rules.DirectFeedback`).
     """
@@ -59,7 +58,6 @@ class FeedbackRule(keras.layers.Layer, abc.ABC):
     symmetric = False
     steps_first = False
     of_network = False
-    by_targets = False
 
     def __init__(self):
         # A dtype of its own would cast; state takes the kernel's dtype, full precision included.

@@ -36,7 +36,6 @@ class TargetPropagation(FeedbackRule):
     """
 
     of_network = True
-    by_targets = True
     difference = True
     """Whether what the inverse misses is added to its targets: ĥ = h − g(h′) + g(ĥ′)."""
     top = "loss"

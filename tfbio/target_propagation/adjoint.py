@@ -97,7 +97,7 @@ def check(rule, count):
     """Refuse an option that has another number of values than there are inverses.
 
     Args:
-        rule: An L-DRL rule; of any other there is nothing to check.
+        rule: The network's, l_drl.
         count: The number of inverses.
 
     Raises:
@@ -107,7 +107,7 @@ def check(rule, count):
         >>> import tfbio
         >>> check(tfbio.rules.get("l_drl(rate=(0.1, 0.2))"), 2)
     """
-    for name in () if rule.trained_by_optimizer else OPTIONS:
+    for name in OPTIONS:
         option = getattr(rule, name)
         if isinstance(option, tuple) and len(option) != count:
             raise ValueError(

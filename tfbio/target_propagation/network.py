@@ -36,7 +36,8 @@ class TargetNetwork(rewired.Rewired):
         rule = next(iter(walk.sites(self).values())).rule
         found = stages(self, rule)
         inverted = found[1:-1] if rule.top == "loss" else found[1:]
-        adjoint.check(rule, len(inverted))
+        if not rule.trained_by_optimizer:
+            adjoint.check(rule, len(inverted))
         for stage in inverted:
             auxiliary = rule.auxiliary if stage is found[-1] else 0
             own = stage.rule

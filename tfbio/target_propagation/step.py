@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tfbio import graph, witness
-from tfbio.rules import passage
+from tfbio.rules import losses, passage
 from tfbio.rules.scales import normal
 from tfbio.target_propagation import adjoint, learning
 from tfbio.target_propagation.stages import ends_in_softmax
@@ -298,21 +298,6 @@ def _settings(optimizer):
     return getattr(inner, "feedback", None)
 
 
-def _check_label(rule, model):
-    """Refuse a loss of Keras's that has no class as target; the user's own is not known."""
-    entropies = ("sparse_categorical_crossentropy", "categorical_crossentropy")
-    for loss in tf.nest.flatten(model.loss):
-        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
-        function = getattr(loss, "fn", loss)
-        modules = (getattr(function, "__module__", ""), type(loss).__module__)
-        if any(m.startswith("keras.") for m in modules) and function.__name__ not in entropies:
-            raise ValueError(
-                f"Rule {rule.alias!r} compares the softmax of the outputs with the label: compile "
-                "with keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, or "
-                f"take dtp, which takes any loss. Received: loss={loss!r}."
-            )
-
-
 def _check(step):
     """Refuse a loss or an optimizer that the rule cannot work with."""
     rule, model = step.rule, step.model
@@ -324,8 +309,13 @@ def _check(step):
                 "batch: compile with a loss whose reduction is 'sum_over_batch_size', Keras's "
                 f"default. Received: reduction={reduction!r}."
             )
-    if rule.top == "label":
-        _check_label(rule, model)
+    others = [loss for loss, options in losses.known(model.loss) if options is None]
+    if rule.top == "label" and others:
+        raise ValueError(
+            f"Rule {rule.alias!r} compares the softmax of the outputs with the label: compile with "
+            "keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, or take dtp, "
+            f"which takes any loss. Received: loss={others[0]!r}."
+        )
     if rule.schedule == "alternating" and not (step.feedback and step.feedback.alternate):
         raise ValueError(
             f"Rule {rule.alias!r} with schedule='alternating' needs an optimizer that takes turns: "

@@ -153,7 +153,8 @@ def measure(experiment, attack, tell=print, measuring=lambda done, total: None):
     here["data_service_timeout"] = default(experiment, "data_service_timeout")
     experiment = dataclasses.replace(experiment, **here)
     step, prepared = use.measurable(experiment, attack.checkpoint, tell)
-    if "rule" in _parts(attack.gradients) and rules.get(experiment.rule).by_targets:
+    rule = rules.get(experiment.rule)
+    if "rule" in _parts(attack.gradients) and isinstance(rule, rules.TargetPropagation):
         raise ValueError(
             f"--gradients=rule: {experiment.workdir} learned under --rule={experiment.rule}, by "
             "targets, and no gradient of it comes down to the image. Give --gradients=true."
