@@ -125,6 +125,15 @@ tests/test_target_propagation.py are theirs."""
 DIFFERENTIATED = tuple(name for name in RULES if name not in TARGET_RULES)
 """Those that learn from one gradient of the whole model, and take any network of layers."""
 
+ONE_OF_A_KIND = (
+    "sign_symmetry",
+    "weight_mirror",
+    "symmetric_alignment",
+    "direct_feedback_alignment",
+)
+"""For what is the same for all rules of a kind: B put where W was, learned in a loop of the step's
+own, learned by a loss of its own, and no B at all but taps."""
+
 LAYER_RULES = tuple(name for name in RULES if name not in NETWORK_RULES)
 
 CONFIGURATIONS = [

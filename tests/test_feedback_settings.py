@@ -234,9 +234,10 @@ def test_the_trainers_turns_are_epochs():
     prepared = training.prepare(training.Classification(**options))
     turns = prepared.model.optimizer.feedback.alternate
     assert turns == prepared.steps_per_epoch > 1
-    both = training.Classification(**options, feedback_alternate=True)
-    with pytest.raises(ValueError, match="--feedback_alternate, turns of one step, does not go"):
-        training.prepare(both)
+    for rule in ("dtp", "dtp(schedule='alternating')"):
+        both = training.Classification(**{**options, "rule": rule}, feedback_alternate=True)
+        with pytest.raises(ValueError, match="--feedback_alternate, turns of one step, does not"):
+            training.prepare(both)
     shallow = training.Classification(**{**options, "model": "akrout_mnist"})
     with pytest.raises(ValueError, match="no inverse to take turns with: --model=akrout_mnist"):
         training.prepare(shallow)

@@ -414,6 +414,11 @@ def test_alternating_trains_inverses_and_kernels_in_turns():
     wrong = compiled(chain(dtype="float32"), "dtp(schedule='alternating')")
     with pytest.raises(ValueError, match="needs an optimizer that takes turns"):
         wrong.train_on_batch(x, y)
+    for rule in ("dtp", "l_drl"):
+        own = optimizers.get("adam", 0.01, feedback=optimizers.Feedback(alternate=2))
+        wrong = compiled(chain(dtype="float32"), rule, optimizer=own)
+        with pytest.raises(ValueError, match=r"schedule='parallel' lets all .* alternate=2"):
+            wrong.train_on_batch(x, y)
 
 
 def _by_path(model, path):

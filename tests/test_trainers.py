@@ -304,14 +304,20 @@ def one_of_each():
 
 
 def with_a_step():
-    """Return a few pairs of `one_of_each` in which every network and every rule is found."""
-    networks, rules, found = set(), set(), {}
-    for (network, rule), config in one_of_each().items():
+    """Return a few pairs of `one_of_each` in which every network and every rule is found.
+
+    Compiling a step of every pair would take minutes.
+    """
+    networks, rules, found = set(), set(), set()
+    for network, rule in one_of_each():
         if network not in networks or rule not in rules:
-            found[network, rule] = config
+            found.add((network, rule))
         networks.add(network)
         rules.add(rule)
     return found
+
+
+STEPPED = with_a_step()
 
 
 @pytest.fixture(scope="module")
@@ -352,30 +358,18 @@ def as_configured(pair, config, images, tmp_path):
 def test_each_network_is_prepared_under_each_rule_as_configured(pair, config, images, tmp_path):
     experiment = as_configured(pair, config, images, tmp_path)
     with memory.freed():
-        model = training.prepare(experiment).model
+        prepared = training.prepare(experiment)
+        model = prepared.model
         found = {site.rule.alias for site in walk.sites(model).values()}
         named = [experiment.rule, experiment.last_layer_rule or experiment.rule]
-        expected = {rules.get(name).alias for name in named}
-        assert found == expected
+        assert found == {rules.get(name).alias for name in named}
         assert model.optimizer.built
-
-
-# Compiling a step of every pair would take minutes.
-@pytest.mark.parametrize(
-    ("pair", "config"), with_a_step().items(), ids=lambda value: str(getattr(value, "stem", ""))
-)
-def test_every_network_and_every_rule_take_a_step_as_configured(pair, config, images, tmp_path):
-    experiment = as_configured(pair, config, images, tmp_path)
-    with memory.freed():
-        prepared = training.prepare(experiment)
-        before = [w.numpy() for w in prepared.model.trainable_variables]
-        taken, finite = training.loop.Loop(prepared).train(iter(prepared.epoch(0, 0)), 1)
-        assert (taken, finite) == (1, True)
-        changed = [
-            (w.numpy() != old).any()
-            for w, old in zip(prepared.model.trainable_variables, before, strict=True)
-        ]
-        assert np.mean(changed) > 0.9
+        if pair in STEPPED:
+            before = [w.numpy() for w in model.trainable_variables]
+            taken, finite = training.loop.Loop(prepared).train(iter(prepared.epoch(0, 0)), 1)
+            assert (taken, finite) == (1, True)
+            pairs = zip(model.trainable_variables, before, strict=True)
+            assert np.mean([(w.numpy() != old).any() for w, old in pairs]) > 0.9
 
 
 BAD = [

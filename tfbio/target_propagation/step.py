@@ -316,7 +316,15 @@ def _check(step):
             "keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, or take dtp, "
             f"which takes any loss. Received: loss={others[0]!r}."
         )
-    if rule.schedule == "alternating" and not (step.feedback and step.feedback.alternate):
+    turn = step.feedback.alternate if step.feedback else 0
+    if rule.schedule == "parallel" and turn:
+        raise ValueError(
+            f"Rule {rule.alias!r} with schedule='parallel' lets all learn at every step, and the "
+            "optimizer takes turns: give its Feedback alternate=0"
+            + (", or the rule schedule='alternating'" if rule.trained_by_optimizer else "")
+            + f". Received: alternate={turn}."
+        )
+    if rule.schedule == "alternating" and not turn:
         raise ValueError(
             f"Rule {rule.alias!r} with schedule='alternating' needs an optimizer that takes turns: "
             "compile with one of tfbio.optimizers, such as tfbio.optimizers.get('adam', 0.001, "
