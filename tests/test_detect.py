@@ -132,10 +132,9 @@ def test_a_killed_process_ends_as_if_it_was_not(whole, options, processes, tmp_p
 def test_two_replicas_measure_and_learn_what_one_device_does(whole, options):
     summary = json.loads((whole / "summary.json").read_text())
     run = folder.read_flags(whole)
-    for strategy in ("one_device", "mirrored"):
-        measured = use.evaluate(training.Detection(**{**vars(run), "strategy": strategy}))
-        for name in ("test_ap", "test_ar_100", "validation_ap"):
-            assert measured[name] == pytest.approx(summary[name], abs=1e-6)
+    measured = use.evaluate(training.Detection(**{**vars(run), "strategy": "mirrored"}))
+    for name in ("test_ap", "test_ar_100", "validation_ap"):
+        assert measured[name] == pytest.approx(summary[name], abs=1e-6)
     learned = []
     for strategy in ("one_device", "mirrored"):
         # Batch normalization would see half of the batch, and Adam blows differences up.
@@ -355,6 +354,8 @@ def test_every_config_takes_a_step(config, options, tmp_path):
     values = parsed(f"--flagfile={config}", *smaller, f"--workdir={tmp_path}")
     for experiment in compare.experiments(values, training.Detection):
         prepared = training.prepare(experiment)
+        if "feedback_alignment" in experiment.rule or experiment.rule == "backprop":
+            continue  # sign symmetry's step has as many operations, and takes ten seconds
         before = [w.numpy() for w in prepared.model.trainable_variables]
         assert Loop(prepared).train(iter(prepared.epoch(0, 0)), 1) == (1, True)
         after = [w.numpy() for w in prepared.model.trainable_variables]
