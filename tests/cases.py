@@ -127,12 +127,15 @@ DIFFERENTIATED = tuple(name for name in RULES if name not in TARGET_RULES)
 
 ONE_OF_A_KIND = (
     "sign_symmetry",
+    "brsf",
+    "kolen_pollack",
     "weight_mirror",
     "symmetric_alignment",
     "direct_feedback_alignment",
 )
-"""For what is the same for all rules of a kind: B put where W was, learned in a loop of the step's
-own, learned by a loss of its own, and no B at all but taps."""
+"""For what is the same for all rules of a kind: a B of the kernel as it is, one drawn at every
+step, one that follows the kernel's gradient, one that learns in a loop of the step's own, one that
+learns by a loss of its own, and none at all but taps."""
 
 LAYER_RULES = tuple(name for name in RULES if name not in NETWORK_RULES)
 
