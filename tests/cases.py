@@ -127,15 +127,16 @@ DIFFERENTIATED = tuple(name for name in RULES if name not in TARGET_RULES)
 
 ONE_OF_A_KIND = (
     "sign_symmetry",
+    "feedback_alignment",
     "brsf",
     "kolen_pollack",
     "weight_mirror",
-    "symmetric_alignment",
+    "mirror_alignment",
     "direct_feedback_alignment",
 )
-"""For what is the same for all rules of a kind: a B of the kernel as it is, one drawn at every
-step, one that follows the kernel's gradient, one that learns in a loop of the step's own, one that
-learns by a loss of its own, and none at all but taps."""
+"""For what is the same for all rules of a kind: a B of the kernel as it is, a fixed one, one drawn
+at every step, one that follows the kernel's gradient, one that learns in a loop of the step's own,
+one that learns by a loss of its own, with noise, and none at all but taps."""
 
 LAYER_RULES = tuple(name for name in RULES if name not in NETWORK_RULES)
 

@@ -53,11 +53,6 @@ def network():
     return keras.Model(inputs, keras.layers.Dense(3, dtype="float32", name="out")(x))
 
 
-def that_takes_long(rule):
-    """Return what builds the network for what takes seconds: every kind of layer under one rule."""
-    return network if rule == "sign_symmetry" else small
-
-
 def converted(rule, network=network):
     keras.utils.set_random_seed(3)
     return tfbio.convert(network(), rule)
@@ -92,7 +87,9 @@ def test_a_rule_gives_the_same_gradients_in_every_mode(rule, policy):
     named = [mode for configuration, mode in modes(MODES) if configuration == rule]
     if policy != "float32" and rule not in ONE_OF_A_KIND:
         named.remove("xla")
-    networks = {mode: that_takes_long(rule) if mode == "xla" else network for mode in named}
+    # XLA takes seconds for every kind of layer: under one rule.
+    compiled = network if rule == "sign_symmetry" else small
+    networks = {mode: compiled if mode == "xla" else network for mode in named}
     references = {build: gradients(converted(rule, build), x) for build in networks.values()}
     keras.config.set_dtype_policy(policy)
     models = {build: converted(rule, build) for build in references}
@@ -109,7 +106,7 @@ def test_a_rule_gives_the_same_gradients_in_every_mode(rule, policy):
 @pytest.mark.parametrize("rule", CONFIGURATIONS)
 def test_a_saved_model_comes_back_with_outputs_and_gradients(rule, tmp_path):
     x = random((4, 8, 8, 3), "float32")
-    build = that_takes_long(rule)
+    build = network if rule in ONE_OF_A_KIND else small
     model = converted(rule, build)
     model.compile(
         "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True

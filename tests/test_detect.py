@@ -347,7 +347,7 @@ def test_a_fraction_is_held_out_only_where_the_data_have_no_validation(options, 
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_takes_a_step(config, options, tmp_path):
+def test_every_config_is_prepared_and_takes_a_step_that_differs(config, options, tmp_path):
     # On small images; its layers, losses, rule and optimizer are the config's own.
     smaller = ("--dataset=coco", f"--data_dir={options['data_dir']}", "--image_size=64",
                "--channels=8", "--batch_size=2", "--validation_fraction=0.1")  # fmt: skip

@@ -140,7 +140,7 @@ def test_the_hook_sees_one_step_per_accumulated_gradient():
 
 @pytest.mark.parametrize("rule", DIFFERENTIATED)
 def test_accumulated_gradients_learn_as_one_large_batch(rule):
-    # Eagerly, which is quicker; the test above compiles it.
+    # Eagerly, which is quicker; what is compiled: test_strategies.py, of the trainers.
     settings = {"gradient_accumulation_steps": 3}
     model = fitted(compiled(network(rule), sgd=settings, run_eagerly=True))
     reference = compiled(network(rule), run_eagerly=True)

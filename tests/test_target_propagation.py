@@ -414,11 +414,21 @@ def test_alternating_trains_inverses_and_kernels_in_turns():
     wrong = compiled(chain(dtype="float32"), "dtp(schedule='alternating')")
     with pytest.raises(ValueError, match="needs an optimizer that takes turns"):
         wrong.train_on_batch(x, y)
-    for rule in ("dtp", "l_drl"):
-        own = optimizers.get("adam", 0.01, feedback=optimizers.Feedback(alternate=2))
-        wrong = compiled(chain(dtype="float32"), rule, optimizer=own)
-        with pytest.raises(ValueError, match=r"schedule='parallel' lets all .* alternate=2"):
-            wrong.train_on_batch(x, y)
+
+
+@pytest.mark.parametrize(
+    ("units", "rule", "message"),
+    [
+        ((5, 4), "dtp", r"schedule='parallel' lets all .* or the rule .* alternate=2"),
+        ((5, 4), "l_drl", r"schedule='parallel' lets all .* alternate=0\. Received: alternate=2"),
+        ((5,), "dtp(schedule='alternating')", "has no inverse to take turns with"),
+    ],
+)
+def test_turns_that_mean_nothing_are_refused(units, rule, message):
+    own = optimizers.get("adam", 0.01, feedback=optimizers.Feedback(alternate=2))
+    model = compiled(chain(units, dtype="float32"), rule, optimizer=own)
+    with pytest.raises(ValueError, match=message):
+        model.train_on_batch(*batch(model))
 
 
 def _by_path(model, path):

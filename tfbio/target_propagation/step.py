@@ -331,6 +331,13 @@ def _check(step):
             "feedback=tfbio.optimizers.Feedback(alternate=steps)), steps being those of an epoch. "
             f"Received: {type(model.optimizer).__name__}."
         )
+    inverses = any(hasattr(stage.rule, "inverse_kernel") for stage in step.stages)
+    if rule.schedule == "alternating" and not inverses:
+        raise ValueError(
+            f"Rule {rule.alias!r} with schedule='alternating' has no inverse to take turns with: "
+            "the model has one hidden layer, whose target comes from the loss. Give "
+            "schedule='parallel'."
+        )
     if not rule.trained_by_optimizer and step.replicas > 1:
         raise ValueError(
             f"Rule {rule.alias!r}, whose inverses take steps of their own, runs on one device. "

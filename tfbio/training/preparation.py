@@ -375,7 +375,8 @@ def _feedback(e, model, learning_rate):
             )
         raise ValueError(
             f"--{given[0]} belongs to rules whose B learns by a loss of its own, such as "
-            "symmetric_alignment, and to those of target propagation, whose inverses do. "
+            "symmetric_alignment, and to those of target propagation whose inverses do; l_drl's "
+            "take steps of their own, at the rule's rate. "
             f"Received: --{given[0]}={getattr(e, given[0])} under --rule={e.rule}."
         )
     own = None
