@@ -17,9 +17,10 @@ from absl import flags
 
 from benchmarks import common
 from benchmarks.input_pipeline import cut
-from tfbio.data import boxes, coco, decoding
-from tfbio.data.detection import Detection
+from tfbio.data import decoding
 from tfbio.data.photographs import Files
+from tfbio.detection import boxes, coco
+from tfbio.detection.examples import DetectionExamples
 from trainers import cli
 
 BATCH_SIZE, HEIGHT, WIDTH, OBJECTS = 16, 420, 640, 8
@@ -79,7 +80,7 @@ def variants(paths):
     import keras_cv
 
     side, annotations = SIDE.value, annotated(len(paths))
-    split = Detection(Files(paths, np.zeros(len(paths))), annotations, side)
+    split = DetectionExamples(Files(paths, np.zeros(len(paths))), annotations, side)
     training = split.batches(BATCH_SIZE, (0, 0), augmentation="jitter_flip")
     # keras-cv scales by the image, we by what fits.
     fits = side / max(HEIGHT, WIDTH)

@@ -2,7 +2,7 @@
 
 "keras_cv" is keras_cv's RetinaNet as it comes, on its own ResNet, with its own pyramid, label
 encoder and loss; "keras_cv again" a second one, which shows how far from 1 mere chance leads. The
-others are `tfbio.models.retinanet` of the same depth, heads and width. All
+others are `tfbio.detection.retinanet` of the same depth, heads and width. All
 take the same batch, and SGD with momentum, in one process, a step of each per round; each step is
 compared with keras_cv's of the same round.
 """
@@ -95,7 +95,7 @@ def variants(backbone, rules, image_size):
     shape = (image_size, image_size, 3)
     models = {name: _keras_cv(backbone, shape) for name in (KERAS_CV, AGAIN)}
     for name in rules:
-        models[name] = tfbio.convert(tfbio.models.retinanet(CLASSES, backbone, shape), name)
+        models[name] = tfbio.convert(tfbio.detection.retinanet(CLASSES, backbone, shape), name)
     for model in models.values():
         # Slow enough to stay finite under every rule: overflowed numbers take another time.
         optimizer = keras.optimizers.SGD(0.0001, momentum=0.9)

@@ -119,8 +119,8 @@ RULES = tuple(name for name in tfbio.rules.names() if not name.startswith("test_
 DIRECT_RULES = ("direct_feedback_alignment", "sign_dfa", "direct_random_target_projection")
 TARGET_RULES = ("tp", "dtp", "sdtp", "ao_sdtp", "l_drl")
 NETWORK_RULES = (*DIRECT_RULES, *TARGET_RULES)
-"""Those of whole networks, which have no B of a kernel's shape: tests/test_direct.py and
-tests/test_target_propagation.py are theirs."""
+"""Those of whole networks, which have no B of a kernel's shape: tests/networks/test_direct.py and
+tests/networks/test_target_propagation.py are theirs."""
 
 DIFFERENTIATED = tuple(name for name in RULES if name not in TARGET_RULES)
 """Those that learn from one gradient of the whole model, and take any network of layers."""

@@ -80,16 +80,16 @@ CLOCK = ("seconds", "seconds_per_step", "resumed_at_steps")
 
 def canvases(folder):
     """Draw a few canvases of 64×64, and return their folder."""
-    from tfbio.data.canvases import Counts, prepare
+    from tfbio.detection.canvases import Counts, prepare
 
     return str(prepare(64, Counts(16, 6, 6), cache=str(folder)))
 
 
 def train(options, workdir):
     """Train, in a process that may be killed."""
-    from tfbio import training
+    from tfbio import detection, training
 
-    kind = training.Detection if "backbone" in options else training.Classification
+    kind = detection.Detection if "backbone" in options else training.Classification
     training.train_and_evaluate(kind(**options, workdir=str(workdir)), tell=lambda text: None)
 
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 import tfbio
 from tests.cases import DIFFERENTIATED, LAYERS, cross_entropy, random, twin_of
-from tfbio import walk
 from tfbio.layers import TWINS, FeedbackMixin
+from tfbio.layers.sites import find_sites
 
 
 def plain(extra=()):
@@ -121,7 +121,7 @@ def test_every_kind_of_model_converts_in_place(build):
     y, weights = model(x), model.get_weights()
     assert tfbio.convert(model, "feedback_alignment", last_layer="backprop") is model
     tf.nest.map_structure(np.testing.assert_array_equal, y, model(x))
-    sites = walk.sites(model)
+    sites = find_sites(model)
     assert len(sites) == kernels
     assert {n for n, site in sites.items() if site.rule.alias == "backprop"} == last
     assert [v.path for v in model.weights if v.path in names] == names
@@ -189,7 +189,7 @@ def test_overrides_win_over_the_last_layer_and_the_first_match_wins():
         last_layer="backprop",
         overrides={"out": "frsf", "sep*": "brsf", "*": "fa", "conv": "backprop"},
     )
-    rules = {name: site.rule.alias for name, site in walk.sites(model).items()}
+    rules = {name: site.rule.alias for name, site in find_sites(model).items()}
     assert rules == {
         "conv": "feedback_alignment",
         "separable/depthwise": "brsf",
@@ -312,9 +312,9 @@ def recurrent():
 def test_layers_without_a_twin_stay_only_when_asked_for():
     refuses(ValueError, "lstm", "LSTMCell", model=recurrent())
     model = tfbio.convert(recurrent(), "fa", unsupported="backprop")
-    assert list(walk.sites(model)) == ["out"]
+    assert list(find_sites(model)) == ["out"]
     model = tfbio.convert(recurrent(), "fa", overrides={"lstm*": "backprop"})
-    assert list(walk.sites(model)) == ["out"]
+    assert list(find_sites(model)) == ["out"]
     refuses(ValueError, "LSTMCell", model=recurrent(), overrides={"lstm*": "frsf"})
 
 
@@ -415,8 +415,8 @@ def test_clones_and_copies_are_under_the_same_rule(rule):
     clone = keras.models.clone_model(model)
     duplicate = copy.deepcopy(model)
     for other in (clone, duplicate):
-        assert {n: (s.rule.alias, type(s.layer)) for n, s in walk.sites(other).items()} == {
-            n: (s.rule.alias, type(s.layer)) for n, s in walk.sites(model).items()
+        assert {n: (s.rule.alias, type(s.layer)) for n, s in find_sites(other).items()} == {
+            n: (s.rule.alias, type(s.layer)) for n, s in find_sites(model).items()
         }
     x = random((2, 8, 8, 2), "float32")
     for g, e in zip(entropy_gradients(duplicate, x), entropy_gradients(model, x), strict=True):
@@ -446,13 +446,13 @@ def test_last_layers_are_found_in_training_and_behind_other_kernels():
     refuses(ValueError, "lstm", model=behind, last_layer="backprop")
     tfbio.convert(behind, "fa", last_layer="backprop", unsupported="backprop")
     # The LSTM is the last; it has a kernel, if no twin.
-    assert [site.rule.alias for site in walk.sites(behind).values()] == ["feedback_alignment"]
+    assert [site.rule.alias for site in find_sites(behind).values()] == ["feedback_alignment"]
 
     model = Auxiliary()
     model(tf.zeros((1, 3)), training=True)
     refuses(ValueError, "'unused' is not built", "overrides={'unused'", model=model)
     tfbio.convert(model, "fa", last_layer="frsf", overrides={"unused": "backprop"})
-    rules = {name: site.rule.alias for name, site in walk.sites(model).items()}
+    rules = {name: site.rule.alias for name, site in find_sites(model).items()}
     assert rules == {"trunk": "feedback_alignment", "head": "frsf", "auxiliary": "frsf"}
     assert model.losses == []  # none of the trace's
 
@@ -475,7 +475,7 @@ def test_a_matrix_of_the_models_own_is_no_silent_backprop():
     model(tf.zeros((1, 4)))
     refuses(ValueError, "'model:dense' of class OwnKernel", model=model)
     tfbio.convert(model, "fa", overrides={"model:*": "backprop"})
-    assert list(walk.sites(model)) == ["dense"]
+    assert list(find_sites(model)) == ["dense"]
 
 
 def test_last_layers_that_cannot_be_found_are_an_error():
@@ -521,8 +521,8 @@ def test_layers_are_found_once_and_named_apart():
     model = Pair(first, second)
     model(tf.zeros((1, 4)))
     tfbio.convert(model, "fa")
-    assert list(walk.sites(model)) == ["twice/same", "twice#2/same"]
-    assert all(isinstance(site.layer, FeedbackMixin) for site in walk.sites(model).values())
+    assert list(find_sites(model)) == ["twice/same", "twice#2/same"]
+    assert all(isinstance(site.layer, FeedbackMixin) for site in find_sites(model).values())
 
 
 class Pair(keras.Model):

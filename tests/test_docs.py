@@ -53,12 +53,12 @@ def test_public_functions_of_the_library_have_an_example():
     ]
     # Their results are pictures, tables and files, which the trainer's tests look at.
     assert without == [
-        "tfbio.training.detections.predict",
-        "tfbio.training.detections.export",
-        "tfbio.training.report.table",
-        "tfbio.training.report.save",
-        "tfbio.training.report.figure",
-        "tfbio.training.sweep.draw",
+        "tfbio.detection.predictions.predict",
+        "tfbio.detection.predictions.export",
+        "tfbio.studies.comparison.table",
+        "tfbio.studies.comparison.save",
+        "tfbio.studies.comparison.figure",
+        "tfbio.studies.sweep.draw",
         "tfbio.training.use.evaluate",
         "tfbio.training.use.predict",
         "tfbio.training.use.export",

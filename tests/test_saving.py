@@ -13,8 +13,8 @@ import tensorflow as tf
 
 import tfbio
 from tests.cases import random
-from tfbio import walk
 from tfbio.layers import FeedbackMixin
+from tfbio.layers.sites import find_layers, find_sites
 
 # Of Keras, for layers without `build`.
 pytestmark = pytest.mark.filterwarnings("ignore:`build.*` was called on layer:UserWarning")
@@ -278,7 +278,7 @@ def weights_file(model, path):
 def converted(build):
     """Return a model whose kernel layers take turns with the rules."""
     model = BUILDERS[build]()
-    names = walk.sites(tfbio.convert(model, "backprop"))
+    names = find_sites(tfbio.convert(model, "backprop"))
     turns = itertools.cycle(["frsf", "sign_symmetry(agreement=0.7)", "brsf", "backprop"])
     tfbio.convert(model, "backprop", overrides=dict(zip(names, turns, strict=False)))
     object.__setattr__(model, "made_by", build)
@@ -318,12 +318,12 @@ def equal(ours, theirs):
 def test_a_model_comes_back_under_its_rules(build, use, tmp_path):
     model, x, expected = original(build)
     other = WAYS[use](model, tmp_path)
-    ours, theirs = walk.sites(other), walk.sites(model)
+    ours, theirs = find_sites(other), find_sites(model)
     assert [repr(s.rule) for s in ours.values()] == [repr(s.rule) for s in theirs.values()]
     assert [type(s.layer) for s in ours.values()] == [type(s.layer) for s in theirs.values()]
     if use != "weights_file":
-        assert [type(x) for x in walk.layers(other).values()] == [
-            type(x) for x in walk.layers(model).values()
+        assert [type(x) for x in find_layers(other).values()] == [
+            type(x) for x in find_layers(model).values()
         ]
     assert [w.name for w in other.weights] == [w.name for w in model.weights]
     assert equal(other.get_weights(), model.get_weights())
@@ -342,16 +342,16 @@ def test_what_is_made_again_is_what_it_was_and_can_be_saved_and_converted_again(
     # Of parts that were never built, too, and of a layer taken out.
     part = type(block).from_config(type(block).from_config(block.get_config()).get_config())
     part(tf.zeros((1, 2, 6)))
-    assert [repr(s.rule) for s in walk.sites(part).values()] == [
-        repr(s.rule) for s in walk.sites(block).values()
+    assert [repr(s.rule) for s in find_sites(part).values()] == [
+        repr(s.rule) for s in find_sites(block).values()
     ]
     attention = type(block.attention).from_config(block.attention.get_config())
     attention.build((None, 2, 6), (None, 2, 6))
-    assert len(walk.sites(attention)) == 4
+    assert len(find_sites(attention)) == 4
     tfbio.convert(clone, "backprop")
     x = random((2, 2, 6), "float32")
     loaded = keras_file(clone, tmp_path)
-    assert {s.rule.alias for s in walk.sites(loaded).values()} == {"backprop"}
+    assert {s.rule.alias for s in find_sites(loaded).values()} == {"backprop"}
     plain = BUILDERS["transformer"]()
     plain.set_weights(loaded.get_weights())
     assert equal(results(loaded, x), results(plain, x))
@@ -410,7 +410,7 @@ def test_a_class_that_is_not_registered_is_given_as_keras_has_it(tmp_path):
     with pytest.raises(TypeError, match="Could not locate class 'Local'"):
         keras.models.load_model(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects={"Local": Local})
-    assert [s.rule.alias for s in walk.sites(loaded).values()] == ["frsf", "frsf"]
+    assert [s.rule.alias for s in find_sites(loaded).values()] == ["frsf", "frsf"]
 
 
 def test_where_keras_has_no_config_its_own_error_comes(tmp_path):

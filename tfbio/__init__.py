@@ -8,21 +8,9 @@ if keras.backend.backend() != "tensorflow":
         f"{keras.backend.backend()!r}, from KERAS_BACKEND or ~/.keras/keras.json."
     )
 
-from tfbio import (
-    attacks,
-    callbacks,
-    direct,
-    last_layers,
-    layers,
-    metrics,
-    models,
-    modules,
-    optimizers,
-    rules,
-    target_propagation,
-)
+from tfbio import attacks, callbacks, layers, metrics, models, optimizers, rules
 from tfbio.convert import convert
-from tfbio.gradients import true_gradient
+from tfbio.layers.true_gradient import true_gradient
 from tfbio.summary import summary
 from tfbio.version import __version__
 
@@ -31,15 +19,11 @@ __all__ = [
     "attacks",
     "callbacks",
     "convert",
-    "direct",
-    "last_layers",
     "layers",
     "metrics",
     "models",
-    "modules",
     "optimizers",
     "rules",
     "summary",
-    "target_propagation",
     "true_gradient",
 ]

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 
 import keras
 
-from tfbio import direct, last_layers, rewired, rules, saving, target_propagation, walk
+from tfbio import rules, saving
 from tfbio.layers import TWINS, FeedbackMixin
+from tfbio.layers.last_layers import find_last_layers
+from tfbio.layers.sites import find_layers, find_without_twin
+from tfbio.networks import direct, rewired, target_propagation
 
 _NETWORKS = {
     rules.DirectFeedback: (direct.plan, direct.DirectNetwork),
@@ -97,7 +100,7 @@ class Conversion:
             for pattern, rule in (overrides or {}).items()
         }
         self.unsupported = unsupported
-        self._all = walk.layers(model)
+        self._all = find_layers(model)
         self.kernel_layers = {
             name: layer
             for name, layer in self._all.items()
@@ -132,7 +135,7 @@ class Conversion:
 
         Raises:
             ValueError: If a rule of its own is asked for a layer, which means nothing here; and as
-                `tfbio.direct.plan` or `tfbio.target_propagation.stages` does.
+                `tfbio.networks.direct.plan` or `tfbio.networks.target_propagation.stages` does.
         """
         for argument, given in (("last_layer", self.last_layer), ("overrides", self.overrides)):
             if given:
@@ -164,10 +167,10 @@ class Conversion:
         """Return the names of the kernel layers with no other between them and an output.
 
         Raises:
-            ValueError: As `tfbio.last_layers.find` does.
+            ValueError: As `tfbio.layers.find_last_layers` does.
         """
         try:
-            found = last_layers.find(self.model)
+            found = find_last_layers(self.model)
         except ValueError as error:
             raise ValueError(
                 f"`last_layer`: {error} Or leave it out, and name them in `overrides`."
@@ -216,7 +219,7 @@ class Conversion:
     def _check_layers(self):
         without_twin = {
             name: layer
-            for name, layer in walk.without_twin(self.model).items()
+            for name, layer in find_without_twin(self.model).items()
             if name not in self.kernel_layers
         }
         for pattern in self.overrides:
@@ -265,7 +268,7 @@ def _check_model(model):
             f"Model {model.name!r} is not built, so that it has no kernels yet. Call it on data, "
             "or model.build(input_shape), before tfbio.convert."
         )
-    for each in (model, *walk.layers(model).values()):
+    for each in (model, *find_layers(model).values()):
         if isinstance(each, keras.Model) and each.compiled:
             raise ValueError(
                 f"Model {each.name!r} is compiled already. Call tfbio.convert first and compile "

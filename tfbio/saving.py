@@ -10,8 +10,9 @@ import types
 
 import keras
 
-from tfbio import rules, walk
+from tfbio import rules
 from tfbio.layers import TWINS, FeedbackMixin
+from tfbio.layers.sites import find_layers
 
 _KEY = "tfbio_rules"
 
@@ -30,11 +31,11 @@ def contain(model):
         >>> x = keras.Input((4, 3))
         >>> model = keras.Model(x, keras.layers.MultiHeadAttention(1, 2, name="attention")(x, x))
         >>> clone = keras.models.clone_model(tfbio.convert(model, "sign_symmetry"))
-        >>> {site.rule.alias for site in tfbio.walk.sites(clone).values()}
+        >>> {site.rule.alias for site in tfbio.layers.sites.find_sites(clone).values()}
         {'sign_symmetry'}
     """
-    for layer in (model, *walk.layers(model).values()):
-        below = walk.layers(layer).values()
+    for layer in (model, *find_layers(model).values()):
+        below = find_layers(layer).values()
         if any(isinstance(each, FeedbackMixin) for each in below):
             _make_container(layer)
 

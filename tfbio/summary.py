@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from tfbio import walk
+from tfbio.layers.sites import find_sites, find_without_twin
 
 
 def summary(model, console=None):
@@ -31,7 +31,7 @@ def summary(model, console=None):
         │ out   │ sign_symmetry │ unit 1 │    4×2 │
         ...
     """
-    sites = walk.sites(model)
+    sites = find_sites(model)
     table = Table(title=f'Model "{model.name}" under its rules')
     for column in ("layer", "rule", "scale"):
         table.add_column(column, overflow="fold")
@@ -41,7 +41,7 @@ def summary(model, console=None):
     notes = dict.fromkeys(filter(None, (site.rule.note() for site in sites.values())))
     if notes:
         table.caption = "; ".join(notes)
-    for name, layer in walk.without_twin(model).items():
+    for name, layer in find_without_twin(model).items():
         for variable in layer._trainable_variables:
             if len(variable.shape) > 1:
                 table.add_row(name, "backprop (no feedback twin)", "", _shape(variable))

@@ -15,7 +15,8 @@ import pathlib
 from absl import flags
 
 from tfbio import training
-from tfbio.training import folder, memory, report, robustness, robustness_report, use
+from tfbio.studies import comparison, robustness, robustness_report
+from tfbio.training import folder, memory, use
 from trainers import cli, compare
 
 
@@ -115,11 +116,11 @@ def runs_of(command, attack, tell):
 
     Args:
         command: The `Command`.
-        attack: The `tfbio.training.robustness.Attack`.
+        attack: The `tfbio.studies.robustness.Attack`.
         tell: Called with lines of text.
 
     Returns:
-        A list of `tfbio.training.report.Run`, whose experiments' workdirs are where they are now.
+        A list of `comparison.Run`, whose experiments' workdirs are where they are now.
 
     Raises:
         ValueError: If a folder holds no run, one of another kind, or none of its weights.
@@ -148,7 +149,7 @@ def runs_of(command, attack, tell):
         if command.data_dir:
             moved = cli.absolute({"data_dir": command.data_dir})
             experiment = dataclasses.replace(experiment, **moved)
-        runs.append(report.load(path)._replace(experiment=experiment))
+        runs.append(comparison.load(path)._replace(experiment=experiment))
     return runs
 
 
@@ -170,7 +171,7 @@ def _attacked(command, attack, run, tell, bar):
 def _grouped(runs, found):
     """Return the results by what the runs differ in beside the seed."""
     by_run = {id(run): each for run, each in zip(runs, found, strict=True)}
-    groups = report.by_settings(runs).items()
+    groups = comparison.by_settings(runs).items()
     return {name: [by_run[id(run)] for run in group] for name, group in groups}
 
 

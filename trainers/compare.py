@@ -14,7 +14,8 @@ import sys
 
 from absl import flags
 
-from tfbio import training
+from tfbio import detection, training
+from tfbio.studies import comparison, sweep
 from tfbio.training import memory
 from trainers import cli
 
@@ -74,7 +75,7 @@ def runs_in(folders, console):
         console: Where a run that has nothing to show yet is told of.
 
     Returns:
-        A list of `tfbio.training.report.Run`, by path.
+        A list of `tfbio.studies.comparison.Run`, by path.
 
     Raises:
         ValueError: If a folder has none.
@@ -82,7 +83,7 @@ def runs_in(folders, console):
     begun = []
     for path in paths_in(folders):
         if (path / "metrics.csv").exists():
-            begun.append(training.report.load(path))
+            begun.append(comparison.load(path))
         else:
             console.print(f"{path} has not begun, and is left out.", highlight=False)
     if not begun:
@@ -183,7 +184,7 @@ def compare(chosen, workdir, console):
                     failures += 1
                     tell(f"{name}: {error}")
                     continue
-                runs.append(training.report.load(experiment.workdir))
+                runs.append(comparison.load(experiment.workdir))
                 tell(f"{name}: {cli.result(experiment, runs[-1].summary)}")
         if runs:
             report(runs, workdir, console)
@@ -196,20 +197,20 @@ def report(runs, workdir, console):
     """Print the table, and write results.json, comparison.png and, of a sweep, sweep.png.
 
     Args:
-        runs: A list of `tfbio.training.report.Run`.
+        runs: A list of `tfbio.studies.comparison.Run`.
         workdir: The folder to write to.
         console: A `rich.console.Console`.
     """
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    results = training.report.by_settings(runs)
-    console.print(training.report.table(results))
-    training.report.save(results, workdir / "results.json")
-    training.report.figure(results, workdir / "comparison.png")
+    results = comparison.by_settings(runs)
+    console.print(comparison.table(results))
+    comparison.save(results, workdir / "results.json")
+    comparison.figure(results, workdir / "comparison.png")
     figures = [workdir / "comparison.png"]
-    if sweep := training.sweep.find(runs):
+    if found := sweep.find(runs):
         figures.append(workdir / "sweep.png")
-        training.sweep.draw(sweep, figures[-1])
+        sweep.draw(found, figures[-1])
     console.print(
         f"Results:     {workdir / 'results.json'}\n"
         + "".join(f"Figure:      {path}\n" for path in figures)
@@ -222,7 +223,7 @@ def report(runs, workdir, console):
 def _tell_what_next(kind, console):
     name, config = {
         training.Classification: ("classify", "fashion_mnist_lenet"),
-        training.Detection: ("detect", "digits_detection"),
+        detection.Detection: ("detect", "digits_detection"),
     }[kind]
     trainer = f"{cli.python()} -m trainers.{name}"
     console.print(

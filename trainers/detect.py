@@ -8,11 +8,11 @@ Several rules or seeds, separated by commas, are compared (trainers.compare).
 
 from absl import flags
 
-from tfbio import training
-from tfbio.training import detections
+from tfbio import detection
+from tfbio.detection import predictions
 from trainers import cli, command
 
-USES = command.Uses(training.Detection, detections.predict, "predictions", detections.export)
+USES = command.Uses(detection.Detection, predictions.predict, "predictions", predictions.export)
 
 
 def main():

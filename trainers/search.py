@@ -21,11 +21,11 @@ import re
 
 from absl import flags
 
-from tfbio import training
-from tfbio.training import ranges, search, search_report
+from tfbio import detection, training
+from tfbio.studies import ranges, search, search_report
 from trainers import cli
 
-TASKS = {"classification": training.Classification, "detection": training.Detection}
+TASKS = {"classification": training.Classification, "detection": detection.Detection}
 _LEADERS = 5
 """The trials that are listed after each one."""
 

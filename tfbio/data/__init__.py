@@ -4,8 +4,6 @@ from tfbio.data.arrays import Arrays
 from tfbio.data.augmentation import augmentations
 from tfbio.data.crops import average_over_crops
 from tfbio.data.datasets import Dataset, load, names
-from tfbio.data.detection import Detection
-from tfbio.data.detection_sets import DetectionSet
 from tfbio.data.encoded import Encoded, clear_errors
 from tfbio.data.folder import images
 from tfbio.data.photographs import Photographs
@@ -16,8 +14,6 @@ from tfbio.data.statistics import channel_statistics
 __all__ = [
     "Arrays",
     "Dataset",
-    "Detection",
-    "DetectionSet",
     "Encoded",
     "Photographs",
     "Service",

@@ -22,6 +22,11 @@ from tfbio.layers.locally_connected import LocallyConnected1D, LocallyConnected2
 from tfbio.layers.mixin import TWINS, FeedbackMixin, Site, feedback_twin
 from tfbio.layers.separable import FeedbackSeparableConv1D, FeedbackSeparableConv2D
 
+# isort: split
+from tfbio.layers.last_layers import find_last_layers
+from tfbio.layers.sites import find_sites
+from tfbio.layers.true_gradient import true_gradient
+
 __all__ = [
     "TWINS",
     "FeedbackConv1D",
@@ -43,4 +48,7 @@ __all__ = [
     "LocallyConnected2D",
     "Site",
     "feedback_twin",
+    "find_last_layers",
+    "find_sites",
+    "true_gradient",
 ]

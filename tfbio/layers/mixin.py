@@ -8,8 +8,9 @@ import keras
 import tensorflow as tf
 from keras.src.backend import AutocastScope
 
-from tfbio import rules, witness
+from tfbio import rules
 from tfbio.feedback import asymmetric
+from tfbio.layers import witness
 from tfbio.rules import checks
 
 TWINS = {}

@@ -15,9 +15,11 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from tfbio import rules, walk, witness
+from tfbio import rules
 from tfbio.feedback import input_gradients
-from tfbio.gradients import true_gradient
+from tfbio.layers import witness
+from tfbio.layers.sites import find_sites
+from tfbio.layers.true_gradient import true_gradient
 from tfbio.metrics.definitions import angle_of_tensors
 from tfbio.metrics.weights import of_first_replica, strategy_of
 
@@ -77,7 +79,7 @@ def gradient_angles(model, x, y, loss, training=True):
         Lillicrap et al. 2016; Akrout et al. 2019, "Deep learning without weight transport" (the
         angle of the hidden delta, which is the local one above that layer).
     """
-    for site in walk.sites(model).values():
+    for site in find_sites(model).values():
         if isinstance(site.rule, rules.TargetPropagation):
             raise ValueError(
                 f"Under {site.rule.alias!r} a model learns from targets, and not from a gradient "
@@ -130,7 +132,7 @@ class GradientMeter:
 
     def __init__(self, model, gradients=None, jit_compile=False):
         self._model = model
-        self._sites = walk.sites(model)
+        self._sites = find_sites(model)
         self._optimizer = None
         if gradients is None:
             # It stands in the optimizer's place while functions are traced.

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfbio import walk
+from tfbio.layers.sites import find_sites
 from tfbio.metrics.definitions import agreement, angle, angle_of_tensors, norm_of, norm_ratio
 
 
@@ -67,7 +67,7 @@ def _per_site(model, measure):
 
 
 def sites_with_matrix(model):
-    """Return the kernels of a model whose rule has a B of W's shape; see `tfbio.walk.sites`.
+    """Return the kernels of a model whose rule has a B of W's shape; see `find_sites`.
 
     Args:
         model: A Keras model or layer.
@@ -81,7 +81,7 @@ def sites_with_matrix(model):
         >>> list(sites_with_matrix(keras.Sequential([keras.Input((2,)), layer])))
         ['out']
     """
-    return {n: site for n, site in walk.sites(model).items() if not site.rule.of_network}
+    return {n: site for n, site in find_sites(model).items() if not site.rule.of_network}
 
 
 class WeightMetrics(NamedTuple):

@@ -21,7 +21,6 @@ from tfbio.models.bartunov import (
     bartunov_lc_mnist,
 )
 from tfbio.models.batch_normalization import BatchNormalization
-from tfbio.models.box_loss import SmoothL1
 from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.ernoult import ernoult_lenet, ernoult_vgg
 from tfbio.models.lee import lee_mnist
@@ -37,7 +36,6 @@ from tfbio.models.resnet import (
     resnet152,
 )
 from tfbio.models.resnet_cifar import IdentityShortcut, residual, resnet20, resnet32, resnet56
-from tfbio.models.retinanet import copy_backbone, retinanet
 from tfbio.models.standardize import standardized
 from tfbio.models.user import from_file
 
@@ -59,7 +57,6 @@ __all__ = [
     "BatchNormalization",
     "IdentityShortcut",
     "Preprocess",
-    "SmoothL1",
     "akrout_cifar",
     "akrout_mnist",
     "alexnet",
@@ -74,7 +71,6 @@ __all__ = [
     "bartunov_lc_imagenet",
     "bartunov_lc_mnist",
     "build",
-    "copy_backbone",
     "digits_cnn",
     "ernoult_lenet",
     "ernoult_vgg",
@@ -96,7 +92,6 @@ __all__ = [
     "resnet56",
     "resnet101",
     "resnet152",
-    "retinanet",
     "standardized",
 ]
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from tfbio import modules
+from tfbio.models import modules
 
 
 def from_file(name):
@@ -18,7 +18,7 @@ def from_file(name):
 
     Raises:
         ValueError: If the name is not of this form, the file missing or faulty (see
-            `tfbio.modules.load`), or has no such function. What is returned raises it if the
+            `tfbio.models.modules.load`), or has no such function. What is returned raises it if the
             function fails, or returns anything else than such a model.
 
     Example:

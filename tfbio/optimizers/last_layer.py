@@ -4,7 +4,7 @@ import dataclasses
 import math
 import numbers
 
-from tfbio import last_layers
+from tfbio.layers.last_layers import find_last_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LastLayer:
         the settings of its kernel.
 
         Args:
-            model: The model; its last layers are those of `tfbio.last_layers.find`.
+            model: The model; its last layers are those of `tfbio.layers.find_last_layers`.
             **settings: `learning_rate_scale`, `batch_manhattan` and `no_sign_change`.
 
         Returns:
@@ -59,7 +59,7 @@ class LastLayer:
         Raises:
             ValueError: If the last layers cannot be found, or have nothing to train.
         """
-        found = last_layers.find(model)
+        found = find_last_layers(model)
         own = {id(variable) for layer in found.values() for variable in layer.trainable_variables}
         variables = model.trainable_variables
         indexes = [i for i, variable in enumerate(variables) if id(variable) in own]

@@ -1,7 +1,8 @@
 """Direct feedback: every hidden activation gets its error from the output, past all layers between.
 
-Rules of a network, not of one layer: `tfbio.direct` finds the activations and cuts what would come
-from above. Here is what distinguishes them, the signal, and the matrices B that it passes through.
+Rules of a network, not of one layer: `tfbio.networks.direct` finds the activations and cuts what
+would come from above. Here is what distinguishes them, the signal, and the matrices B that it
+passes through.
 """
 
 import abc
@@ -70,7 +71,7 @@ class DirectFeedback(FeedbackRule):
         return self.from_config(self.get_config())
 
     def apply(self, conversion):
-        """Rewire the model; see the base class and `tfbio.direct`."""
+        """Rewire the model; see the base class and `tfbio.networks.direct`."""
         return conversion.rewire(self)
 
     def feedback(self, kernel):

@@ -1,7 +1,8 @@
 """Target propagation: every layer gets a target, through learned inverses of the layers above it.
 
-Rules of a network, not of one layer: `tfbio.target_propagation` trains it. Here is what sets them
-apart, their options, and the inverse's weights, which each kernel layer's copy of the rule owns.
+Rules of a network, not of one layer: `tfbio.networks.target_propagation` trains it. Here is what
+sets them apart, their options, and the inverse's weights, which each kernel layer's copy of the
+rule owns.
 """
 
 import math
@@ -23,8 +24,8 @@ class TargetPropagation(FeedbackRule):
     """What the rules of target propagation share.
 
     Each kernel layer of the network holds a copy, which owns the weights of the layer's inverse:
-    V, of the kernel's own shape, used transposed, and c. `tfbio.target_propagation` has the
-    equations.
+    V, of the kernel's own shape, used transposed, and c. The equations are in
+    `tfbio.networks.target_propagation`.
 
     Args:
         noise: σ, the standard deviation of what is added to an activation when inverses learn, a
@@ -158,7 +159,7 @@ class VanillaTargetPropagation(_FromLoss):
     """Target propagation: each layer's target is the inverse of that above, ``ĥ_l = g(ĥ_{l+1})``.
 
     The last hidden layer's is ``ĥ_{L−1} = h_{L−1} − α ∂ℓ/∂h_{L−1}``, ℓ the loss of one example. See
-    `tfbio.target_propagation` for the network, the inverses and their loss.
+    `tfbio.networks.target_propagation` for the network, the inverses and their loss.
 
     Args:
         schedule: "parallel", inverses and forward weights learn at every step; or "alternating", in

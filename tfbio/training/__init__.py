@@ -1,10 +1,7 @@
 """Training: an experiment's options, its run and the report."""
 
-from tfbio.training import report, sweep
 from tfbio.training.classification import Classification
 from tfbio.training.classifier import PreparedClassification
-from tfbio.training.detection import Detection
-from tfbio.training.detector import PreparedDetection
 from tfbio.training.experiment import Experiment
 from tfbio.training.preparation import Prepared, prepare, slug
 from tfbio.training.signals import Interrupted
@@ -12,16 +9,12 @@ from tfbio.training.train import Diverged, train_and_evaluate
 
 __all__ = [
     "Classification",
-    "Detection",
     "Diverged",
     "Experiment",
     "Interrupted",
     "Prepared",
     "PreparedClassification",
-    "PreparedDetection",
     "prepare",
-    "report",
     "slug",
-    "sweep",
     "train_and_evaluate",
 ]

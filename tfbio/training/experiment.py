@@ -10,7 +10,8 @@ import math
 import pathlib
 from typing import ClassVar
 
-from tfbio import modules, optimizers, rules
+from tfbio import optimizers, rules
+from tfbio.models import modules
 from tfbio.training.strategies import STRATEGIES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")

@@ -12,8 +12,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfbio import optimizers, rules, walk
+from tfbio import optimizers, rules
 from tfbio.convert import convert
+from tfbio.layers.sites import find_layers
 from tfbio.training import strategies, transfer
 from tfbio.training.experiment import Experiment, default, named
 from tfbio.training.schedules import Schedule
@@ -406,7 +407,7 @@ def _synchronize(model):
     """Have the batch normalizations of a built model take the batch of all replicas."""
     layers = [
         layer
-        for layer in walk.layers(model).values()
+        for layer in find_layers(model).values()
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     if not layers:

@@ -1,6 +1,7 @@
 """Telemetry: what a training measures of its feedback as it goes, by TensorBoard's tags."""
 
-from tfbio import data, metrics, walk
+from tfbio import data, metrics
+from tfbio.layers.sites import find_sites
 from tfbio.training import preparation, sums
 
 EXAMPLES = 32
@@ -44,7 +45,7 @@ class Telemetry:
         with_matrix = list(metrics.sites_with_matrix(prepared.model))
         of_tag = dict.fromkeys(tags, with_matrix)
         if self._every:
-            of_tag[metrics.TAGS["global_"]] = list(walk.sites(prepared.model))
+            of_tag[metrics.TAGS["global_"]] = list(find_sites(prepared.model))
         self.columns = [f"{tag}/{name}" for tag, names in of_tag.items() for name in names]
 
     def due(self, step):

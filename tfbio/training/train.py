@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfbio import metrics, pictures
-from tfbio.training import board, folder, heatmap, strategies, use
+from tfbio import metrics
+from tfbio.training import board, folder, heatmap, images, strategies, use
 from tfbio.training.checkpoints import Checkpoints, restore, snapshot, state_variables
 from tfbio.training.experiment import named
 from tfbio.training.loop import Loop
@@ -362,7 +362,7 @@ class Training:
 
     def _draw(self, name, image):
         if self.prepared.devices.chief:
-            pictures.write(self.path / f"{name}.png", image)
+            images.write(self.path / f"{name}.png", image)
 
     def _draw_angles(self):
         """Draw the angles of all layers over all steps, from metrics.csv, as heat maps."""

@@ -2,7 +2,9 @@
 
 import logging
 
-from tfbio import last_layers, rules, walk
+from tfbio import rules
+from tfbio.layers.last_layers import find_last_layers
+from tfbio.layers.sites import find_layers, find_sites
 from tfbio.rules import FeedbackRule
 
 
@@ -28,7 +30,7 @@ def copy_weights(source, target):
         True
     """
     given, own = _weights(source), _weights(target)
-    last = {id(v) for layer in last_layers.find(target).values() for v in layer.weights}
+    last = {id(v) for layer in find_last_layers(target).values() for v in layer.weights}
     odd = [
         f"{name} {_shape(variable)}, there {_shape(there)}"
         for (name, variable), (_, there) in zip(own, given, strict=False)
@@ -68,23 +70,23 @@ def copy_feedback(source, target):
         >>> bool((one.layers[0].feedback == other.layers[0].feedback).numpy().all())
         True
     """
-    _copy_feedback(zip(walk.sites(target).items(), walk.sites(source).values(), strict=True))
+    _copy_feedback(zip(find_sites(target).items(), find_sites(source).values(), strict=True))
 
 
 def copy_backbone_feedback(source, target):
     """Give a detector's backbone the feedback of a classification network of the same layers.
 
-    Kernels are matched by their layers' names, as `tfbio.models.copy_backbone` does; else as
+    Kernels are matched by their layers' names, as `tfbio.detection.copy_backbone` does; else as
     `copy_feedback`.
 
     Args:
         source: The classifier, under a rule.
-        target: A model of `tfbio.models.retinanet`, under a rule.
+        target: A model of `tfbio.detection.retinanet`, under a rule.
 
     Example:
         >>> import tfbio
         >>> from tfbio import models
-        >>> detector = models.retinanet(3, "resnet10", (64, 64, 3), head_layers=1, channels=8)
+        >>> detector = detection.retinanet(3, "resnet10", (64, 64, 3), head_layers=1, channels=8)
         >>> detector = tfbio.convert(detector, "fa")
         >>> classifier = tfbio.convert(models.resnet(10, 100, (32, 32, 3)), "fa")
         >>> copy_backbone_feedback(classifier, detector)
@@ -92,8 +94,8 @@ def copy_backbone_feedback(source, target):
         >>> bool((layers[0].feedback == layers[1].feedback).numpy().all())
         True
     """
-    there = {name.rpartition("/")[2]: site for name, site in walk.sites(source).items()}
-    own = walk.sites(target.backbone)
+    there = {name.rpartition("/")[2]: site for name, site in find_sites(source).items()}
+    own = find_sites(target.backbone)
     _copy_feedback(((name, site), there[name.rpartition("/")[2]]) for name, site in own.items())
 
 
@@ -114,7 +116,7 @@ def _copy_feedback(pairs):
 
 def _weights(model):
     """Return (layer's name and weight's, variable) of all that belongs to no rule, in order."""
-    layers = walk.layers(model)
+    layers = find_layers(model)
     of_rules = {
         id(variable)
         for layer in layers.values()

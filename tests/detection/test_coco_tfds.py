@@ -1,0 +1,202 @@
+"""COCO from TensorFlow Datasets: in memory and from shards, the same as from its own documents."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from tfbio.data import clear_errors
+from tfbio.data.photographs import Contents
+from tfbio.detection import coco, coco_tfds, datasets
+
+SIZES = ((50, 80), (64, 40), (33, 47))
+BOXES = (
+    [[8, 5, 40, 25], [0, 0, 20, 20]],
+    [],
+    [[4.7, 3.3, 23.5, 16.5]],
+)
+
+
+def examples():
+    """Yield COCO's examples as TFDS has them, images encoded."""
+    for index, ((height, width), boxes) in enumerate(zip(SIZES, BOXES, strict=True)):
+        image = np.full((height, width, 3), 60 * index + 40, np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG")
+        corners = np.array(boxes, np.float64).reshape(-1, 4)
+        corners[:, 2:] += corners[:, :2]
+        scaled = corners / [width, height, width, height]
+        yield {
+            "image": file.getvalue(),
+            "image/filename": f"{index:012}.jpg",
+            "image/id": 500 + index,
+            "objects": {
+                "id": np.arange(len(boxes)) + 9 + 10 * index,
+                "area": np.full(len(boxes), 99),
+                "bbox": scaled[:, [1, 0, 3, 2]].astype(np.float32),
+                "label": np.full(len(boxes), 79 - index),
+                "is_crowd": np.arange(len(boxes)) % 2 == 1,
+            },
+        }
+
+
+def as_dataset(self, split=None, decoders=None, read_config=None, shuffle_files=False, **options):
+    """What mock_data is to give in place of its own nonsense: boxes and labels in their ranges."""
+    assert "image" in decoders
+    assert not shuffle_files
+    spec = {
+        "image": tf.TensorSpec((), tf.string),
+        "image/filename": tf.TensorSpec((), tf.string),
+        "image/id": tf.TensorSpec((), tf.int64),
+        "objects": {
+            "id": tf.TensorSpec((None,), tf.int64),
+            "area": tf.TensorSpec((None,), tf.int64),
+            "bbox": tf.TensorSpec((None, 4), tf.float32),
+            "label": tf.TensorSpec((None,), tf.int64),
+            "is_crowd": tf.TensorSpec((None,), tf.bool),
+        },
+    }
+    return tf.data.Dataset.from_generator(examples, output_signature=spec)
+
+
+def check(annotations):
+    assert annotations.image_ids.tolist() == [500, 501, 502]
+    assert annotations.file_names[2] == "000000000002.jpg"
+    assert annotations.sizes.tolist() == [list(sides) for sides in SIZES]
+    np.testing.assert_allclose(annotations.boxes, BOXES[0] + BOXES[2], atol=0.005)
+    assert annotations.areas.tolist() == [99, 99, 99]
+    assert annotations.crowds.tolist() == [False, True, False]
+    assert annotations.classes.tolist() == [79, 79, 77]
+    assert annotations.category_ids[77:] == (88, 89, 90)
+    assert annotations.class_names[0] == "person"
+    assert annotations.class_names[79] == "toothbrush"
+
+
+def batch(part):
+    with clear_errors():
+        ((images, targets),) = part.batches(3)
+    return images.numpy(), targets["boxes"].numpy()
+
+
+@pytest.fixture(scope="module")
+def names():
+    return ["person", *map("class {}".format, range(1, 79)), "toothbrush"]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def named(builder, names):
+    builder.info.features["objects"]["label"].names = names
+    return builder
+
+
+def test_mock_data_is_read_in_memory(names, monkeypatch):
+    monkeypatch.setattr(coco_tfds.catalog.network, "check", lambda remedy: None)
+    found = coco_tfds.catalog.prepared
+    monkeypatch.setattr(
+        coco_tfds.catalog, "prepared", lambda *arguments: named(found(*arguments), names)
+    )
+    with tfds.testing.mock_data(as_dataset_fn=as_dataset):
+        whole = datasets.load("coco", download=True, image_size=64)
+    check(whole.train.annotations)
+    check(whole.test.annotations)
+    assert whole.validation is None
+    images, boxes = batch(whole.train)
+    np.testing.assert_allclose(boxes[0, 0], np.array([8, 5, 48, 30]) * 0.8, atol=0.01)
+    assert (boxes[0, 1:] == -1).all()
+    assert (boxes[1] == -1).all()
+    assert images[:, 0, 0, 0].tolist() == [40, 100, 160]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, names):
+    root = tmp_path_factory.mktemp("tfds")
+    features = named(tfds.builder("coco/2017", data_dir=root), names).info.features
+
+    def keyed():
+        for key, example in enumerate(examples()):
+            yield key, {**example, "image": io.BytesIO(example["image"])}
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="coco",
+        config="2017",
+        version="1.1.0",
+        features=features,
+        split_datasets={"train": keyed(), "validation": keyed()},
+        data_dir=str(root),
+        disable_shuffling=True,
+    )
+    return str(root)
+
+
+def test_shards_are_streamed_and_their_annotations_kept(prepared, tmp_path, monkeypatch):
+    whole = datasets.load("coco", prepared, image_size=64)
+    check(whole.train.annotations)
+    first = batch(whole.train)
+    kept = list((tmp_path / "cache" / "tfbio").glob("coco-*.json"))
+    assert len(kept) == 2
+    # From here on nothing but the images is read.
+    monkeypatch.setattr(coco_tfds, "_document", None)
+    again = datasets.load("coco", prepared, image_size=64)
+    for one, other in zip(first, batch(again.train), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert again.train.fingerprint == whole.train.fingerprint
+
+
+def test_both_forms_give_the_same_batches(prepared):
+    contents = [example["image"] for example in examples()]
+    document = {
+        "images": [
+            {"id": 500 + index, "file_name": f"{index:012}.jpg", "height": h, "width": w}
+            for index, (h, w) in enumerate(SIZES)
+        ],
+        "categories": [{"id": key, "name": str(key)} for key in coco_tfds.CATEGORY_IDS],
+        "annotations": [
+            {
+                "id": 9 + position + 10 * index,
+                "image_id": 500 + index,
+                "category_id": coco_tfds.CATEGORY_IDS[79 - index],
+                "bbox": box,
+                "area": 99.0,
+                "iscrowd": position % 2,
+            }
+            for index, boxes in enumerate(BOXES)
+            for position, box in enumerate(boxes)
+        ],
+    }
+    annotations = coco.parse(json.loads(json.dumps(document)), "a.json")
+    source = Contents(contents, np.zeros(3), ["a", "b", "c"])
+    images, boxes = batch(datasets.DetectionExamples(source, annotations, 64))
+    wanted = batch(datasets.load("coco", prepared, image_size=64).train)
+    np.testing.assert_array_equal(images, wanted[0])
+    np.testing.assert_allclose(boxes, wanted[1], atol=0.01)
+
+
+def test_what_is_not_prepared_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--dataset=coco was not found in --data_dir=.*in"):
+        datasets.load("coco", str(tmp_path))
+
+
+def test_an_image_whose_size_cannot_be_known_is_named(monkeypatch):
+    whole = list(examples())
+    whole[1]["image"] = b"\xff\xd8\xff no image"
+    monkeypatch.setattr(coco_tfds.catalog.network, "check", lambda remedy: None)
+    monkeypatch.setitem(globals(), "examples", lambda: iter(whole))
+    message = r"coco/2017.*, train: 000000000001.jpg, image 501, cannot be read as an image"
+    with (
+        tfds.testing.mock_data(as_dataset_fn=as_dataset),
+        pytest.raises(ValueError, match=message),
+    ):
+        datasets.load("coco", download=True)
+
+
+def test_the_categories_are_cocos():
+    assert len(coco_tfds.CATEGORY_IDS) == 80
+    assert (coco_tfds.CATEGORY_IDS[0], coco_tfds.CATEGORY_IDS[-1]) == (1, 90)

@@ -1,0 +1,370 @@
+"""The detector's trainer: what it measures, writes and shows, and that nothing of it is lost."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+from PIL import Image
+
+import tfbio
+from tests import kills
+from tfbio import detection, models, training
+from tfbio.detection import coco, coco_metrics, coco_results, predictions, task
+from tfbio.layers.sites import find_sites
+from tfbio.studies import comparison
+from tfbio.training import folder, strategies, use
+from tfbio.training.loop import Loop
+from trainers import cli, compare, detect
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIGS = [path for path in sorted(ROOT.glob("configs/**/*.cfg"))
+           if "-m trainers.detect " in path.read_text()]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    """Return the options of a training of some seconds."""
+    return {**kills.RETINANET, "data_dir": kills.canvases(tmp_path_factory.mktemp("canvases"))}
+
+
+@pytest.fixture(scope="module")
+def processes():
+    return kills.context()
+
+
+@pytest.fixture(scope="module")
+def whole(options, processes, tmp_path_factory):
+    """Return the folder of a run that ran through."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    assert kills.killed(options, path, [None], processes) == []
+    return path
+
+
+def parsed(*arguments):
+    """Return the flags of a command line."""
+    values = flags.FlagValues()
+    detect.define(values)
+    cli.parse(values, ["detect", *map(str, arguments)])
+    return values
+
+
+def in_process(*arguments):
+    """Do what the command does, without a process for each."""
+    detect.detect(parsed(*arguments))
+
+
+def test_a_run_holds_what_it_says(whole, options):
+    records = comparison.read(whole)
+    assert [record["step"] for record in records] == [0, 2, 4, 6, 8]
+    ends = [record for record in records if "validation_ap" in record]
+    assert [record["step"] for record in ends] == [4, 8]
+    for record in records[1:]:
+        parts = record["box_loss"] + record["classification_loss"]
+        assert record["loss"] == pytest.approx(parts, rel=1e-4)
+    summary = json.loads((whole / "summary.json").read_text())
+    assert set(task.Detection.measures) == {"ap", "ap50", "ap75", "ap_small", "ap_medium",
+        "ap_large", "ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"}  # fmt: skip
+    for name in task.Detection.measures:
+        assert {f"test_{name}", f"validation_{name}"} <= set(summary)
+    assert 0 <= summary["test_ap"] <= summary["test_ap50"] <= 1
+    classes = [name for name in summary if name.startswith("test_ap/")]
+    assert np.mean([summary[name] for name in classes]) == pytest.approx(summary["test_ap"])
+    assert summary["best"]["step"] in (4, 8)
+    assert summary["best"]["validation_ap"] == max(record["validation_ap"] for record in ends)
+    parts = {name.split("/")[0] for name in summary["weight_angles"]}
+    assert parts == {"backbone", "pyramid", "box_head", "class_head"}
+    assert folder.read_flags(whole) == detection.Detection(**options, workdir=str(whole))
+    facts = json.loads((whole / "data.json").read_text())
+    assert facts["category_ids"] == list(range(1, 11))
+    assert set(summary["gradient_angles"]) == set(summary["weight_angles"])
+    assert 0 < summary["gradient_angles"]["backbone/stem_conv"] < 180
+    assert np.asarray(Image.open(whole / "angles.png")).shape[0] > 600
+    assert np.asarray(Image.open(whole / "boxes.png")).shape == (256, 1048, 3)
+
+
+def test_tensorboard_shows_losses_ap_angles_and_boxes(whole):
+    points = {}
+    for path in whole.glob("events.out.tfevents.*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                points.setdefault(value.tag, []).append((event.step, value.tensor))
+    for tag in ("loss", "box_loss", "classification_loss", "learning_rate", "images_per_second"):
+        assert [step for step, _ in points[tag]] == [2, 4, 6, 8]
+    for tag in (
+        "validation_ap",
+        "weight_angle/class_head/logits",
+        "sign_agreement/pyramid/output_p7",
+    ):
+        assert [step for step, _ in points[tag]][-2:] == [4, 8]
+    assert any(tag.startswith("validation_ap/") for tag in points)
+    assert [step for step, _ in points["boxes"]] == [4, 8]
+    width, height, png = points["boxes"][-1][1].string_val
+    assert tf.io.decode_png(png).shape == (int(height), int(width), 3)
+    layout = points["custom_scalars__config__"][0][1].string_val[0]
+    for pattern in re.findall(rb"\^[\w/()|?$^]+", layout):
+        assert any(re.search(pattern.decode(), tag) for tag in points), pattern
+
+
+def test_a_killed_process_ends_as_if_it_was_not(whole, options, processes, tmp_path):
+    process = processes.Process(target=kills.train, args=(options, tmp_path))
+    process.start()
+    while process.is_alive() and not list(tmp_path.glob("checkpoints/step-*.npz")):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "summary.json").exists()
+    assert kills.killed(options, tmp_path, [None], processes) == []
+    (resumed,) = json.loads((tmp_path / "summary.json").read_text())["resumed_at_steps"]
+    assert resumed in (3, 6)
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+def test_two_replicas_measure_and_learn_what_one_device_does(whole, options):
+    summary = json.loads((whole / "summary.json").read_text())
+    run = folder.read_flags(whole)
+    measured = use.evaluate(detection.Detection(**{**vars(run), "strategy": "mirrored"}))
+    for name in ("test_ap", "test_ar_100", "validation_ap"):
+        assert measured[name] == pytest.approx(summary[name], abs=1e-6)
+    learned = []
+    for strategy in ("one_device", "mirrored"):
+        # Batch normalization would see half of the batch, and Adam blows differences up.
+        changes = {"strategy": strategy, "frozen_norm": True, "optimizer": "sgd"}
+        prepared = training.prepare(detection.Detection(**{**options, **changes}))
+        assert Loop(prepared).train(iter(prepared.epoch(0, 0)), 2) == (2, True)
+        learned.append([w.numpy() for w in prepared.model.trainable_variables])
+        logs = prepared.model.get_metrics_result()
+        learned[-1].append(np.float32([logs["loss"], logs["box_loss"]]))
+        strategies._devices.cache_clear()
+    for one, other in zip(*learned, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_boxes_are_found_in_images_of_any_size(whole, tmp_path, capsys):
+    images = tmp_path / "images"
+    (images / "deep").mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for name, shape in (("a.jpg", (90, 60, 3)), ("deep/b.png", (40, 200, 3))):
+        Image.fromarray(draw.integers(0, 256, shape).astype("uint8")).save(images / name)
+    in_process("--mode=predict", f"--images={images}", f"--workdir={whole}",
+               f"--output={tmp_path / 'out'}", "--score_threshold=0")  # fmt: skip
+    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
+    assert written == ["a.png", "deep/b.png", "images.json", "results.json"]
+    document = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == ["a.jpg", "deep/b.png"]
+    results = coco_results.read(tmp_path / "out" / "results.json")
+    assert {result["image_id"] for result in results} == {1, 2}
+    drawn = sum(result["score"] >= 0.3 for result in results)
+    printed = capsys.readouterr().out
+    assert f"{len(results)} boxes in results.json, {drawn} of them drawn" in printed
+    assert f"2 images: {tmp_path / 'out'}" in printed
+    annotations = coco.parse({**document, "annotations": []}, "images.json")
+    assert np.isnan(coco_metrics.evaluate(annotations, results).summary["AP"])
+    sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
+    for result in results:
+        x, y, width, height = result["bbox"]
+        limits = sizes[result["image_id"]]
+        assert x >= 0
+        assert y >= 0
+        assert x + width <= limits[0] + 1e-2
+        assert y + height <= limits[1] + 1e-2
+
+
+def test_two_images_that_would_be_drawn_as_one_are_refused():
+    names = predictions._drawings(["a.jpg", "b/a.png"])
+    assert list(map(str, names)) == ["a.png", "b/a.png"]
+    with pytest.raises(ValueError, match=r"^--images: a\.jpg and a\.png would both be drawn as a"):
+        predictions._drawings(["a.jpg", "b/a.png", "a.png"])
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Return a folder of two images."""
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.png"):
+        Image.fromarray(np.zeros((9, 9, 3), "uint8")).save(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("where", ["photos", ".", "photos/new", "links", "hard"])
+def test_drawings_do_not_overwrite_the_images(photos, tmp_path, where):
+    held = {path: path.read_bytes() for path in photos.rglob("*.png")}
+    for name in ("links", "hard"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "links" / "results.json").symlink_to(photos / "deep" / "b.png")
+    os.link(photos / "a.png", tmp_path / "hard" / "a.png")
+    message = "^--output=.* (must be neither within|would overwrite .* of) --images="
+    with pytest.raises(ValueError, match=message):
+        predictions.predict(detection.Detection(workdir="none"), photos, tmp_path / where)
+    assert {path: path.read_bytes() for path in photos.rglob("*.png")} == held
+
+
+def test_a_table_does_not_overwrite_an_image(photos):
+    with pytest.raises(ValueError, match=r"^--output=.*a.png would overwrite .*a.png of --images="):
+        use.predict(training.Classification(workdir="none"), photos, photos / "a.png")
+
+
+def test_a_prediction_that_fails_leaves_no_empty_folder(photos, tmp_path):
+    one = detection.Detection(workdir=str(tmp_path / "run"))
+    for act in (lambda out: predictions.predict(one, photos, out),
+                lambda out: predictions.export(one, out)):  # fmt: skip
+        with pytest.raises(ValueError, match="has no last checkpoint"):
+            act(tmp_path / "new" / "out")
+        assert not (tmp_path / "new").exists()
+
+
+def test_an_exported_model_finds_the_same_boxes(whole, tmp_path):
+    in_process("--mode=export", f"--workdir={whole}", f"--output={tmp_path}")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    assert {site.rule.alias for site in find_sites(model).values()} == {"frsf"}
+    images = np.random.default_rng(0).random((2, 64, 64, 3)).astype("float32")
+    loaded = tf.saved_model.load(str(tmp_path / "saved_model"))  # it holds the variables
+    served = loaded.serve(images)
+    expected = model.predict(images, verbose=0)
+    for name in ("boxes", "confidence", "classes"):
+        np.testing.assert_allclose(served[name], expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_a_detector_starts_from_a_classifiers_backbone(options):
+    classifier = tfbio.convert(models.resnet(10, 100, (32, 32, 3)), "frsf")
+    facts = task.Facts((64, 64, 3), ("cat",), (1,))
+    one = detection.Detection(**options)
+    strategy = tf.distribute.get_strategy()
+    model = task.build(one, facts, strategy, 0.1, classifier)
+    for name, site in find_sites(classifier).items():
+        if name != "logits" and f"backbone/{name}" in find_sites(model):
+            there = find_sites(model)[f"backbone/{name}"]
+            np.testing.assert_array_equal(site.kernel, there.kernel)
+            for own, given in zip(there.rule.weights, site.rule.weights, strict=True):
+                np.testing.assert_array_equal(own, given)
+    assert f"backbone/{next(iter(find_sites(classifier)))}" in find_sites(model)
+    scaled = models.standardized(models.resnet(10, 100, (32, 32, 3)), [0.5] * 3, [0.25] * 3)
+    tfbio.convert(scaled, "frsf")
+    given = "--mean='0.5, 0.5, 0.5' --std='0.25, 0.25, 0.25'"
+    with pytest.raises(ValueError, match=re.escape(f"standardized otherwise. Give {given}")):
+        task.build(one, facts, strategy, 0.1, scaled)
+    same = detection.Detection(**{**options, "mean": "0.5,0.5,0.5", "std": "0.25,0.25,0.25"})
+    assert task.build(same, facts, strategy, 0.1, scaled).name == "retinanet"
+    other = tfbio.convert(models.resnet(18, 100, (32, 32, 3)), "frsf")
+    with pytest.raises(ValueError, match="--init_from: the classifier has layers that --backbone"):
+        task.build(one, facts, strategy, 0.1, other)
+    bigger = detection.Detection(**{**options, "backbone": "resnet18"})
+    with pytest.raises(ValueError, match="--init_from: Model 'resnet10' has other layers"):
+        task.build(bigger, facts, strategy, 0.1, classifier)
+
+
+def test_overrides_leave_a_part_on_backprop(options):
+    one = detection.Detection(**{**options, "overrides": "backbone*=backprop; *_head*=fa"})
+    facts = task.Facts((64, 64, 3), ("cat",), (1,))
+    model = task.build(one, facts, tf.distribute.get_strategy(), 0.1)
+    found = {(name.split("/")[0], site.rule.alias) for name, site in find_sites(model).items()}
+    of_heads = {(head, "feedback_alignment") for head in ("box_head", "class_head")}
+    assert found == {("backbone", "backprop"), ("pyramid", "frsf"), *of_heads}
+
+
+def test_runs_are_compared_by_ap(whole, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(whole, other)
+    flags_cfg = (other / "flags.cfg").read_text()
+    (other / "flags.cfg").write_text(flags_cfg.replace("--rule=frsf", "--rule=bp"))
+    (other / "summary.json").unlink()
+    runs = [comparison.load(path) for path in (whole, other)]
+    compare.report(runs, tmp_path / "both", cli.console())
+    printed = capsys.readouterr().out
+    for text in ("AP, %", "frsf", "backprop", "2/2: "):
+        assert text in printed
+    assert (tmp_path / "both" / "comparison.png").stat().st_size > 10_000
+    classification = comparison.Run(training.Classification(), None, [], [])
+    with pytest.raises(ValueError, match=r"several kinds .* Received: classification, detection"):
+        comparison.by_settings([*runs, classification])
+
+
+def test_a_folder_is_of_one_kind_of_run(whole, capsys):
+    with pytest.raises(ValueError, match="holds a run of detection, not of classification"):
+        folder.check(whole, training.Classification())
+    with pytest.raises(SystemExit):
+        in_process("--mode=evaluate", f"--workdir={whole}", "--epochs=7")
+    assert "--epochs=2, now 7" in capsys.readouterr().err
+
+
+BAD = [
+    (["--backbone=resnet17"], "--backbone must be one of resnet10, resnet18"),
+    (["--box_loss=l2"], "--box_loss must be one of retinanet, smoothl1"),
+    (["--image_size=100"], "--image_size must be a multiple of 32, or 0. Received: 100"),
+    (["--mean=0.5,0.5,0.5"], "--mean and --std go together"),
+    (["--mean=0.5,0.5", "--std=1,1,1"], "--mean must be three numbers"),
+    (["--mean=0,0,0", "--std=1,1,0"], "--std must be three numbers, 1e-06 or more"),
+    (["--mean=0,0,nan", "--std=1,1,1"], "--mean must be three numbers"),
+    (["--frozen_norm", "--sync_batch_norm"], "--sync_batch_norm has no effect with --frozen_norm"),
+    (["--anchor_scale=0"], "--anchor_scale must be 0.01 or more"),
+    (["--head_layers=-1"], "--head_layers must be 0 or more"),
+    (["--score_threshold=1"], "--score_threshold must be 0 or more and less than 1"),
+    (["--max_boxes=0"], "--max_boxes must be 1 or more"),
+    (["--augmentation=crop_flip"], "--augmentation must be one of none, flip, jitter"),
+    (["--dataset=digits"], "--dataset must be one of digits_detection, coco"),
+    (["--dataset=coco", "--data_dir=/none"], "--data_dir: no such folder as '/none'"),
+    (["--init_from=/none"], "--init_from: '/none' is no run's folder"),
+    (["--overrides=neck*=bp"], "--overrides"),
+    (["--mode=predict"], "--images and --mode=predict go together"),
+    (["--mode=evaluate"], "--workdir must be a run's folder, with its flags.cfg"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=lambda value: str(value))
+def test_bad_input_is_told_in_one_line(arguments, message, options, capsys, tmp_path):
+    arguments = [f"--data_dir={options['data_dir']}", "--dataset=coco", *arguments]
+    with pytest.raises(SystemExit) as ended:
+        in_process(*arguments, "--backbone=resnet10" if "neck" in str(arguments) else "--seed=0",
+                   f"--workdir={tmp_path / 'run'}")  # fmt: skip
+    errors = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert message in errors
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+
+
+def test_a_fraction_is_held_out_only_where_the_data_have_no_validation(options, tmp_path):
+    with pytest.raises(ValueError, match="--validation_fraction is for data without a validation"):
+        training.prepare(detection.Detection(**{**options, "validation_fraction": 0.5}))
+    for name in ("instances_train.json", "train", "instances_validation.json", "validation"):
+        os.symlink(pathlib.Path(options["data_dir"], name), tmp_path / name)
+    changes = {"data_dir": str(tmp_path), "validation_fraction": 0.25, "channels": 1}
+    prepared = training.prepare(detection.Detection(**{**options, **changes}))
+    assert (prepared.train.size, prepared.validation.size, prepared.dataset.test.size) == (12, 4, 6)
+    held = {
+        split.annotations.image_ids.tobytes() for split in (prepared.train, prepared.validation)
+    }
+    assert len(held) == 2
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_prepared_and_takes_a_step_that_differs(config, options, tmp_path):
+    # On small images; its layers, losses, rule and optimizer are the config's own.
+    smaller = ("--dataset=coco", f"--data_dir={options['data_dir']}", "--image_size=64",
+               "--channels=8", "--batch_size=2", "--validation_fraction=0.1")  # fmt: skip
+    values = parsed(f"--flagfile={config}", *smaller, f"--workdir={tmp_path}")
+    for experiment in compare.experiments(values, detection.Detection):
+        prepared = training.prepare(experiment)
+        if "feedback_alignment" in experiment.rule or experiment.rule == "backprop":
+            continue  # sign symmetry's step has as many operations, and takes ten seconds
+        before = [w.numpy() for w in prepared.model.trainable_variables]
+        assert Loop(prepared).train(iter(prepared.epoch(0, 0)), 1) == (1, True)
+        after = [w.numpy() for w in prepared.model.trainable_variables]
+        assert any((one != other).any() for one, other in zip(before, after, strict=True))
+
+
+def test_help_lists_every_flag():
+    text = parsed().main_module_help()
+    for name in (field.name for field in dataclasses.fields(detection.Detection)):
+        assert f"--{name}" in text or f"--[no]{name}" in text

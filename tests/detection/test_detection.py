@@ -1,0 +1,457 @@
+"""Detection: images and boxes that belong together, whatever is done to them; pure functions."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tfbio.data import clear_errors
+from tfbio.data.photographs import Contents
+from tfbio.detection import (
+    DetectionExamples,
+    boxes,
+    canvases,
+    coco,
+    coco_metrics,
+    coco_results,
+    datasets,
+    examples,
+)
+
+ORDER = (3, 1)
+GREEN, GRAY = (0, 255, 0), (90, 90, 90)
+
+
+def jpeg(image, form="JPEG"):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, form, quality=95)
+    return file.getvalue()
+
+
+def rectangles(count, form="JPEG", seed=0):
+    """Return (encoded images, document): gray images, each with one green rectangle, its object."""
+    random = np.random.default_rng(seed)
+    contents, images, objects = [], [], []
+    for index in range(count):
+        height, width = (int(side) for side in random.integers(60, 140, 2))
+        image = np.full((height, width, 3), GRAY, np.uint8)
+        x, y = (int(start) for start in random.integers(0, 25, 2))
+        w, h = (int(side) for side in random.integers(25, 35, 2))
+        image[y : y + h, x : x + w] = GREEN
+        contents.append(jpeg(image, form))
+        images.append(
+            {"id": 100 + index, "file_name": f"{index}.jpg", "height": height, "width": width}
+        )
+        objects.append(
+            {"id": index, "image_id": 100 + index, "category_id": 5, "bbox": [x, y, w, h]}
+        )
+    categories = [{"id": 5, "name": "green"}]
+    return contents, {"images": images, "annotations": objects, "categories": categories}
+
+
+def split_of(contents, document, size=96, **options):
+    names = [image["file_name"] for image in document["images"]]
+    source = Contents(contents, np.zeros(len(contents)), names)
+    return DetectionExamples(
+        source, coco.parse(document, "a.json"), size, **{"max_boxes": 3, **options}
+    )
+
+
+@pytest.fixture(scope="module")
+def split():
+    return split_of(*rectangles(11))
+
+
+def listed(batches):
+    with clear_errors():
+        return list(batches.as_numpy_iterator())
+
+
+def same(found, wanted):
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, one, other)
+
+
+def is_green(images):
+    """Return where a pixel is rather green than gray."""
+    images = images.astype(int)
+    return images[..., 1] - images[..., 0] > 127
+
+
+@pytest.mark.parametrize("augmentation", boxes.augmentations())
+@pytest.mark.parametrize(("form", "size"), [("JPEG", (64, 128)), ("PNG", 96)])
+def test_boxes_go_with_their_objects(augmentation, form, size):
+    split = split_of(*rectangles(24, form), size)
+    ((images, targets),) = listed(split.batches(24, ORDER, augmentation=augmentation))
+    assert images.shape == (24, *split.image_shape)
+    assert (images.dtype, targets["boxes"].dtype) == (np.uint8, np.float32)
+    for image, box, index in zip(images, targets["boxes"][:, 0], targets["classes"], strict=True):
+        assert index.tolist() == [0, -1, -1]
+        rows, columns = np.nonzero(is_green(image))
+        pixels = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(box, pixels, atol=1.5)
+    assert (targets["boxes"][:, 1:] == -1).all()
+
+
+def test_padding_is_black_and_the_aspect_ratio_is_kept(split):
+    ((images, targets, about),) = listed(split.batches(11, pad=True))
+    for image, scale, size in zip(images, about["scales"], about["sizes"], strict=True):
+        height, width = np.rint(scale * size).astype(int)
+        assert max(height, width) == 96
+        assert abs(scale[0] / scale[1] - 1) < 0.02
+        assert (image[:height, :width].max(-1) > 60).all()
+        assert not image[height:].any()
+        assert not image[:, width:].any()
+    back = examples.original(targets["boxes"], about)[:, 0]
+    np.testing.assert_allclose(back, split.annotations.corners(), atol=1e-4)
+    assert about["ids"].tolist() == list(range(100, 111))
+
+
+def test_jitter_scales_cuts_and_mirrors_at_random():
+    split = split_of(*rectangles(60))
+    plain = listed(split.batches(60, ORDER))[0][1]["boxes"][:, 0]
+    jittered = listed(split.batches(60, ORDER, augmentation="jitter"))[0][1]["boxes"][:, 0]
+    flipped = listed(split.batches(60, ORDER, augmentation="flip"))[0][1]["boxes"][:, 0]
+    both = listed(split.batches(60, ORDER, augmentation="jitter_flip"))[0][1]["boxes"][:, 0]
+    sides = [each[:, 3] - each[:, 1] for each in (jittered, plain)]
+    ratios = sides[0] / sides[1]
+    assert ratios.min() < 0.85
+    assert 1.15 < ratios.max() < 1.3
+    mirrored = (flipped != plain).any(1)
+    assert 15 < mirrored.sum() < 45
+    # Heights do not depend on the mirroring, nor on whether there is one.
+    np.testing.assert_array_equal(both[:, [1, 3]], jittered[:, [1, 3]])
+    np.testing.assert_array_equal((both != jittered).any(1), mirrored)
+
+
+def test_every_tail_and_every_workers_part_are_the_whole_epochs(split):
+    options = {"order": ORDER, "augmentation": "jitter_flip", "multiple": 2}
+    whole = listed(split.batches(4, **options))
+    assert [len(images) for images, _ in whole] == [4, 4, 2]
+    same(listed(split.batches(4, **options)), whole)
+    for start in (1, 3):
+        same(listed(split.batches(4, start=start, **options)), whole[start:])
+    parts = [listed(split.batches(4, shard=(index, 2), **options)) for index in range(2)]
+    joined = [
+        tf.nest.map_structure(lambda *each: np.concatenate(each), *pair)
+        for pair in zip(*parts, strict=True)
+    ]
+    same(joined, whole)
+    other = listed(split.batches(4, **{**options, "order": (3, 2)}))
+    assert (other[0][0] != whole[0][0]).any()
+
+
+def test_shapes_are_static_where_batches_are_full(split):
+    images, targets = split.batches(4, ORDER, multiple=4).element_spec
+    assert images.shape == (4, 96, 96, 3)
+    assert (targets["boxes"].shape, targets["classes"].shape) == ((4, 3, 4), (4, 3))
+    spec = split.batches(4, pad=True).element_spec
+    assert all(part.shape[0] == 4 for part in tf.nest.flatten(spec))
+
+
+def test_a_batch_of_evaluation_is_filled_up_with_nothing(split):
+    batches = listed(split.batches(4, pad=True, shard=(1, 2)))
+    ids, weights = (
+        np.concatenate([about[key] for *_, about in batches]) for key in ("ids", "weights")
+    )
+    assert ids.tolist() == [102, 103, 106, 107, 110, 0]
+    assert weights.tolist() == [1, 1, 1, 1, 1, 0]
+    assert (batches[2][1]["boxes"][1] == -1).all()
+    assert (batches[2][1]["classes"][1] == -1).all()
+    assert examples.original(batches[2][1]["boxes"], batches[2][2]).shape == (2, 3, 4)
+
+
+def test_crowds_are_not_learned_and_images_without_objects_are_kept():
+    contents, document = rectangles(3)
+    document["annotations"][0]["iscrowd"] = 1
+    del document["annotations"][1]
+    split = split_of(contents, document)
+    ((images, targets),) = listed(split.batches(3))
+    assert (targets["classes"] >= 0).sum(1).tolist() == [0, 0, 1]
+    assert images.max((1, 2, 3)).min() > 80
+    assert split.annotations.crowds.tolist() == [True, False]
+    train, held = split.hold_out(0.34, seed=0)
+    assert (train.size, held.size) == (2, 1)
+    assert len(held.annotations.image_ids) == 1
+    other_images = split_of(contents[::-1], document)
+    assert len({part.fingerprint for part in (split, train, held, other_images)}) == 4
+
+
+def test_more_objects_than_the_padding_holds_are_told_and_the_largest_kept(caplog):
+    contents, document = rectangles(2)
+    document["annotations"] += [
+        {"id": 10 + side, "image_id": 101, "category_id": 5, "bbox": [0, 0, side, side]}
+        for side in (3, 50, 40, 2)
+    ]
+    split = split_of(contents, document)
+    assert "--max_boxes=3: a.json: of 1 image, training" in caplog.text
+    assert "image 101, 1.jpg, with 5" in caplog.text
+    caplog.clear()
+    split_of(contents, document, trains=False)
+    assert not caplog.text
+    found = listed(split.batches(1, start=1, pad=True))[0]
+    back = examples.original(found[1]["boxes"], found[2])[0]
+    # In the document's order.
+    assert np.rint(back[1:, 2]).tolist() == [50, 40]
+    assert len(split.annotations.ids) == 6
+
+
+def test_what_a_cut_leaves_of_an_object_decides():
+    objects = tf.constant([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 20.0, 20.0], [12.0, 12.0, 13.0, 13.0]])
+    found, seen = boxes.moved(objects, tf.constant([5, 5, 10, 10]), tf.constant([5, 10]))
+    np.testing.assert_allclose(found[1], [0, 0, 10, 5])
+    # 9/64 of the first is left, 1/4 of the second; the third is half a pixel high.
+    assert seen.numpy().tolist() == [False, True, False]
+
+
+def test_an_object_that_is_cut_away_is_no_object():
+    contents, document = rectangles(40)
+    for index, (image, entry) in enumerate(
+        zip(document["images"], document["annotations"], strict=True)
+    ):
+        height, width = image["height"], image["width"]
+        pixels = np.full((height, width, 3), GRAY, np.uint8)
+        pixels[-8:, -8:] = GREEN
+        contents[index] = jpeg(pixels, "PNG")
+        entry["bbox"] = [width - 8, height - 8, 8, 8]
+    split = split_of(contents, document)
+    ((images, targets),) = listed(split.batches(40, ORDER, augmentation="jitter"))
+    there = targets["classes"][:, 0] == 0
+    green = is_green(images).sum((1, 2))
+    assert 10 < there.sum() < 40
+    assert green[there].min() > 0
+    # Less than a quarter of what was 8×8 pixels, enlarged.
+    assert green[~there].max() < 30
+    assert (targets["boxes"][~there] == -1).all()
+    x1, y1, x2, y2 = targets["boxes"][there, 0].T
+    assert min((x2 - x1).min(), (y2 - y1).min()) >= 1
+
+
+def test_damaged_images_are_replaced_in_training_and_weigh_nothing_in_evaluation(caplog):
+    contents, document = rectangles(6)
+    contents[2] = b"\xff\xd8\xff no image"
+    document["images"][4]["height"] += 1  # the annotations are of another image
+    split = split_of(contents, document, max_corrupt=0.4)
+    for augmentation in ("none", "jitter"):
+        caplog.clear()
+        batches = listed(split.batches(3, ORDER, augmentation=augmentation, multiple=3))
+        assert [len(images) for images, _ in batches] == [3, 3]
+        assert all((targets["classes"][:, 0] == 0).all() for _, targets in batches)
+        for name in ("2.jpg (image 102)", "4.jpg (image 104)"):
+            told = f"--data_dir: {name} cannot be read as an image, or is not of the size that"
+            assert told in caplog.text
+        same(listed(split.batches(3, ORDER, 1, augmentation=augmentation, multiple=3)), batches[1:])
+    ((_, targets, about),) = listed(split.batches(6, pad=True))
+    assert about["weights"].tolist() == [1, 1, 0, 1, 0, 1]
+    assert about["ids"].tolist() == list(range(100, 106))
+    assert (targets["classes"][:, 0] == -1).tolist() == [False, False, True, False, True, False]
+    split.max_corrupt = 0.2
+    with pytest.raises(
+        ValueError, match=r"admits 1 damaged image of 6 .* is 4.jpg \(image 104\)\.$"
+    ):
+        listed(split.batches(6, pad=True))
+
+
+@pytest.mark.parametrize("size", [0, 100, 33, 96.0, (64, 65), (64,), "64"])
+def test_sides_that_are_no_multiple_of_32_are_refused(size):
+    with pytest.raises(ValueError, match=r"--image_size must be .* Received: "):
+        split_of(*rectangles(1), size)
+
+
+def test_other_options_are_refused(split):
+    with pytest.raises(ValueError, match=r"--max_boxes must be an integer of 1 or more"):
+        split_of(*rectangles(1), max_boxes=0)
+    with pytest.raises(ValueError, match=r"must be one of none, flip, jitter, jitter_flip.*'crop"):
+        split.batches(1, ORDER, augmentation="crop_flip")
+    with pytest.raises(ValueError, match=r"'flip' is random by `order`"):
+        split.batches(1, augmentation="flip")
+    with pytest.raises(ValueError, match=r"--evaluation_crops=10"):
+        split.batches(1, pad=True, crops=10)
+
+
+# Sets by name.
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("canvases")
+    return canvases.prepare(64, canvases.Counts(30, 8, 8), cache=str(cache))
+
+
+def test_digits_on_canvases_are_a_whole_set(drawn):
+    found = datasets.load(
+        "digits_detection", str(drawn.parent), canvas_size=64, canvas_counts=(30, 8, 8)
+    )
+    assert (found.train.size, found.validation.size, found.test.size) == (30, 8, 8)
+    assert found.class_names == tuple("0123456789")
+    assert found.category_ids == tuple(range(1, 11))
+    assert (found.num_classes, found.image_shape) == (10, (64, 64, 3))
+    held = [part.annotations for part in (found.train, found.validation, found.test)]
+    ids = np.concatenate([each.image_ids for each in held])
+    assert len(set(ids.tolist())) == 46
+    counts = np.bincount(held[0].images, minlength=30)
+    assert counts.min() == 0
+    assert counts.max() >= 4
+    sides = held[0].boxes[:, 3]
+    assert sides.min() < 16 < 28 < sides.max()
+    assert (held[0].boxes[:, :2] + held[0].boxes[:, 2:] <= 64).all()
+    images, targets = listed(found.train.batches(30))[0]
+    for image, objects in zip(images, targets["boxes"], strict=True):
+        for x1, y1, x2, y2 in objects[objects[:, 0] >= 0].astype(int):
+            assert image[y1:y2, x1:x2].std() > 8  # ink on what lies beneath
+
+
+def test_perfect_predictions_are_an_ap_of_1(drawn):
+    found = datasets.load(
+        "digits_detection",
+        str(drawn.parent),
+        image_size=(96, 160),
+        canvas_size=64,
+        canvas_counts=(30, 8, 8),
+    )
+    annotations, results = found.train.annotations, []
+    for _, targets, about in listed(found.train.batches(7, pad=True)):
+        predictions = {**targets, "confidence": np.where(targets["classes"] < 0, -1.0, 0.5)}
+        results += coco_results.of_batch(annotations, predictions, about)
+    assert len(results) == len(annotations.ids)
+    assert coco_metrics.evaluate(annotations, results).summary["AP"] == pytest.approx(1)
+
+
+def test_canvases_are_drawn_once_and_again_where_damaged(drawn, tmp_path, caplog):
+    folder = tmp_path / drawn.name
+    shutil.copytree(drawn, folder)
+    again = {"size": 64, "counts": canvases.Counts(30, 8, 8), "cache": str(tmp_path)}
+    stamp = (folder / "manifest.json").stat().st_mtime_ns
+    assert canvases.prepare(**again) == folder
+    assert (folder / "manifest.json").stat().st_mtime_ns == stamp
+    wanted = (folder / "train" / "000003.jpg").read_bytes()
+    (folder / "train" / "000003.jpg").write_bytes(wanted[:-9])
+    (folder / "instances_test.json").unlink()
+    assert canvases.prepare(**again) == folder
+    assert "is damaged, and is drawn again" in caplog.text
+    # To the byte.
+    for path in sorted(path for path in drawn.rglob("*") if path.is_file()):
+        assert (folder / path.relative_to(drawn)).read_bytes() == path.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == [drawn.name]
+    other = canvases.prepare(**again | {"seed": 1})
+    assert (other / "train" / "000003.jpg").read_bytes() != wanted
+
+
+def test_no_digit_and_no_background_is_in_two_parts():
+    digits = canvases._digits()
+    held = [{image.tobytes() for image in images} for images, _ in digits.values()]
+    assert [len(labels) for _, labels in digits.values()] == [1137, 300, 360]
+    assert len(set.union(*held)) == sum(map(len, held))
+    for photograph in canvases._photographs():
+        parts = [canvases._columns(photograph, part) for part in canvases.PARTS]
+        assert sum(part.width for part in parts) == photograph.width
+        joined = np.concatenate([np.asarray(part) for part in parts], axis=1)
+        np.testing.assert_array_equal(joined, np.asarray(photograph))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 100}, "a multiple of 32 pixels a side"),
+        ({"counts": (1, 0, 1)}, "every part needs one or more"),
+        ({"seed": -1}, "seed must be an integer, 0 or more"),
+    ],
+)
+def test_canvases_of_wrong_options_are_refused(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        canvases.prepare(**options, cache=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def write_coco(root, year="2017", place="annotations", parts=("train", "val")):
+    """Write COCO's own layout."""
+    (root / place).mkdir(parents=True, exist_ok=True)
+    for seed, part in enumerate(parts):
+        contents, document = rectangles(5, seed=seed)
+        (root / f"{part}{year}").mkdir()
+        for image, content in zip(document["images"], contents, strict=True):
+            (root / f"{part}{year}" / image["file_name"]).write_bytes(content)
+        (root / place / f"instances_{part}{year}.json").write_text(json.dumps(document))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("year", "place", "parts"),
+    [
+        ("2017", "annotations", ("train", "val")),
+        ("2017", "", ("train", "val")),
+        ("", "", ("train", "validation", "test")),
+    ],
+)
+def test_cocos_layout_is_read(year, place, parts, tmp_path):
+    root = write_coco(tmp_path, year, place, parts)
+    found = datasets.load("coco", str(root), image_size=64)
+    assert (found.train.size, found.test.size) == (5, 5)
+    assert (found.validation is None) == (len(parts) == 2)
+    assert found.class_names == ("green",)
+    ((images, targets),) = listed(found.train.batches(5))
+    assert images.shape == (5, 64, 64, 3)
+    assert (targets["classes"][:, 0] == 0).all()
+
+
+def test_missing_images_are_told_left_out_or_too_many(tmp_path, caplog):
+    root = write_coco(tmp_path)
+    (root / "train2017" / "3.jpg").unlink()
+    found = datasets.load("coco", str(root), image_size=64)
+    assert "instances_train2017.json names 1 file that is not in" in caplog.text
+    assert "3.jpg of image 103" in caplog.text
+    ((images, _),) = listed(found.train.batches(5, ORDER))
+    assert len(images) == 5
+    (root / "train2017" / "1.jpg").unlink()
+    with pytest.raises(ValueError, match=r"names 2 files .* admits 1 of 5: 1.jpg of .*; 3.jpg of"):
+        datasets.load("coco", str(root))
+
+
+def changed(path, change):
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def test_sets_that_do_not_fit_together_are_refused(tmp_path, caplog):
+    root = write_coco(tmp_path)
+    val, train = (root / "annotations" / f"instances_{part}2017.json" for part in ("val", "train"))
+    sound = val.read_text()
+    changed(val, lambda document: document["categories"][0].update(name="red"))
+    with pytest.raises(ValueError, match=r"val2017.json must have the categories of .*5 red"):
+        datasets.load("coco", str(root))
+    val.write_text(sound)
+    changed(val, lambda document: document["annotations"].clear())
+    datasets.load("coco", str(root))
+    assert "val2017.json has no object to measure by" in caplog.text
+    assert "train2017.json has no object" not in caplog.text
+    val.write_text(sound)
+    changed(train, lambda document: document["annotations"].clear())
+    with pytest.raises(ValueError, match=r"train2017.json has no object to learn from"):
+        datasets.load("coco", str(root))
+    val.unlink()
+    with pytest.raises(FileNotFoundError, match=r"must have documents for train and val"):
+        datasets.load("coco", str(root))
+    shutil.rmtree(root / "train2017")
+    with pytest.raises(FileNotFoundError, match=r"instances_train2017.json, and no folder train20"):
+        datasets.load("coco", str(root))
+    with pytest.raises(ValueError, match=r"--dataset must be one of .*Did you mean 'coco'\?"):
+        datasets.load("cocoa")
+
+
+def test_keras_cvs_label_encoder_takes_what_comes(split):
+    import keras_cv
+    from keras_cv.src.models.object_detection.retinanet import RetinaNetLabelEncoder
+
+    ((images, targets),) = listed(split.batches(11))
+    anchors = keras_cv.models.RetinaNet.default_anchor_generator(boxes.FORMAT)
+    encoder = RetinaNetLabelEncoder(boxes.FORMAT, anchors, box_variance=[0.1, 0.1, 0.2, 0.2])
+    encoded, classes = encoder(images, targets)
+    assert np.isfinite(np.asarray(encoded)).all()
+    assert set(np.unique(classes)) <= {-2, -1, 0}
+    assert (np.asarray(classes) == 0).any(1).mean() > 0.5

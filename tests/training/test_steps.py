@@ -1,0 +1,250 @@
+"""Training loops: plain fit in all its settings, MirroredStrategy, and the hook per step."""
+
+import functools
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfbio
+from tests.cases import DIFFERENTIATED, ONE_OF_A_KIND, random
+from tfbio.layers.sites import find_sites
+
+
+def network(rule, seed=0):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dense(3),
+        ]
+    )
+    return tfbio.convert(model, rule)
+
+
+X, Y = random((24, 6, 6, 2), "float32"), np.arange(24) % 3
+
+
+def compiled(model, **arguments):
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9, **arguments.pop("sgd", {})),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        **{"jit_compile": False, **arguments},
+    )
+    return model
+
+
+def fitted(model, epochs=3, **arguments):
+    model.fit(X, Y, batch_size=8, epochs=epochs, shuffle=False, verbose=0, **arguments)
+    return model
+
+
+def counts(model):
+    return {int(site.rule.count.numpy()) for site in find_sites(model).values()}
+
+
+class Reference(NamedTuple):
+    """A model that plain fit trained on one device, compiled to a graph, and what it had."""
+
+    model: keras.Model
+    losses: list
+    evaluated: list
+    weights: list
+    after_an_epoch: list
+
+
+@pytest.fixture(scope="module")
+def references():
+    """Return a function from a rule to its reference."""
+
+    @functools.cache
+    def reference(rule):
+        model = compiled(network(rule))
+        losses, after = [], []
+        for _ in range(3):
+            losses += fitted(model, epochs=1).history.history["loss"]
+            after.append(model.get_weights())
+        return Reference(model, losses, model.evaluate(X, Y, verbose=0), after[-1], after[0])
+
+    return reference
+
+
+@pytest.mark.parametrize("rule", DIFFERENTIATED)
+def test_fit_evaluate_and_predict_agree_in_every_setting(rule, references):
+    model, _, (loss, accuracy), expected, _ = references(rule)
+    settings = [{"run_eagerly": True}]
+    if rule in ONE_OF_A_KIND:
+        settings.append({"jit_compile": True, "steps_per_execution": 3})
+    for setting in settings:
+        weights = fitted(compiled(network(rule), **setting)).get_weights()
+        for w, e in zip(weights, expected, strict=True):
+            # "seen" holds the bits of a kernel, which rounding may change.
+            if e.dtype != np.int64 or e.shape:
+                np.testing.assert_allclose(w, e, rtol=2e-3, atol=2e-5)
+    assert np.isfinite(loss)
+    assert accuracy == pytest.approx(np.mean(model.predict(X, verbose=0).argmax(1) == Y))
+    for w, e in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(w, e)
+
+
+@pytest.mark.parametrize("rule", DIFFERENTIATED)
+def test_mirrored_training_equals_training_on_one_device(rule, references, tmp_path):
+    _, losses, evaluated, _, _ = references(rule)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        mirrored = compiled(network(rule))
+    assert strategy.num_replicas_in_sync == 2
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+    history = mirrored.fit(data, epochs=3, shuffle=False, verbose=0).history
+    np.testing.assert_allclose(history["loss"], losses, rtol=1e-5)
+    np.testing.assert_allclose(mirrored.evaluate(data, verbose=0), evaluated, rtol=1e-5)
+    mirrored.save(tmp_path / "mirrored.keras")
+    loaded = keras.models.load_model(tmp_path / "mirrored.keras")
+    for name, site in find_sites(loaded).items():
+        np.testing.assert_array_equal(site.feedback, find_sites(mirrored)[name].feedback)
+
+
+def test_training_on_real_digits_learns_under_sign_symmetry():
+    from tfbio import data
+
+    digits = data.load("digits")
+    model = tfbio.models.build("digits_cnn", 10, (8, 8, 1))
+    compiled(tfbio.convert(model, "sign_symmetry"))
+    for epoch in range(5):
+        model.fit(digits.train.batches(64, order=(0, epoch)), shuffle=False, verbose=0)
+    assert model.evaluate(digits.test.batches(64), verbose=0)[1] > 0.8
+
+
+@pytest.mark.parametrize("setting", [{}, {"jit_compile": True}, {"steps_per_execution": 3}])
+def test_the_hook_is_called_once_per_optimizer_step_under_fit(setting):
+    model = fitted(compiled(network("test_stepped"), **setting))
+    model.evaluate(X, Y, verbose=0)
+    model.predict(X, verbose=0)
+    # Nine steps; the last is seen by the training call that follows it.
+    assert counts(model) == {8}
+    model.fit(X[:8], Y[:8], batch_size=8, verbose=0)
+    assert counts(model) == {9}
+
+
+def test_the_hook_sees_one_step_per_accumulated_gradient():
+    model = compiled(network("test_stepped"), sgd={"gradient_accumulation_steps": 3})
+    fitted(model, epochs=3)  # nine micro-batches, three steps
+    assert counts(model) == {2}
+
+
+@pytest.mark.parametrize("rule", DIFFERENTIATED)
+def test_accumulated_gradients_learn_as_one_large_batch(rule):
+    # Eagerly, which is quicker; what is compiled: test_strategies.py, of the trainers.
+    settings = {"gradient_accumulation_steps": 3}
+    model = fitted(compiled(network(rule), sgd=settings, run_eagerly=True))
+    reference = compiled(network(rule), run_eagerly=True)
+    reference.fit(X, Y, batch_size=24, epochs=3, shuffle=False, verbose=0)
+    variables = zip(model.trainable_variables, reference.trainable_variables, strict=True)
+    for ours, theirs in variables:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_the_hook_sees_one_step_on_all_replicas():
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = compiled(network("test_stepped"))
+    fitted(model)
+    assert counts(model) == {8}
+
+
+@pytest.mark.parametrize("training", [True, None])
+@pytest.mark.parametrize("compiled_loop", [False, True])
+def test_the_hook_is_called_in_a_loop_of_ones_own(training, compiled_loop):
+    shared = keras.layers.Dense(4)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(shared(shared(inputs))))
+    tfbio.convert(model, "test_stepped")
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+    x = random((5, 4), "float32")
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(model(x, training=training)))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+    run = tf.function(step) if compiled_loop else step
+    for _ in range(4):
+        run()
+        model(x, training=False)
+    assert counts(model) == {3}
+
+
+@pytest.mark.parametrize("rule", [*DIFFERENTIATED, "test_stepped"])
+def test_stateless_calls_return_the_state_that_a_call_would_keep(rule):
+    model = network(rule)
+    model.layers[0].kernel.assign_add(tf.ones_like(model.layers[0].kernel))
+
+    @tf.function
+    def call(x):
+        weights = ([v.value for v in group] for group in (
+            model.trainable_variables, model.non_trainable_variables))  # fmt: skip
+        return model.stateless_call(*weights, x, training=True)
+
+    before = [v.numpy() for v in model.non_trainable_variables]
+    y, state = call(tf.constant(X))
+    for w, expected in zip(model.non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(w, expected)
+    np.testing.assert_allclose(model(X, training=True), y, rtol=1e-6)
+    for w, expected in zip(model.non_trainable_variables, state, strict=True):
+        np.testing.assert_array_equal(w, expected)
+
+
+def test_a_trainable_feedback_follows_w_to_the_end():
+    # Kolen and Pollack's identity: equal gradients keep W − B constant under plain SGD.
+    model = compiled(network("kolen_pollack"))
+    before = {n: s.kernel - s.feedback for n, s in find_sites(model).items()}
+    fitted(model)
+    for name, site in find_sites(model).items():
+        np.testing.assert_allclose(site.kernel - site.feedback, before[name], atol=1e-5)
+    assert len(model.trainable_variables) == 3 * 3
+
+
+def test_masks_constraints_and_regularizers_are_kept():
+    inputs = keras.Input((5, 4))
+    x = keras.layers.Masking()(inputs)
+    dense = keras.layers.Dense(
+        3,
+        kernel_constraint=keras.constraints.MaxNorm(0.5),
+        kernel_regularizer=keras.regularizers.L2(0.1),
+        activity_regularizer=keras.regularizers.L2(0.1),
+    )
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(dense(x)))
+    x = random((2, 5, 4), "float32").numpy()
+    x[:, 3:] = 0
+    y = model(x)
+    losses = [float(loss) for loss in model.losses]
+    tfbio.convert(model, "sign_symmetry")
+    np.testing.assert_array_equal(model(x), y)
+    assert [float(loss) for loss in model.losses] == losses
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    model.fit(x, random((2, 3), "float32") * 10, verbose=0)
+    assert (np.linalg.norm(dense.kernel, axis=0) <= 0.5 + 1e-6).all()
+
+
+@pytest.mark.parametrize("rule", DIFFERENTIATED)
+def test_a_float16_model_with_loss_scaling_learns_as_in_float32(rule, references):
+    reference = references(rule)
+    keras.config.set_dtype_policy("mixed_float16")
+    model = network(rule)
+    model.compile(
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, momentum=0.9), 1024.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    fitted(model, epochs=1)
+    weights = zip(model.weights, reference.model.weights, reference.after_an_epoch, strict=True)
+    for ours, theirs, expected in weights:
+        if theirs.trainable:
+            np.testing.assert_allclose(ours, expected, atol=5e-3)

@@ -1,0 +1,628 @@
+"""Training: nothing is lost, nothing is written twice, and what cannot go on says so."""
+
+import csv
+import dataclasses
+import errno
+import itertools
+import json
+import math
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tfbio
+from tests import kills
+from tfbio import training
+from tfbio.studies import comparison
+from tfbio.training import folder, use
+from tfbio.training.checkpoints import Checkpoints
+from tfbio.training.records import Records
+from tfbio.training.schedules import Schedule
+
+ROOT = pathlib.Path(__file__).parents[2]
+OPTIONS = {**kills.OPTIONS, "epochs": 3}
+
+
+class Cut(BaseException):
+    """Ends a training as abruptly as an exception can."""
+
+
+def train(workdir, cut_at=None, tell=lambda text: None, **changes):
+    """Train; with `cut_at`, end without a word once so many steps are done."""
+
+    def progress(step, total):
+        if cut_at is not None and step >= cut_at:
+            raise Cut
+
+    options = {**OPTIONS, **changes}
+    experiment = training.Classification(**options, workdir=str(workdir))
+    return training.train_and_evaluate(experiment, tell, progress)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Return a folder of images of two classes, higher than wide."""
+    root = tmp_path_factory.mktemp("images")
+    for part, label in itertools.product(("train", "test"), range(2)):
+        place = root / part / str(label)
+        place.mkdir(parents=True)
+        for index in range(10):
+            image = np.full((12, 8, 3), 100 * label + index)
+            keras.utils.save_img(place / f"{index}.png", image, scale=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return the folder of a run that ran through."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    train(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """Return the folder of a run that was cut after 60 of 78 steps, to take a copy of."""
+    path = tmp_path_factory.mktemp("runs") / "cut"
+    with pytest.raises(Cut):
+        train(path, 60)
+    return path
+
+
+def test_a_run_holds_what_it_says(whole):
+    rows = list(csv.DictReader((whole / "metrics.csv").read_text().splitlines()))
+    steps = [int(row["step"]) for row in rows]
+    assert steps == sorted(set(steps))
+    assert steps == [0, 10, 20, 26, 30, 40, 50, 52, 60, 70, 78]
+    ends = [row for row in rows if row["validation_accuracy"]]
+    assert [row["step"] for row in ends] == ["26", "52", "78"]
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["steps"] == 78
+    assert summary["resumed_at_steps"] == []
+    assert summary["validation_accuracy"] == float(ends[-1]["validation_accuracy"])
+    best = max(ends, key=lambda row: float(row["validation_accuracy"]))
+    assert summary["best"]["step"] == int(best["step"])
+    assert summary["best"]["validation_accuracy"] == float(best["validation_accuracy"])
+    assert set(summary["weight_angles"]) == {"conv", "dense", "logits"}
+    assert 0 < summary["seconds_per_step"] < summary["seconds"]
+    for name, degrees in summary["weight_angles"].items():
+        assert float(rows[-1][f"weight_angle/{name}"]) == degrees
+    measured = [int(row["step"]) for row in rows if row["gradient_angle/conv"]]
+    assert measured == [0, 20, 40, 60, 78]
+    angles = summary["gradient_angles"]
+    assert angles["logits"] == 0 < angles["conv"] == float(rows[-1]["gradient_angle/conv"])
+    assert 0 < summary["local_gradient_angles"]["logits"] < 180
+    assert keras.utils.load_img(whole / "angles.png").width > 1000
+    (start,) = json.loads((whole / "run.json").read_text())["starts"]
+    assert start["versions"]["tensorflow"] == tf.__version__
+    assert folder.read_flags(whole) == training.Classification(**OPTIONS, workdir=str(whole))
+    assert len(list((whole / "checkpoints").iterdir())) == 2
+
+
+def test_the_schedule_is_the_one_recorded(whole):
+    rows = list(csv.DictReader((whole / "metrics.csv").read_text().splitlines()))
+    for row in rows[1:]:
+        share = (int(row["step"]) - 1) / 78
+        expected = 0.02 * (1 + math.cos(math.pi * share)) / 2
+        assert float(row["learning_rate"]) == pytest.approx(expected, rel=1e-5)
+
+
+@settings(max_examples=4)
+@given(first=st.integers(1, 77), second=st.integers(1, 78))
+def test_a_training_that_was_cut_ends_as_if_it_was_not(whole, tmp_path_factory, first, second):
+    path = tmp_path_factory.mktemp("cut")
+    for cut_at in (first, second):
+        with pytest.raises(Cut):
+            train(path, cut_at)
+    train(path)
+    assert not kills.differences(kills.outcome(whole), kills.outcome(path))
+
+
+def test_killed_processes_end_as_if_they_were_not():
+    assert kills.main(["--kills=3", "--seed=1"]) == 0
+
+
+def test_two_replicas_resume_to_the_bit(tmp_path):
+    options = {"strategy": "mirrored", "epochs": 1}
+    train(tmp_path / "whole", **options)
+    with pytest.raises(Cut):
+        train(tmp_path / "cut", 12, **options)
+    train(tmp_path / "cut", **options)
+    whole, cut = (kills.outcome(tmp_path / name) for name in ("whole", "cut"))
+    assert not kills.differences(whole, cut)
+    # Where replicas differ (the metrics, in both files), each has its own; the weights are alike.
+    replicas = [sum(name.endswith(f".{index}") for name in whole) for index in (0, 1)]
+    assert 0 < replicas[1] < 12
+    assert replicas[0] > 40
+
+
+@pytest.mark.parametrize("rule", ["sdtp(schedule='alternating')", "l_drl(rate=0.01, iterations=2)"])
+def test_inverses_that_learn_resume_to_the_bit(tmp_path, rule):
+    # Cut within a turn of the inverses, and within one of the forward weights.
+    chain = f"{ROOT / 'tests' / 'networks.py'}:chain"
+    options = {"model": chain, "rule": rule, "momentum": 0.5, "epochs": 2}
+    train(tmp_path / "whole", **options)
+    for cut_at in (12, 40):
+        with pytest.raises(Cut):
+            train(tmp_path / "cut", cut_at, **options)
+    train(tmp_path / "cut", **options)
+    whole, cut = (kills.outcome(tmp_path / name) for name in ("whole", "cut"))
+    assert not kills.differences(whole, cut)
+
+
+def test_two_networks_on_replicas_follow_each_other_in_one_process(tmp_path):
+    for model, rule in (("digits_cnn", "fa"), (OPTIONS["model"], "brsf")):
+        options = {"strategy": "mirrored", "epochs": 1, "model": model, "rule": rule}
+        assert train(tmp_path / rule, **options)["steps"] == 26
+
+
+def test_a_cut_in_validation_is_written_down_once(whole, tmp_path, monkeypatch):
+    evaluations = []
+    real = training.loop.Loop.evaluate
+
+    def evaluate(self, split, heed, *more):
+        evaluations.append(split)
+        if len(evaluations) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return real(self, split, heed, *more)
+
+    monkeypatch.setattr(training.loop.Loop, "evaluate", evaluate)
+    with pytest.raises(training.Interrupted):
+        train(tmp_path, checkpoint_every=1000)
+    with pytest.raises(Cut):  # it has validated, and not saved since
+        train(tmp_path, 60, checkpoint_every=1000)
+    train(tmp_path, checkpoint_every=1000)
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+def test_a_run_goes_on_with_its_own_data_only(tmp_path, images):
+    options = {"dataset": "folder", "model": "digits_cnn", "rule": "bp", "batch_size": 5}
+    options |= {"validation_fraction": 0.0, "augmentation": "none"}
+    with pytest.raises(Cut):
+        train(tmp_path / "run", 7, **options, data_dir=str(images))
+    others = tmp_path / "others"
+    shutil.copytree(images, others)
+    changed = others / "train" / "0" / "0.png"
+    changed.write_bytes((others / "train" / "1" / "1.png").read_bytes())
+    for change in (lambda: None, changed.unlink):
+        change()
+        with pytest.raises(ValueError, match="differ in fingerprint"):
+            train(tmp_path / "run", **options, data_dir=str(others))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_damaged_image_for_validation_or_test_is_told_before_the_first_step(
+    tmp_path, images, part
+):
+    data_dir = tmp_path / "data"
+    shutil.copytree(images, data_dir)
+    options = {"dataset": "folder", "data_dir": str(data_dir), "image_size": 8, "rule": "bp"}
+    options |= {"model": "digits_cnn", "batch_size": 5, "validation_fraction": 0.5, "epochs": 1}
+    validation = training.prepare(training.Classification(**{**OPTIONS, **options})).validation
+    held = sorted(validation._sources.numpy()[validation._chosen])
+    path = {"train": pathlib.Path(held[3].decode()), "test": data_dir / "test/1/7.png"}[part]
+    content = path.read_bytes()
+    path.write_bytes(content[:-20])
+    message = rf"^--data_dir: {re.escape(str(path))} cannot be read as an image\.$"
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+    path.write_bytes(content)
+    with pytest.raises(Cut):
+        train(tmp_path / "run", 2, **options)
+
+
+def points(path):
+    """Return a run's curves, those of the clock left out: a list of (step, value) by tag."""
+    found = {}
+    for name in sorted(path.glob("events.out.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(name)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                if value.tag != "images_per_second":
+                    point = event.step, tf.make_ndarray(value.tensor)
+                    found.setdefault(value.tag, []).append(point)
+    return found
+
+
+@pytest.mark.parametrize("where", [0.01, 0.5, 0.9, None])
+@pytest.mark.parametrize("which", [0, 1])
+def test_curves_lost_in_damaged_events_are_written_again(tmp_path, which, where):
+    def write(steps, kept):
+        records = Records(tmp_path, ["loss", "angle"], kept, tell=told.append)
+        for step in steps:
+            loss = {"loss": 1 / (step + 1)} if step else {}
+            records.add(step, 1, {**loss, "angle": step / 3}, {"images_per_second": 9.0})
+        records.close()
+
+    told = []
+    write(range(8), None)
+    write(range(8, 15), 7)
+    whole = points(tmp_path)
+    assert [step for step, _ in whole["angle"]] == list(range(15))
+    assert not told
+    path = sorted(tmp_path.glob("events.out.tfevents.*"))[which]
+    content = bytearray(path.read_bytes())
+    if where is None:
+        path.unlink()
+    else:
+        content[int(where * len(content))] ^= 255
+        path.write_bytes(content)
+    write((), 14)
+    assert points(tmp_path) == whole
+    (line,) = told
+    assert re.search(r"are damaged from step \d+ on: .* up to step 14\.$", line)
+    write((), 14)
+    assert points(tmp_path) == whole
+    assert len(told) == 1
+
+
+def test_a_run_whose_events_are_lost_goes_on_with_all_of_its_curves(whole, cut, tmp_path):
+    shutil.copytree(cut, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("events.out.tfevents.*"):
+        path.write_bytes(path.read_bytes()[:40] + b"?" + path.read_bytes()[41:])
+    told = []
+    train(tmp_path, tell=told.append)
+    assert "are damaged from step 0 on: the curves were written again from metrics.csv" in told[1]
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+    assert set(points(whole)) == set(points(tmp_path))  # the options as text, too
+
+
+def test_a_run_from_before_there_was_telemetry_goes_on_and_is_compared(whole, tmp_path):
+    with pytest.raises(Cut):
+        train(tmp_path / "old", 60, telemetry_every=400)
+    path = tmp_path / "old" / "metrics.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    new = ("gradient_angle", "local_gradient_angle", "norm_ratio")
+    kept = [name for name in rows[0] if name.split("/")[0] not in new]
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, kept, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    flags = tmp_path / "old" / "flags.cfg"
+    flags.write_text(flags.read_text().replace("--telemetry_every=400\n", ""))
+    old = comparison.load(tmp_path / "old")
+    assert not any(name.startswith(new) for name in old.records[-1])
+    for others in ([], [comparison.load(whole)]):
+        results = comparison.by_settings([old, *others])
+        comparison.figure(results, tmp_path / "figure.png")
+        comparison.table(results)
+    train(tmp_path / "old", telemetry_every=400)
+    records = comparison.read(tmp_path / "old")
+    assert [line["step"] for line in records if "gradient_angle/conv" in line] == [78]
+    assert kills.outcome(tmp_path / "old").keys() >= {"events/angles", "events/norm_ratio/conv"}
+
+
+RECORDS = ["flags.cfg", "run.json", "data.json", "metrics.csv", "summary.json"]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"step,epoch\nx,y\n", b"\xff\xfe\n", None])
+def test_a_damaged_record_is_told_in_one_line(whole, tmp_path, name, content):
+    path = tmp_path / "run"
+    shutil.copytree(whole, path)
+    if content is None:
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes(content)
+    if (name, content) == ("summary.json", None):
+        return  # it is not finished then
+    experiment = training.Classification(**OPTIONS, workdir=str(path))
+    if name != "data.json":
+        with pytest.raises(ValueError, match=name):
+            comparison.load(path)
+    else:
+        with pytest.raises(ValueError, match=name):
+            use.export(experiment, tmp_path / "export")
+    if name != "summary.json":
+        (path / "summary.json").unlink()
+    no_flags = name == "flags.cfg" and content is None
+    with pytest.raises(ValueError, match="so it is not a run's folder" if no_flags else name):
+        train(path)
+
+
+@pytest.mark.parametrize(
+    ("edited", "message"),
+    [
+        (lambda lines: lines[:3] + lines[4:], "it has 10 lines up to step 78, of 11 that were"),
+        (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], "at the line '20,"),
+        (lambda lines: [*lines[:3], *lines[2:]], "at the line '10,"),
+        (lambda lines: [*lines[:3], f"26,{'9' * 200_000}\n", *lines[4:]], "field larger than"),
+    ],
+    ids=["lost", "swapped", "twice", "endless"],
+)
+def test_a_table_that_lost_its_lines_is_not_gone_on_with(whole, tmp_path, edited, message):
+    path = tmp_path / "run"
+    shutil.copytree(whole, path)
+    (path / "summary.json").unlink()
+    lines = (path / "metrics.csv").read_text().splitlines(keepends=True)
+    (path / "metrics.csv").write_text("".join(edited(lines)))
+    before = (path / "metrics.csv").read_bytes()
+    with pytest.raises(ValueError, match=f"metrics.csv is damaged:? .*{re.escape(message)}"):
+        train(path)
+    assert (path / "metrics.csv").read_bytes() == before
+
+
+def test_a_folder_from_before_there_were_kinds_is_of_a_classification(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "old")
+    flags = tmp_path / "old" / "flags.cfg"
+    kind, *lines = flags.read_text().splitlines(keepends=True)
+    assert kind == "# classification\n"
+    flags.write_text("".join(lines))
+    (tmp_path / "old" / "summary.json").unlink()
+    summary = train(tmp_path / "old")
+    assert summary["resumed_at_steps"] == [78]
+    flags.write_text("".join(["# sculpture\n", *lines]))
+    with pytest.raises(ValueError, match="is damaged, or of another version"):
+        train(tmp_path / "old")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:900] + b"?" + content[901:],
+        lambda content: b"",
+    ],
+    ids=["cut short", "one byte", "empty"],
+)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, cut, tmp_path, damage):
+    shutil.copytree(cut, tmp_path, dirs_exist_ok=True)
+    newest = max((tmp_path / "checkpoints").iterdir())
+    newest.write_bytes(damage(newest.read_bytes()))
+    told = []
+    train(tmp_path, tell=told.append)
+    assert "damaged; falling back to the one before" in told[0]
+    assert "Going on from step 49 of 78" in told[1]
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+def test_without_any_good_checkpoint_a_run_begins_again(whole, cut, tmp_path):
+    shutil.copytree(cut, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.write_bytes(b"nothing")
+    train(tmp_path)
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_end_the_command(whole, tmp_path, number):
+    options = {**OPTIONS, "checkpoint_every": 1}  # the first is there early on
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "trainers.classify", *flags, f"--workdir={tmp_path}"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not list(tmp_path.glob("checkpoints/step-*")):
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 128 + number
+    assert "Saved at step" in output
+    assert "Traceback" not in errors
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Going on from step" in again.stdout
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+def test_a_second_process_is_refused(tmp_path):
+    with folder.locked(tmp_path):
+        command = [sys.executable, "-m", "trainers.classify", f"--workdir={tmp_path}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"in use by another process (process {os.getpid()} on " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_where_nothing_was_written_is_left_as_it_was_found(tmp_path):
+    with pytest.raises(ValueError, match="32 or more"):
+        train(tmp_path / "runs" / "new", model="lenet")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").mkdir()
+    for before in ([], ["notes.txt"]):
+        for name in before:
+            (tmp_path / "mine" / name).write_text("mine")
+        with folder.locked(tmp_path / "mine"):
+            assert sorted(os.listdir(tmp_path / "mine")) == ["lock", *before]
+        assert sorted(os.listdir(tmp_path / "mine")) == (["lock", *before] if before else [])
+    with folder.locked(tmp_path / "new" / "run"):
+        (tmp_path / "new" / "run" / "flags.cfg").touch()
+    assert sorted(os.listdir(tmp_path / "new" / "run")) == ["flags.cfg", "lock"]
+
+
+def test_a_lock_that_was_removed_as_it_was_opened_is_none(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    real = folder.fcntl.flock
+    removed = []
+
+    def flock(file, flags):
+        if not removed:
+            removed.append((path / "lock").unlink())
+        real(file, flags)
+
+    monkeypatch.setattr(folder.fcntl, "flock", flock)
+    with folder.locked(path):
+        assert removed
+        with pytest.raises(ValueError, match="in use by another process"), folder.locked(path):
+            pass
+        assert (path / "lock").exists()  # whoever is refused removes nothing
+
+
+def test_other_options_are_refused_and_harmless_ones_are_not(whole):
+    before = (whole / "summary.json").read_bytes()
+    with pytest.raises(ValueError, match=r"other options: --learning_rate=0.02, now 0.1"):
+        train(whole, learning_rate=0.1)
+    finished = train(whole, checkpoint_every=9, keep_checkpoints=5, rule="brsf()")
+    assert finished == json.loads(before)
+
+
+def test_a_folder_of_someone_elses_is_left_alone(tmp_path):
+    (tmp_path / "metrics.csv").write_text("mine")
+    with pytest.raises(ValueError, match="so it is not a run's folder"):
+        train(tmp_path)
+    assert (tmp_path / "metrics.csv").read_text() == "mine"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_the_step(tmp_path):
+    with pytest.raises(training.Diverged, match=r"at step \d+;") as error:
+        train(tmp_path, learning_rate=1e6, schedule="constant", checkpoint_every=1)
+    step = int(str(error.value).split("at step ")[1].split(";")[0])
+    saved = Checkpoints(tmp_path / "checkpoints", keep=2).latest()
+    assert saved is None or saved[0] < step
+    for array in saved[1].values() if saved else ():
+        assert np.isfinite(array).all()
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_full_disk_harms_nothing(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, {"w": np.ones(3)}, {})
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(2, {"w": np.zeros(3)}, {})
+    assert len(list(tmp_path.iterdir())) == 1
+    step, arrays, _ = checkpoints.latest()
+    assert step == 1
+    assert arrays["w"].tolist() == [1, 1, 1]
+
+
+def test_a_full_disk_is_told_by_the_flag_and_the_run_goes_on_later(whole, tmp_path, monkeypatch):
+    real = Checkpoints.save
+
+    def full(self, step, *rest):
+        if step > 30:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder / "a.npz"))
+        return real(self, step, *rest)
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    with pytest.raises(OSError, match=r"--workdir=.*: No space left on device, .*a\.npz\. "):
+        train(tmp_path)
+    monkeypatch.undo()
+    train(tmp_path)
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    (tmp_path / "step-000000001-0123456789abcdef.npz.writing").write_bytes(b"half")
+    saved = checkpoints.save(2, {"w": np.ones(3)}, {})
+    assert list(tmp_path.iterdir()) == [saved]
+
+
+def test_without_validation_there_is_no_best(tmp_path):
+    summary = train(tmp_path, validation_fraction=0.0, epochs=1)
+    assert summary["best"] is None
+    assert "validation_accuracy" not in summary
+    assert not list((tmp_path / "best").iterdir())
+
+
+def test_a_finished_run_can_be_measured_again(whole):
+    experiment = folder.read_flags(whole)
+    summary = json.loads((whole / "summary.json").read_text())
+    last = use.evaluate(experiment)
+    assert last == {
+        "step": 78,
+        **{name: summary[name] for name in last if name.startswith(("test", "validation"))},
+    }
+    best = use.evaluate(experiment, "best")
+    assert best == {name: summary["best"][name] for name in best}
+    elsewhere = use.evaluate(dataclasses.replace(experiment, strategy="mirrored"))
+    assert elsewhere == pytest.approx(last, rel=1e-5)
+
+
+def test_a_finished_run_predicts_and_exports(whole, tmp_path):
+    from sklearn.datasets import load_digits
+
+    images = np.uint8(load_digits().images[:40, ..., None] * 255 / 16)
+    for index, image in enumerate(images):
+        keras.utils.save_img(tmp_path / f"{index:03d}.png", image, scale=False)
+    experiment = folder.read_flags(whole)
+    use.export(experiment, tmp_path / "export")
+    model = keras.models.load_model(tmp_path / "export" / "model.keras")
+    assert model.get_layer("conv").rule.alias == "brsf"
+    x = np.float32(images / 255)
+    expected = keras.ops.softmax(model(x, training=False)).numpy()
+    served = tf.saved_model.load(tmp_path / "export" / "saved_model")
+    np.testing.assert_allclose(served.serve(x), model(x, training=False), atol=1e-5)
+    assert use.predict(experiment, tmp_path, tmp_path / "table.csv") == 40
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert [int(row["class"]) for row in rows] == expected.argmax(axis=1).tolist()
+    probabilities = [float(row["probability"]) for row in rows]
+    np.testing.assert_allclose(probabilities, expected.max(axis=1), atol=1e-4)
+    assert [pathlib.Path(row["image"]).name for row in rows] == [f"{i:03d}.png" for i in range(40)]
+
+
+def test_images_that_are_not_square_are_predicted(tmp_path, images, monkeypatch):
+    options = {"dataset": "folder", "data_dir": str(images), "model": "digits_cnn", "rule": "bp"}
+    train(tmp_path / "run", **options, batch_size=5)
+    experiment = folder.read_flags(tmp_path / "run")
+    assert use.predict(experiment, images / "test", tmp_path / "new" / "table.csv") == 20
+    # What cannot be written is told before the work.
+    monkeypatch.setattr(use, "restored", None)
+    for output in (images / "test", images / "test" / "0" / "0.png" / "table.csv"):
+        with pytest.raises(OSError, match=f"--output={output} cannot be written: "):
+            use.predict(experiment, images / "test", output)
+    with pytest.raises(OSError, match=r"--output=.*0\.png cannot be written: File exists"):
+        use.export(experiment, images / "test" / "0" / "0.png")
+
+
+SCHEDULES = [
+    (Schedule(0.1, "constant", 100), lambda t: 0.1),
+    (Schedule(0.1, "constant", 100, warmup_steps=10), lambda t: 0.1 * min(1, (t + 1) / 10)),
+    (
+        Schedule(0.1, "step", 100, milestones=(50, 75)),
+        lambda t: 0.1 if t < 50 else 0.01 if t < 75 else 0.001,
+    ),
+    (
+        Schedule(0.2, "cosine", 100, warmup_steps=20),
+        lambda t: 0.2 * (t + 1) / 20 if t < 20 else 0.1 * (1 + math.cos(math.pi * (t - 20) / 80)),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "oracle"), SCHEDULES, ids=["constant", "warm-up", "step", "cosine"]
+)
+def test_schedules(schedule, oracle):
+    again = Schedule.from_config(schedule.get_config())
+    for step in (0, 1, 9, 10, 19, 20, 49, 50, 74, 75, 99):
+        assert float(schedule(step)) == pytest.approx(oracle(step), rel=1e-5, abs=1e-9)
+        assert float(tf.function(again)(tf.constant(step))) == pytest.approx(oracle(step), rel=1e-5)
+
+
+def test_a_run_outlives_the_file_of_its_first_weights(tmp_path):
+    first = tmp_path / "first.weights.h5"
+    options = {"model": "digits_cnn", "rule": "bp", "augmentation": "none"}
+    tfbio.models.build("digits_cnn", 10, (8, 8, 1)).save_weights(first)
+    train(tmp_path / "run", **options, weights=str(first), epochs=1)
+    first.unlink()
+    assert use.evaluate(folder.read_flags(tmp_path / "run"))["step"] == 26
+
+
+def test_a_run_that_was_killed_once_claimed_ends_as_if_it_was_not(whole, tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise Cut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.train, "Training", killed)
+        with pytest.raises(Cut):
+            train(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["data.json", "flags.cfg", "lock"]
+    train(tmp_path)
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))

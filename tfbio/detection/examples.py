@@ -1,0 +1,274 @@
+"""Detection: a split of images with boxes, as keras-cv's RetinaNet trains and predicts on them."""
+
+import hashlib
+import logging
+import numbers
+
+import numpy as np
+import tensorflow as tf
+
+from tfbio.data import crops, decoding
+from tfbio.data.damage import Damage, noted, readable
+from tfbio.data.examples import Examples
+from tfbio.detection import boxes as geometry
+from tfbio.detection.coco import counted, listed
+
+_LOG = logging.getLogger("tfbio")
+_TROUBLE = " cannot be read as an image, or is not of the size that the annotations say."
+_MULTIPLE = 32  # of which keras-cv's feature pyramid needs its sides
+
+
+class DetectionExamples(Examples):
+    """Encoded images of any size, and the boxes and classes of the objects in them.
+
+    `batches` gives for training (images, targets): uint8 of 0 to 255 (B, height, width, 3), and a
+    dict of "boxes", float32 (B, `max_boxes`, 4), and "classes", float32 (B, `max_boxes`), both
+    filled up with −1, which is what keras-cv's `fit` takes, `bounding_box_format` "xyxy". An image
+    keeps its aspect ratio, lies in the upper left corner, and has zeros beside and below it.
+    Crowds are no objects here; images without any are kept.
+
+    For evaluation (`pad`) it gives (images, targets, about), where `about` is a dict of "ids",
+    int64 (B,), "sizes", int32 (B, 2), the (height, width) of the image as it is stored, "scales",
+    float32 (B, 2), by which these were multiplied, and "weights", float32 (B,): 0 where a batch is
+    filled up or an image cannot be read. `original` takes predictions back by it.
+
+    An image that cannot be read, or is of another size than the annotations say, is left out, as
+    those of `Photographs` are: in training the next one takes its place.
+
+    Args:
+        source: `Files`, `records.Records` or `Contents`: the encoded images.
+        annotations: `coco.Annotations` of the same images in the same order.
+        image_size: Pixels a side of what comes out, or (height, width): multiples of 32.
+        max_boxes: How many objects of an image can be kept, N; of more, the largest are.
+        max_corrupt: The share of the images that may be damaged, as for `Photographs`.
+        trains: Whether it is trained on: what `max_boxes` leaves out is told then.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> from tfbio.data import coco
+        >>> from tfbio.data.photographs import Contents
+        >>> jpeg = tf.io.encode_jpeg(tf.fill((40, 80, 3), tf.constant(128, tf.uint8))).numpy()
+        >>> annotations = coco.parse(
+        ...     {
+        ...         "images": [{"id": 7, "file_name": "a.jpg", "height": 40, "width": 80}],
+        ...         "categories": [{"id": 3, "name": "cat"}],
+        ...         "annotations": [
+        ...             {"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 0, 20, 40]}
+        ...         ],
+        ...     },
+        ...     "a.json",
+        ... )
+        >>> source = Contents([jpeg], [0], ["a.jpg"])
+        >>> split = DetectionExamples(source, annotations, 64, max_boxes=2)
+        >>> ((images, targets, about),) = split.batches(1, pad=True)
+        >>> targets["boxes"][0].numpy().tolist(), targets["classes"][0].numpy().tolist()
+        ([[8.0, 0.0, 24.0, 32.0], [-1.0, -1.0, -1.0, -1.0]], [0.0, -1.0])
+        >>> images.shape, original(targets["boxes"], about)[0, 0]
+        (TensorShape([1, 64, 64, 3]), array([10.,  0., 30., 40.]))
+    """
+
+    augmentations = geometry.augmentations()
+
+    def __init__(
+        self, source, annotations, image_size, max_boxes=100, max_corrupt=0.001, trains=True
+    ):
+        super().__init__(len(annotations.image_ids), (*_sides(image_size), 3))
+        if not isinstance(max_boxes, numbers.Integral) or max_boxes < 1:
+            raise ValueError(f"--max_boxes must be an integer of 1 or more. Received: {max_boxes}.")
+        self._source, self._annotations = source, annotations
+        self.max_boxes, self.max_corrupt = int(max_boxes), max_corrupt
+        kept = _largest(annotations, max_boxes, trains)
+        counts = np.bincount(annotations.images[kept], minlength=len(annotations.image_ids))
+        with tf.device("CPU:0"):
+            self._boxes = tf.constant(annotations.corners()[kept], tf.float32)
+            self._classes = tf.constant(annotations.classes[kept], tf.float32)
+            self._ends = tf.constant(np.concatenate([[0], np.cumsum(counts)]), tf.int64)
+            self._sizes = tf.constant(annotations.sizes, tf.int32)
+
+    @property
+    def annotations(self):
+        """The `coco.Annotations` of this split's images, crowds included, to evaluate by."""
+        return self._annotations.taken(self._chosen)
+
+    @property
+    def class_names(self):
+        """The names of the classes."""
+        return self._annotations.class_names
+
+    @property
+    def fingerprint(self):
+        """A digest of all annotations and of 64 of the images: other data have another."""
+        held, digest = self.annotations, hashlib.blake2b(digest_size=16)
+        for array in (held.image_ids, held.sizes, held.images, held.classes, held.boxes):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for content in self._sample():
+            digest.update(content)
+        return digest.hexdigest()
+
+    def _content(self, row):
+        return self._source.content(row).numpy()
+
+    def check(self):
+        """Refuse nothing: a damaged image is left out and counted when its batch comes."""
+
+    def _objects(self, row):
+        begin, end = self._ends[row], self._ends[row + 1]
+        return self._boxes[begin:end], self._classes[begin:end]
+
+    def _read(self, plan, row, draw):
+        """Return (image, boxes, classes, about) of the image at a row."""
+        size, sides, content = self.image_shape[:2], self._sizes[row], self._source.content(row)
+        if "jitter" in plan.augmentation:
+            # An odd draw mirrors: what is cut must not depend on that.
+            window, out = geometry.jittered(sides, size, draw // 2)
+            image, real = decoding.window(content, 3, window)
+        else:
+            image = decoding.decode(content, 3)
+            real = tf.shape(image)[:2]
+            window = tf.concat([[0, 0], sides], 0)
+            out = geometry.fitted(sides, size)
+        same = tf.debugging.Assert(tf.reduce_all(real == sides), ["size"])
+        with tf.control_dependencies([same]):
+            image = tf.identity(image)
+        boxes, classes = self._objects(row)
+        boxes, seen = geometry.moved(boxes, window, out)
+        if not plan.evaluation:
+            boxes, classes = boxes[seen], classes[seen]
+        if "flip" in plan.augmentation:
+            flip, width = draw % 2 == 1, tf.cast(out[1], tf.float32)
+            image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
+            boxes = tf.where(flip, geometry.mirrored(boxes, width), boxes)
+        # Where augmentation cuts, speed counts; elsewhere an image looks as in evaluation.
+        image = _resized(image, out, antialias="jitter" not in plan.augmentation)
+        image = tf.pad(image, [[0, size[0] - out[0]], [0, size[1] - out[1]], [0, 0]])
+        return (
+            tf.ensure_shape(image, self.image_shape),
+            geometry.padded(boxes, self.max_boxes),
+            geometry.padded(classes, self.max_boxes),
+            {"sizes": sides, "scales": tf.cast(out / window[2:], tf.float32)},
+        )
+
+    def _blank(self):
+        return (
+            tf.zeros(self.image_shape, tf.uint8),
+            tf.fill((self.max_boxes, 4), -1.0),
+            tf.fill((self.max_boxes,), -1.0),
+            {"sizes": tf.zeros(2, tf.int32), "scales": tf.zeros(2)},
+        )
+
+    def _examples(self, plan):
+        return readable(plan, lambda row, draw: self._read(plan, row, draw), self._blank)
+
+    def _checked_examples(self, dataset, plan):
+        damage = Damage(self._name, len(plan.rows), self.max_corrupt, _TROUBLE)
+
+        def checked(example, wanted, found):
+            images, boxes, classes, about = example
+            rows = noted(plan, damage, wanted, found)
+            with tf.control_dependencies([rows]):
+                images = tf.identity(images)
+            if not plan.evaluation:
+                return images, {"boxes": boxes, "classes": classes}
+            weights = tf.cast(found >= 0, tf.float32)
+            ids = tf.gather(self._annotations.image_ids, rows)
+            targets = {"boxes": boxes, "classes": classes}
+            return images, _unread(targets, weights), {**about, "ids": ids, "weights": weights}
+
+        return dataset.map(checked)
+
+    def _name(self, row):
+        return f"{self._source.name(row)} (image {self._annotations.image_ids[row]})"
+
+    def _filled(self, dataset, batch_size, missing):
+        return (
+            super()
+            ._filled(dataset, batch_size, missing)
+            .map(lambda images, targets, about: (images, _unread(targets, about["weights"]), about))
+        )
+
+
+def original(boxes, about):
+    """Return boxes in the coordinates of the images as they are stored, clipped to them.
+
+    Args:
+        boxes: An array (B, n, 4), (x1, y1, x2, y2) in pixels of the images of a batch.
+        about: The third part of that batch, of evaluation.
+
+    Returns:
+        A float64 array (B, n, 4).
+
+    Example:
+        >>> about = {"scales": np.array([[0.5, 2.0]]), "sizes": np.array([[100, 40]])}
+        >>> original(np.array([[[20.0, 10.0, 200.0, 50.0]]]), about)
+        array([[[ 10.,  20.,  40., 100.]]])
+    """
+    scales, sizes = (np.asarray(about[key], np.float64) for key in ("scales", "sizes"))
+    # The sides were resized to whole pixels, which float32 has exactly, unlike the ratios. Where a
+    # batch is filled up, both are 0.
+    scales = np.maximum(np.rint(scales * sizes), 1.0) / np.maximum(sizes, 1.0)
+    whole = np.asarray(boxes, np.float64) / np.tile(scales[:, None, ::-1], 2)
+    return np.clip(whole, 0.0, np.tile(sizes[:, None, ::-1], 2))
+
+
+def _unread(targets, weights):
+    """Return targets without the objects of images of weight 0."""
+    real = weights > 0
+    return {
+        "boxes": tf.where(real[:, None, None], targets["boxes"], -1.0),
+        "classes": tf.where(real[:, None], targets["classes"], -1.0),
+    }
+
+
+def _resized(image, out, antialias):
+    """Return an image as bytes of the sides `out`; antialiased where it shrinks, if asked."""
+    sides = tf.shape(image)[:2]
+
+    def smoothed():
+        return crops.as_bytes(tf.clip_by_value(tf.image.resize(image, out, antialias=True), 0, 255))
+
+    def plain():
+        return crops.as_bytes(tf.image.resize(image, out))
+
+    shrinks = tf.reduce_any(out < sides) if antialias else tf.constant(False)
+    return tf.cond(
+        tf.reduce_all(out == sides),
+        lambda: image,
+        lambda: tf.cond(shrinks, smoothed, plain),
+    )
+
+
+def _sides(image_size):
+    pair = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
+    for side in pair:
+        if not isinstance(side, numbers.Integral) or side < _MULTIPLE or side % _MULTIPLE:
+            raise ValueError(
+                f"--image_size must be a multiple of {_MULTIPLE}, or two of them, height and "
+                f"width. Received: {image_size!r}."
+            )
+    if len(pair) != 2:
+        raise ValueError(f"--image_size must be one side or two. Received: {image_size!r}.")
+    return pair
+
+
+def _largest(annotations, max_boxes, told):
+    """Return which objects are kept, bool: no crowds, and no more of an image than `max_boxes`."""
+    kept, images = ~annotations.crowds, annotations.images
+    counts = np.bincount(images[kept], minlength=len(annotations.image_ids))
+    over = np.flatnonzero(counts > max_boxes)
+    for image in over:
+        (mine,) = np.nonzero(kept & (images == image))
+        areas = annotations.boxes[mine, 2] * annotations.boxes[mine, 3]
+        kept[mine[np.argsort(-areas, kind="stable")[max_boxes:]]] = False
+    if told and len(over):
+        names = [
+            f"image {annotations.image_ids[image]}, {annotations.file_names[image]}, with "
+            f"{counts[image]}"
+            for image in over
+        ]
+        _LOG.warning(
+            "--max_boxes=%d: %s: of %s, training keeps the largest objects only: %s",
+            *(max_boxes, annotations.where, counted(len(over), "image"), listed(names)),
+        )
+    return kept

@@ -1,0 +1,198 @@
+"""Detection: the options of an experiment on object detection with RetinaNet."""
+
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+from tfbio.detection import boxes, coco_metrics, datasets
+from tfbio.training.board import FEEDBACK
+from tfbio.training.experiment import Experiment, option
+
+BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+BOX_LOSSES = ("retinanet", "smoothl1")
+ANCHORS = (32, 64, 128, 256, 512)
+"""The paper's anchors, smallest first: the shortest side at each level of the pyramid."""
+
+
+class Facts(NamedTuple):
+    """What a detector must know of its data.
+
+    Attributes:
+        image_shape: (height, width, channels) that images are fitted into.
+        class_names: The classes' names in the order of their numbers.
+        category_ids: The categories' ids in the annotations, in that order.
+        fingerprint: A digest of all splits' annotations and some of their images: other data
+            have another.
+    """
+
+    image_shape: tuple
+    class_names: tuple
+    category_ids: tuple
+    fingerprint: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection(Experiment):
+    """The options of one training run of a detector, RetinaNet.
+
+    Attributes:
+        measures: What is measured on a split, COCO's average precision and recall.
+        score: The one by which validation chooses the best step, the greater the better.
+        label: What the score is called.
+        elsewise: The options that a trained run may be measured with otherwise.
+        facts: What data.json holds.
+        charts: The charts of TensorBoard's Custom Scalars page.
+
+    Raises:
+        ValueError: If an option is unknown, of the wrong type, out of its range, or does not go
+            with another; the message names it.
+
+    Example:
+        >>> Detection(rule="fa", backbone="resnet50").score
+        'ap'
+    """
+
+    measures: ClassVar[tuple] = tuple(name.lower() for name in coco_metrics.NAMES)
+    score: ClassVar[str] = "ap"
+    label: ClassVar[str] = "AP"
+    elsewise: ClassVar[tuple] = ("score_threshold",)
+    facts: ClassVar[type] = Facts
+    charts: ClassVar[dict] = {
+        "Learning": {
+            "Average precision on validation images": ("^validation_ap(50|75)?$",),
+            "Loss: all, of boxes, of classes": ("^loss$", "^box_loss$", "^classification_loss$"),
+            "Learning rate": ("^learning_rate$",),
+            "Images per second": ("^images_per_second$",),
+        },
+        "Feedback": {
+            f"{what}, {part}": (f"^{tag}/{names}",)
+            for what, tag in FEEDBACK.items()
+            for part, names in (("backbone", "backbone/"), ("pyramid", "pyramid/"),
+                                ("heads", "(box|class)_head/"))
+        },
+    }  # fmt: skip
+
+    # Data.
+    dataset: str = option(
+        "digits_detection",
+        "The dataset: digits_detection, made here of scikit-learn's digits and photographs; or "
+        "coco, COCO 2017 or any set of its form.",
+        choices=datasets.names(),
+    )
+    image_size: int = option(
+        0,
+        "The side of the square that images are fitted into, a multiple of 32; 0: 128 for "
+        "digits_detection, 512 for coco.",
+        low=0,
+        high=4096,
+    )
+    augmentation: str = option(
+        "none", "What is done to training images.", choices=boxes.augmentations()
+    )
+    max_boxes: int = option(
+        100, "The most objects of an image that are learned from, the largest.", low=1, high=10**4
+    )
+    validation_fraction: float = option(
+        0.1,
+        "The share of the training split that is held out for validation, where the data have no "
+        "validation split of their own; with 0, no step is best.",
+        low=0,
+        below=1,
+    )
+    # Network.
+    backbone: str = option("resnet18", "The backbone of RetinaNet.", choices=BACKBONES)
+    frozen_norm: bool = option(
+        False, "Leave the backbone's batch normalization as it is, with its moving statistics."
+    )
+    channels: int = option(256, "The width of the pyramid and of the heads.", low=1, high=10**4)
+    head_layers: int = option(
+        4, "The convolutions of each head before its last one.", low=0, high=100
+    )
+    anchor_scale: float = option(
+        1.0,
+        "The size of anchors as a multiple of the paper's, 32 to 512 pixels.",
+        low=0.01,
+        high=100,
+    )
+    mean: str = option(
+        "",
+        "A number per channel, such as '0.485, 0.456, 0.406', for (x − mean)/std before the "
+        "backbone; empty: none.",
+    )
+    std: str = option("", "A number per channel, which goes with --mean.")
+    init_from: str = option(
+        "",
+        "The folder of another run, whose weights to start from: a detector's, or a classifier's, "
+        "which are the backbone's.",
+    )
+    # Optimization.
+    box_loss: str = option(
+        "retinanet",
+        "The loss of boxes: the paper's, summed over the coordinates, or keras-cv's own mean.",
+        choices=BOX_LOSSES,
+    )
+    # Evaluation.
+    score_threshold: float = option(
+        0.05, "Detections with less confidence are left out.", low=0, below=1
+    )
+    # Records.
+    workdir: str = option("runs/detect", "The run's folder.", changes_results=False)
+
+    def __post_init__(self):
+        """Check every option."""
+        super().__post_init__()
+        if self.image_size % 32:
+            raise ValueError(
+                f"--image_size must be a multiple of 32, or 0. Received: {self.image_size}."
+            )
+        if bool(self.mean) != bool(self.std):
+            raise ValueError(
+                f"--mean and --std go together. Received: --mean={self.mean} --std={self.std}."
+            )
+        self.standardization()
+        if self.frozen_norm and self.sync_batch_norm:
+            raise ValueError(
+                "--sync_batch_norm has no effect with --frozen_norm: all batch normalization is "
+                "in the backbone."
+            )
+
+    def line(self, values):
+        """Return what the end of an epoch is told with; see the base class."""
+        validated = values.get("validation_ap")
+        return (
+            f"loss {values['loss']:.4f} (boxes {values['box_loss']:.4f}, classes "
+            f"{values['classification_loss']:.4f})"
+            + ("" if validated is None else f", validation AP {validated:.2%}")
+        )
+
+    def anchor_sizes(self):
+        """Return the anchors' smallest sides by level, in pixels.
+
+        Example:
+            >>> Detection(anchor_scale=0.5).anchor_sizes()
+            [16.0, 32.0, 64.0, 128.0, 256.0]
+        """
+        return [self.anchor_scale * size for size in ANCHORS]
+
+    def standardization(self):
+        """Return the means and standard deviations of the channels, or (None, None).
+
+        Example:
+            >>> Detection(mean="0.5, 0.5, 0.5", std="0.2, 0.2, 0.25").standardization()
+            ([0.5, 0.5, 0.5], [0.2, 0.2, 0.25])
+        """
+        return _numbers("mean", self.mean, low=-1e6), _numbers("std", self.std, low=1e-6)
+
+
+def _numbers(flag, text, low):
+    if not text:
+        return None
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) != 3 or not all(low <= number <= 1e6 for number in found):
+        raise ValueError(
+            f"--{flag} must be three numbers, {low:g} or more and at most 1e+06, separated by "
+            f"commas, such as '0.485, 0.456, 0.406'. Received: {text!r}."
+        )
+    return found

@@ -1,0 +1,294 @@
+"""RetinaNet: keras_cv's detector of one stage, on the residual networks defined here."""
+
+import difflib
+import math
+import numbers
+
+import keras
+
+from tfbio.models.resnet import stages
+
+_BACKBONES = {f"resnet{depth}": depth for depth in (10, 18, 34, 50, 101, 152)}
+_LEVELS = ("P3", "P4", "P5")
+
+
+def retinanet(
+    num_classes,
+    backbone="resnet18",
+    input_shape=(None, None, 3),
+    head_layers=4,
+    *,
+    channels=256,
+    mean=None,
+    std=None,
+    frozen_norm=False,
+    bounding_box_format="xyxy",
+    anchor_sizes=(32, 64, 128, 256, 512),
+    box_variance=(1.0, 1.0, 1.0, 1.0),
+    score_threshold=0.05,
+    iou_threshold=0.5,
+    max_detections=100,
+):
+    """Return RetinaNet, a detector of one stage, for plain `compile`, `fit` and `predict`.
+
+    The outputs of the backbone's last three stages become a pyramid of maps, 8 to 128 times
+    smaller than the image; two heads, each shared by all five levels, give each of nine anchors
+    per position its four coordinates and a logit per class. The layers' names begin with
+    "backbone", "pyramid", "box_head" or "class_head"; `tfbio.convert` reaches every convolution,
+    and such patterns as "pyramid*" are what its overrides want.
+
+    Images are (batch, height, width, channels), sides multiples of 32, in 0..1. True boxes are
+    {"boxes": (batch, N, 4), "classes": (batch, N)} padded with −1 to an N of 1 or more. Losses are
+    divided by the number of positive anchors, by 1 if there is none: a batch without any object
+    learns that all is background. `tfbio.detection.keras_cv_model.RetinaNet` says what else
+    differs from keras_cv.
+
+    As in the paper: heads of N(0, 0.01), whose last logits start at a probability of 0.01; box
+    differences as they are, and their smooth L1 loss, summed over the coordinates; anchors that
+    stick out of the image. keras_cv's own is ``head_layers=3,
+    box_variance=(0.1, 0.1, 0.2, 0.2)`` and ``compile(box_loss="smoothl1")``.
+
+    Args:
+        num_classes: The number of classes, 1 or more.
+        backbone: "resnet10", "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152", with
+            random weights, see `copy_backbone` for others; or a `keras.Model` from images to a
+            dict of maps "P3", "P4" and "P5", 8, 16 and 32 times smaller.
+        input_shape: (height, width, channels), sides None where any will come; for a backbone by
+            name.
+        head_layers: The convolutions of each head before its last one.
+        channels: The width of pyramid and heads.
+        mean: A number per channel, for ``(x − mean)/std`` before the backbone; or None.
+        std: A number per channel, or None.
+        frozen_norm: Whether the backbone's batch norm is left as it is: it normalizes with its
+            moving statistics, and nothing of it learns.
+        bounding_box_format: Of true boxes and detections, by keras_cv's name, such as "xyxy".
+        anchor_sizes: The smallest anchor's side at each of the five levels, in pixels.
+        box_variance: What the coordinates' differences are divided by.
+        score_threshold: Detections with less confidence are left out. keras_cv's 0.5 would leave
+            out most of what counts in average precision.
+        iou_threshold: Of two boxes of a class that overlap more, the less confident is left out.
+        max_detections: The most detections per image.
+
+    Returns:
+        An uncompiled `tfbio.detection.keras_cv_model.RetinaNet`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the backbone is unknown or has other
+            outputs.
+        TypeError: If the backbone is neither a name nor a `keras.Model`.
+
+    Example:
+        >>> import tfbio
+        >>> model = retinanet(3, "resnet10", (64, 64, 3), head_layers=1, channels=8)
+        >>> [model.output[name].shape for name in ("box", "classification")]
+        [(None, 774, 4), (None, 774, 3)]
+        >>> model = tfbio.convert(model, "sign_symmetry", overrides={"*_head*": "backprop"})
+        >>> len(tfbio.layers.sites.find_sites(model))
+        24
+
+    References:
+        Lin et al. 2017, "Focal loss for dense object detection", and its code, Detectron.
+    """
+    from tfbio.detection.keras_cv_model import RetinaNet
+
+    for name, value, least in (
+        ("num_classes", num_classes, 1),
+        ("head_layers", head_layers, 0),
+        ("channels", channels, 1),
+        ("max_detections", max_detections, 1),
+    ):
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise ValueError(
+                f"`{name}` must be an integer of {least} or more. Received: {value!r}."
+            )
+    for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"`{name}` must be between 0 and 1. Received: {value!r}.")
+    backbone = _backbone(backbone, input_shape)
+    _check_standardization(mean, std, backbone.input_shape[-1])
+    if frozen_norm:
+        for layer in backbone._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+    return RetinaNet(
+        backbone,
+        _pyramid([backbone.output[level].shape[-1] for level in _LEVELS], channels),
+        _head("box_head", head_layers, channels, "boxes", 9 * 4, "zeros"),
+        _head("class_head", head_layers, channels, "logits", 9 * num_classes, _prior(0.01)),
+        num_classes,
+        _decoder(bounding_box_format, score_threshold, iou_threshold, max_detections),
+        bounding_box_format=bounding_box_format,
+        anchor_sizes=anchor_sizes,
+        box_variance=box_variance,
+        mean=mean,
+        std=std,
+    )
+
+
+def copy_backbone(source, target):
+    """Give a detector's backbone the weights of a classification network of the same layers.
+
+    Weights are matched by their layers' names. What belongs to a rule is left out; so is what the
+    backbone has not, the classifier's last layer.
+
+    Args:
+        source: The network, such as `tfbio.models.resnet` makes, under a rule or not, alone or
+            within another model.
+        target: A model of `retinanet`, under a rule or not. Copy before `tfbio.convert`: "match"
+            scales and initial signs are taken from the kernels as they are then.
+
+    Raises:
+        ValueError: If the network lacks a layer of the backbone's, or one has other weights.
+            Nothing has been changed then.
+
+    Example:
+        >>> from tfbio.models import resnet
+        >>> detector = retinanet(3, "resnet10", (64, 64, 3), head_layers=1, channels=8)
+        >>> classifier = resnet(10, 100, (32, 32, 3))
+        >>> copy_backbone(classifier, detector)
+        >>> layers = [model.get_layer("stem_conv") for model in (classifier, detector.backbone)]
+        >>> bool((layers[0].kernel == layers[1].kernel).numpy().all())
+        True
+    """
+    given = {layer.name: layer for layer in source._flatten_layers()}
+    pairs, odd = [], []
+    for layer in target.backbone.layers:
+        if isinstance(layer, keras.Model):
+            odd.append(f"{layer.name} is a model of its own, whose layers are not looked at")
+        # Not `weights`: those of a rule belong to the rule.
+        own, there = (
+            [*each._trainable_variables, *each._non_trainable_variables] if each else []
+            for each in (layer, given.get(layer.name))
+        )
+        shapes, others = ([tuple(variable.shape) for variable in each] for each in (own, there))
+        if shapes != others:
+            odd.append(f"{layer.name} {shapes}, there {others or 'none'}")
+        pairs += zip(own, there, strict=False)
+    if odd:
+        raise ValueError(
+            f"Model {source.name!r} has other layers than the detector's backbone: "
+            + "; ".join(odd[:10])
+        )
+    for variable, value in pairs:
+        variable.assign(value)
+
+
+@keras.saving.register_keras_serializable("tfbio", "RetinaNet")
+class _Saved(keras.Model):
+    """What a saved detector's name stands for until keras_cv is imported, as the detector then."""
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        from tfbio.detection.keras_cv_model import RetinaNet
+
+        return RetinaNet.from_config(config, custom_objects)
+
+
+def _backbone(backbone, input_shape):
+    """Return a model from images to a dict of the three maps, from its name or itself."""
+    if isinstance(backbone, keras.Model):
+        if not isinstance(backbone.output, dict) or set(backbone.output) != set(_LEVELS):
+            raise ValueError(
+                "`backbone` must return a dict of the maps P3, P4 and P5. Received: model "
+                f"{backbone.name!r}, which returns {backbone.output}."
+            )
+        return backbone
+    if not isinstance(backbone, str):
+        raise TypeError(
+            "`backbone` must be a name or a keras.Model. Received: "
+            f"{backbone!r} of type {type(backbone).__name__}."
+        )
+    if backbone not in _BACKBONES:
+        close = difflib.get_close_matches(backbone, _BACKBONES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"Unknown backbone {backbone!r}.{hint} Backbones: {', '.join(_BACKBONES)}."
+        )
+    shape = tuple(input_shape)
+    if len(shape) != 3 or not shape[2] or any(side is not None and side % 32 for side in shape[:2]):
+        raise ValueError(
+            "`input_shape` must be (height, width, channels), the sides multiples of 32 or None. "
+            f"Received: {input_shape}."
+        )
+    images = keras.Input(shape, name="images")
+    maps = dict(zip(_LEVELS, stages(images, _BACKBONES[backbone])[1:], strict=True))
+    return keras.Model(images, maps, name="backbone")
+
+
+def _pyramid(widths, channels):
+    """Return keras_cv's feature pyramid as a model, with names and as the paper's code starts."""
+
+    def convolution(size, name, strides=1):
+        initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+        return keras.layers.Conv2D(
+            channels, size, strides, "same", kernel_initializer=initializer, name=name
+        )
+
+    inputs = {
+        level: keras.Input((None, None, width), name=level)
+        for level, width in zip(_LEVELS, widths, strict=True)
+    }
+    merged, outputs = None, {}
+    for level in reversed(_LEVELS):
+        lateral = convolution(1, f"lateral_{level.lower()}")(inputs[level])
+        if merged is not None:
+            above = keras.layers.UpSampling2D(2, name=f"above_{level.lower()}")(merged)
+            lateral = keras.layers.Add(name=f"sum_{level.lower()}")([lateral, above])
+        merged = lateral
+        outputs[level] = convolution(3, f"output_{level.lower()}")(merged)
+    outputs["P6"] = convolution(3, "output_p6", 2)(inputs["P5"])
+    x = keras.layers.ReLU(name="relu_p6")(outputs["P6"])
+    outputs["P7"] = convolution(3, "output_p7", 2)(x)
+    return keras.Model(inputs, dict(sorted(outputs.items())), name="pyramid")
+
+
+def _head(name, layers, channels, last, outputs, bias):
+    initializer = keras.initializers.RandomNormal(stddev=0.01)
+    hidden = [
+        keras.layers.Conv2D(
+            channels,
+            3,
+            padding="same",
+            activation="relu",
+            kernel_initializer=initializer.clone(),
+            name=f"conv{index}",
+        )
+        for index in range(1, layers + 1)
+    ]
+    last = keras.layers.Conv2D(
+        outputs,
+        3,
+        padding="same",
+        kernel_initializer=initializer.clone(),
+        bias_initializer=bias,
+        name=last,
+    )
+    return keras.Sequential([keras.Input((None, None, channels)), *hidden, last], name=name)
+
+
+def _prior(probability):
+    return keras.initializers.Constant(-math.log((1 - probability) / probability))
+
+
+def _decoder(bounding_box_format, score_threshold, iou_threshold, max_detections):
+    import keras_cv
+
+    return keras_cv.layers.MultiClassNonMaxSuppression(
+        bounding_box_format,
+        from_logits=True,
+        iou_threshold=iou_threshold,
+        confidence_threshold=score_threshold,
+        max_detections=max_detections,
+        max_detections_per_class=max_detections,
+        dtype="float32",
+    )
+
+
+def _check_standardization(mean, std, channels):
+    if (mean is None) != (std is None):
+        raise ValueError(f"`mean` and `std` go together. Received: mean={mean}, std={std}.")
+    if mean is not None and not len(mean) == len(std) == channels:
+        raise ValueError(
+            f"`mean` and `std` must be {channels} numbers each, one per channel. "
+            f"Received: mean={mean}, std={std}."
+        )

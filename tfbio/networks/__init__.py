@@ -1,0 +1,1 @@
+"""Networks: what a whole model becomes under a rule of networks."""

@@ -1,0 +1,1 @@
+"""Studies: many runs, as a comparison, sweep, search or attack, with their figures and tables."""

@@ -1,0 +1,199 @@
+"""The study: Optuna draws a search's parameters, and keeps its finished trials in a journal.
+
+The journal, ``study.journal`` in the search's folder, is one that Optuna's own tools can read.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from tfbio.training import folder
+from tfbio.training.experiment import differences
+from tfbio.training.records import REMEDY
+
+
+def drawn(of, seed, number):
+    """Return the parameters of a trial: a pure function of these arguments.
+
+    Args:
+        of: A list of `tfbio.studies.ranges.Range`.
+        seed: The search's seed.
+        number: The trial's number.
+
+    Returns:
+        A dict from a range's name to a value.
+
+    Example:
+        >>> from tfbio.studies.ranges import Range
+        >>> of = [Range("momentum", "uniform", (0.5, 0.99))]
+        >>> 0.5 <= drawn(of, 0, 3)["momentum"] <= 0.99
+        True
+        >>> drawn(of, 0, 3) == drawn(of, 0, 3) != drawn(of, 1, 3)
+        True
+    """
+    optuna = _optuna()
+    # The sampler alone would go on from trial to trial, and begin anew when a search is resumed.
+    derived = np.random.SeedSequence([seed, number]).generate_state(1)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=int(derived[0])))
+    return study.ask(_distributions(of)).params
+
+
+def listed(parameters):
+    """Return parameters as text.
+
+    Example:
+        >>> listed({"momentum": 0.5, "rule.scale": "xiao"})
+        "momentum=0.5, rule.scale='xiao'"
+    """
+    return ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+
+
+class Record:
+    """The record of a search's finished trials, on disk.
+
+    Args:
+        path: The search's folder, held by `tfbio.training.folder.locked`.
+        experiment: The `Experiment` whose options are varied.
+        of: A list of `tfbio.studies.ranges.Range`.
+        settings: The `Settings`.
+
+    Raises:
+        ValueError: If the folder is another search's, or the record is damaged.
+    """
+
+    def __init__(self, path, experiment, of, settings):
+        self.path = pathlib.Path(path, "study.journal")
+        self.distributions = _distributions(of)
+        optuna = _optuna()
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        self._mend()
+        try:
+            storage = JournalStorage(JournalFileBackend(str(self.path)))
+            self.study = optuna.create_study(
+                storage=storage, study_name="search", direction="maximize", load_if_exists=True
+            )
+            before = self.study.user_attrs.get("search")
+        except (ValueError, KeyError, TypeError, AssertionError) as error:  # Optuna asserts
+            raise ValueError(f"{self.path} is damaged: {error}. {REMEDY}") from error
+        identity = {
+            "task": type(experiment).__name__.lower(),
+            "options": folder.comparable(experiment),
+            "ranges": list(map(str, of)),
+            "search_by": settings.search_by,
+            "search_seed": settings.search_seed,
+        }
+        if before is None and self.study.trials:
+            raise ValueError(f"{self.path} is damaged: it does not say what was searched. {REMEDY}")
+        if before is None:
+            self.study.set_user_attr("search", identity)
+        else:
+            _check_same(path, experiment, before, identity)
+
+    def _mend(self):
+        """Remove what a process that was killed may have left, as no other has the folder."""
+        # Optuna's own lock is a file that stays, and would be waited for.
+        self.path.with_name(f"{self.path.name}.lock").unlink(missing_ok=True)
+        if self.path.exists():
+            # What was cut within a line would make the next one unreadable.
+            content = self.path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                with self.path.open("r+b") as file:
+                    file.truncate(whole)
+
+    def read(self, trials):
+        """Return the trials that the record has, with their results.
+
+        Args:
+            trials: All of the search's.
+
+        Raises:
+            ValueError: If there are fewer than it has, or one was drawn otherwise.
+        """
+        recorded = self.study.get_trials(deepcopy=False)
+        if len(recorded) > len(trials):
+            raise ValueError(
+                f"--workdir={self.path.parent} has {len(recorded)} trials already. Give "
+                f"--trials={len(recorded)} or more, or another folder. "
+                f"Received: --trials={len(trials)}."
+            )
+        found = []
+        for trial, one in zip(trials, recorded, strict=False):
+            if one.params != trial.parameters:
+                raise ValueError(
+                    f"--workdir={self.path.parent}: {trial.name} was drawn as "
+                    f"{listed(one.params)}, and would now be {listed(trial.parameters)}: by "
+                    "another version of Optuna or NumPy. Give another folder, or that version."
+                )
+            attributes = one.user_attrs
+            found.append(
+                trial._replace(
+                    score=one.value, step=attributes["step"], failed=attributes["failed"]
+                )
+            )
+        return found
+
+    def add(self, trial):
+        """Write a trial that is finished or has failed: one line, whole or not at all."""
+        from optuna.trial import TrialState, create_trial
+
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.FAIL if trial.failed else TrialState.COMPLETE,
+                value=trial.score,
+                params=trial.parameters,
+                distributions=self.distributions,
+                user_attrs={"step": trial.step, "failed": trial.failed, "folder": trial.name},
+            )
+        )
+
+
+def _check_same(path, experiment, before, now):
+    """Refuse a folder of another search."""
+    changed = [
+        f"{name}: {before.get(name)}, now {now[name]}"
+        for name in ("task", "ranges", "search_by", "search_seed")
+        if before.get(name) != now[name]
+    ]
+    if before.get("task") == now["task"]:
+        try:
+            earlier = dataclasses.replace(experiment, **before["options"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"--workdir={path} holds a search of another version: {error}.") from (
+                error
+            )
+        odd = differences(earlier, experiment)
+        changed += [f"--{name}={a}, now {b}" for name, (a, b) in odd.items()]
+    if changed:
+        raise ValueError(
+            f"--workdir={path} holds another search: {'; '.join(changed)}. Give another folder, or "
+            "the same options."
+        )
+
+
+def _optuna():
+    """Return Optuna, which says nothing below a warning."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _distributions(of):
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    found = {}
+    for one in of:
+        if one.function == "choice":
+            found[one.name] = CategoricalDistribution(one.values)
+        else:
+            kind = IntDistribution if one.integer else FloatDistribution
+            found[one.name] = kind(*one.values, log=one.function == "log")
+    return found

@@ -1,0 +1,89 @@
+"""The sweep: runs that differ in one number of their rule's, drawn against that number."""
+
+import numbers
+import statistics
+from typing import NamedTuple
+
+from tfbio import rules
+from tfbio.training.experiment import differences
+
+
+class Sweep(NamedTuple):
+    """Finished runs under one rule, by the value of one of its options.
+
+    Attributes:
+        rule: The rule's name.
+        option: The option's.
+        runs: A dict from value to a list of `tfbio.studies.comparison.Run`, in ascending order.
+    """
+
+    rule: str
+    option: str
+    runs: dict
+
+
+def find(runs):
+    """Return the sweep that runs are, or None if they are none.
+
+    They are one if they differ in their seeds and in one option of their rule alone, whose values
+    are numbers, two or more of them.
+
+    Args:
+        runs: A list of `tfbio.studies.comparison.Run`; those that are not finished are left out.
+
+    Example:
+        >>> from tfbio.training import Classification
+        >>> from tfbio.studies.comparison import Run
+        >>> rules_ = [f"sign_symmetry(agreement={share})" for share in (1.0, 0.5)]
+        >>> found = find([Run(Classification(rule=rule), {"steps": 1}, [], []) for rule in rules_])
+        >>> found.option, list(found.runs)
+        ('agreement', [0.5, 1.0])
+    """
+    finished = [run for run in runs if run.summary]
+    if not finished:
+        return None
+    first = finished[0].experiment
+    configs = [rules.get(run.experiment.rule) for run in finished]
+    if len({rule.alias for rule in configs}) > 1:
+        return None
+    options = [rule.get_config() for rule in configs]
+    varied = {name for each in options for name in each if each[name] != options[0][name]}
+    others = set().union(*(differences(run.experiment, first) for run in finished))
+    if len(varied) != 1 or others - {"rule", "seed"}:
+        return None
+    (option,) = varied
+    values = [each[option] for each in options]
+    if not all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values):
+        return None
+    found = {value: [] for value in sorted(set(values))}
+    for value, run in zip(values, finished, strict=True):
+        found[value].append(run)
+    return Sweep(configs[0].alias, option, found)
+
+
+def draw(sweep, path):
+    """Draw the score of a sweep's runs on test, each run and the mean, to a PNG.
+
+    Args:
+        sweep: A `Sweep`.
+        path: The file to write.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    experiment = next(iter(sweep.runs.values()))[0].experiment
+    column, label = f"test_{experiment.score}", f"test {experiment.label}, %"
+    scores = {v: [100 * run.summary[column] for run in runs] for v, runs in sweep.runs.items()}
+    fig, axes = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
+    axes.plot(list(scores), list(map(statistics.fmean, scores.values())), color="#0072B2")
+    for value, each in scores.items():
+        axes.plot([value] * len(each), each, "o", color="#0072B2", alpha=0.6, ms=5)
+    most = max(map(len, scores.values()))
+    title = f"{sweep.rule}, {most} runs a value and their mean" if most > 1 else sweep.rule
+    axes.set(xlabel=sweep.option, ylabel=label, title=title)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    fig.savefig(path, dpi=140)
+    plt.close(fig)
