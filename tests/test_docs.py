@@ -104,7 +104,7 @@ def test_importing_the_library_is_light():
     code = """
 import sys, keras, tensorflow
 before = set(sys.modules)
-import tfbio, tfbio.training, tfbio.training.search_report
+import tfbio, tfbio.training, tfbio.studies.search_report
 print({name.split(".")[0] for name in set(sys.modules) - before})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

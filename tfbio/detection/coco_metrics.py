@@ -56,7 +56,7 @@ def evaluate(annotations, results, backend=None):
             malformed.
 
     Example:
-        >>> from tfbio.data import coco
+        >>> from tfbio.detection import coco
         >>> annotations = coco.parse(
         ...     {
         ...         "images": [

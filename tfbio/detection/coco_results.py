@@ -30,7 +30,7 @@ def of_batch(annotations, predictions, about):
         ValueError: If a prediction is no finite number, or of an unknown class.
 
     Example:
-        >>> from tfbio.data import coco
+        >>> from tfbio.detection import coco
         >>> annotations = coco.parse(
         ...     {
         ...         "images": [{"id": 7, "file_name": "a.jpg", "height": 40, "width": 80}],

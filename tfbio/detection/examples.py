@@ -47,7 +47,7 @@ class DetectionExamples(Examples):
         ValueError: If an argument is out of range.
 
     Example:
-        >>> from tfbio.data import coco
+        >>> from tfbio.detection import coco
         >>> from tfbio.data.photographs import Contents
         >>> jpeg = tf.io.encode_jpeg(tf.fill((40, 80, 3), tf.constant(128, tf.uint8))).numpy()
         >>> annotations = coco.parse(

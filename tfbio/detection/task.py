@@ -82,7 +82,7 @@ def detection(model, strategy):
         `RetinaNet.decode_predictions` returns.
 
     Example:
-        >>> model = detection.retinanet(3, "resnet10", (64, 64, 3), head_layers=0, channels=8)
+        >>> model = retinanet(3, "resnet10", (64, 64, 3), head_layers=0, channels=8)
         >>> detect = detection(model, tf.distribute.get_strategy())
         >>> detect(tf.zeros((2, 64, 64, 3), tf.uint8))["boxes"].shape
         TensorShape([2, 100, 4])

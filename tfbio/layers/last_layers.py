@@ -20,8 +20,8 @@ def find_last_layers(model):
 
     Returns:
         A dict from name, as in `tfbio.layers.sites.find_layers`, to layer. A recurrent layer counts
-        as one with its cell. Kernel layers inside a `tf.while_loop`, `tf.map_fn` or `tf.recompute_grad` all
-        count as last if one does.
+        as one with its cell. Kernel layers inside a `tf.while_loop`, `tf.map_fn` or
+        `tf.recompute_grad` all count as last if one does.
 
     Raises:
         TypeError: If `model` is no Keras model.

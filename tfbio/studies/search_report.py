@@ -27,7 +27,8 @@ def table(found, most=None):
         A `rich.table.Table`, a row for every trial, by number.
 
     Example:
-        >>> from tfbio.training import Classification, ranges, search
+        >>> from tfbio.studies import ranges, search
+        >>> from tfbio.training import Classification
         >>> base, settings = Classification(), search.Settings(trials=1)
         >>> of = ranges.parse("--batch_size=choice(32, 64)", base)
         >>> (trial,) = search.draw(base, of, settings)
@@ -80,7 +81,8 @@ def save(found, path):
 
     Example:
         >>> import tempfile
-        >>> from tfbio.training import Classification, ranges, search
+        >>> from tfbio.studies import ranges, search
+        >>> from tfbio.training import Classification
         >>> base, settings = Classification(), search.Settings(trials=1)
         >>> of = ranges.parse("--batch_size=choice(32, 64)", base)
         >>> (trial,) = search.draw(base, of, settings)
@@ -103,7 +105,8 @@ def document(found):
         found: A `tfbio.studies.search.Found`.
 
     Example:
-        >>> from tfbio.training import Classification, search
+        >>> from tfbio.studies import search
+        >>> from tfbio.training import Classification
         >>> sorted(document(search.Found(Classification(), [], search.Settings(), [])))
         ['best', 'options', 'ranges', 'search_by', 'search_seed', 'task', 'test', 'trials']
     """
@@ -137,7 +140,8 @@ def config(found, path):
         path: The search's folder.
 
     Example:
-        >>> from tfbio.training import Classification, search
+        >>> from tfbio.studies import search
+        >>> from tfbio.training import Classification
         >>> trial = search.Trial(2, Classification(), {"epochs": 30}, score=0.9, step=42)
         >>> found = search.Found(Classification(), [], search.Settings(), [trial])
         >>> print(config(found, "runs/search").splitlines()[1])
@@ -170,7 +174,8 @@ def figure(found, path):
 
     Example:
         >>> import tempfile
-        >>> from tfbio.training import Classification, ranges, search
+        >>> from tfbio.studies import ranges, search
+        >>> from tfbio.training import Classification
         >>> base, settings = Classification(), search.Settings(trials=2)
         >>> of = ranges.parse("--learning_rate=log(1e-3, 1e-1)", base)
         >>> one, two = search.draw(base, of, settings)

@@ -85,7 +85,7 @@ def copy_backbone_feedback(source, target):
 
     Example:
         >>> import tfbio
-        >>> from tfbio import models
+        >>> from tfbio import detection, models
         >>> detector = detection.retinanet(3, "resnet10", (64, 64, 3), head_layers=1, channels=8)
         >>> detector = tfbio.convert(detector, "fa")
         >>> classifier = tfbio.convert(models.resnet(10, 100, (32, 32, 3)), "fa")
