@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import tfbio
 from tests.cases import RULES
-from tfbio.studies import ranges, search, search_report, study
 from tfbio.detection import Detection
+from tfbio.studies import ranges, search, search_report, study
 from tfbio.training import Classification, Diverged, folder, memory, train
 from trainers import classify, cli, compare
 from trainers import search as trainer
