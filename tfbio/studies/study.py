@@ -120,7 +120,8 @@ class Record:
                 raise ValueError(
                     f"--workdir={self.path.parent}: {trial.name} was drawn as "
                     f"{format_values(one.params)}, and would now be "
-                    f"{format_values(trial.parameters)}: by another version of Optuna or NumPy. Give another folder, or that version."
+                    f"{format_values(trial.parameters)}: by another version of "
+                    "Optuna or NumPy. Give another folder, or that version."
                 )
             attributes = one.user_attrs
             finished.append(
