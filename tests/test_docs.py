@@ -57,7 +57,7 @@ def test_public_functions_of_the_library_have_an_example():
         "tfbio.detection.predictions.export",
         "tfbio.studies.comparison.table",
         "tfbio.studies.comparison.save",
-        "tfbio.studies.comparison.figure",
+        "tfbio.studies.comparison_figure.draw",
         "tfbio.studies.sweep.draw",
         "tfbio.training.use.evaluate",
         "tfbio.training.use.predict",

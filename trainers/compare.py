@@ -15,7 +15,7 @@ import sys
 from absl import flags
 
 from tfbio import detection, training
-from tfbio.studies import comparison, sweep
+from tfbio.studies import comparison, comparison_figure, sweep
 from tfbio.training import memory
 from trainers import cli
 
@@ -206,7 +206,7 @@ def report(runs, workdir, console):
     results = comparison.by_settings(runs)
     console.print(comparison.table(results))
     comparison.save(results, workdir / "results.json")
-    comparison.figure(results, workdir / "comparison.png")
+    comparison_figure.draw(results, workdir / "comparison.png")
     figures = [workdir / "comparison.png"]
     if found := sweep.find(runs):
         figures.append(workdir / "sweep.png")

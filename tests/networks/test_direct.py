@@ -19,7 +19,7 @@ from tfbio.layers.sites import find_sites
 from tfbio.networks import direct, graph
 from tfbio.networks.direct.network import DirectNetwork
 from tfbio.rules import targets
-from tfbio.studies import comparison
+from tfbio.studies import comparison, comparison_figure
 from tfbio.training import use
 
 RULES = ("direct_feedback_alignment", "sign_dfa", "direct_random_target_projection")
@@ -665,7 +665,7 @@ def test_the_trainer_trains_resumes_measures_and_exports(tmp_path, capsys):
     Console(width=160).print(comparison.table(named))
     row = next(line for line in capsys.readouterr().out.splitlines() if "direct_feedback" in line)
     assert row.count("–") == 2  # neither a time over backprop's nor an angle
-    comparison.figure(named, tmp_path / "figure.png")
+    comparison_figure.draw(named, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     measured = use.evaluate(runs[1], tell=tell)
     assert measured["test_accuracy"] == summary["test_accuracy"]

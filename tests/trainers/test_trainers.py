@@ -22,6 +22,7 @@ from rich.console import Console
 
 from tfbio import detection, models, rules, training
 from tfbio.layers.sites import find_sites
+from tfbio.studies import comparison_figure
 from tfbio.training import memory
 from trainers import classify, cli, compare, detect
 
@@ -166,7 +167,7 @@ def test_the_names_of_the_papers_rows_cover_no_curve(tmp_path, monkeypatch):
         runs.append(comparison.Run(experiment, None, records, []))
     kept = []
     monkeypatch.setattr(plt, "close", kept.append)
-    comparison.figure(comparison.by_settings(runs), tmp_path / "figure.png")
+    comparison_figure.draw(comparison.by_settings(runs), tmp_path / "figure.png")
     (figure,) = kept
     monkeypatch.undo()
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
@@ -189,7 +190,7 @@ def test_a_bad_start_does_not_press_the_learning_curves_into_a_line(
     runs = [comparison.Run(experiment, None, records, [])]
     kept = []
     monkeypatch.setattr(plt, "close", kept.append)
-    comparison.figure(comparison.by_settings(runs), tmp_path / "figure.png")
+    comparison_figure.draw(comparison.by_settings(runs), tmp_path / "figure.png")
     (figure,) = kept
     monkeypatch.undo()
     axes, whole = figure.axes[0], "Learning curves"

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import tfbio
 from tests import kills
 from tfbio import training
-from tfbio.studies import comparison
+from tfbio.studies import comparison, comparison_figure
 from tfbio.training import folder, use
 from tfbio.training.checkpoints import Checkpoints
 from tfbio.training.records import Records
@@ -297,7 +297,7 @@ def test_a_run_from_before_there_was_telemetry_goes_on_and_is_compared(whole, tm
     assert not any(name.startswith(new) for name in old.records[-1])
     for others in ([], [comparison.load(whole)]):
         results = comparison.by_settings([old, *others])
-        comparison.figure(results, tmp_path / "figure.png")
+        comparison_figure.draw(results, tmp_path / "figure.png")
         comparison.table(results)
     train(tmp_path / "old", telemetry_every=400)
     records = comparison.read(tmp_path / "old")

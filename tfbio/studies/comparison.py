@@ -1,4 +1,4 @@
-"""The report: runs compared by what they differ in, as a table, as a figure and as a record."""
+"""The comparison: runs grouped by what they differ in, as a table and as a record."""
 
 import dataclasses
 import math
@@ -9,22 +9,13 @@ from typing import NamedTuple
 from rich.table import Table
 
 from tfbio import rules
+from tfbio.studies.plots import format_mean
 from tfbio.training import folder
 from tfbio.training.experiment import Experiment, differences
 from tfbio.training.preparation import slug
 from tfbio.training.records import read
 from tfbio.training.train import SUMMARY
 
-# Okabe and Ito's palette, which readers with any color vision can tell apart; then other strokes.
-_COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STROKES = ("-", "--", ":", "-.")
-_SHORT = 24  # letters of a name for which there is room among the curves
-_FEW = 4  # names likewise
-_LETTERS = 11  # to an inch
-_ANGLES = {
-    "weight_angle": ("between W and B", "Weight angle, mean over layers"),
-    "gradient_angle": ("to backprop's gradient", "Gradient angle, mean over layers"),
-}
 # Backprop with these is backprop still, which others are timed against.
 _OF_RULES = {"rule", "last_layer_rule", "overrides", "rule_module"}
 
@@ -158,7 +149,7 @@ def table(results):
         ratio = time_ratio(runs, baseline(runs, results))
         degrees = statistics.fmean(map(_last_angle, runs))
         cells = [
-            _mean_and_spread(scores, 1),
+            format_mean(scores, 1),
             "–" if ratio is None else f"{ratio:.2f}",
             # Direct feedback has no B of W's shape.
             "–" if math.isnan(degrees) else f"{degrees:.1f}",
@@ -166,7 +157,7 @@ def table(results):
         if published:
             paper = published.get(name)
             cells += [
-                _mean_and_spread([100 - value for value in scores], 2),
+                format_mean([100 - value for value in scores], 2),
                 "–" if paper is None else f"{paper:.2f}",
             ]
         if running:
@@ -266,137 +257,19 @@ def save(results, path):
     folder.save_json(path, document)
 
 
-def figure(results, path):
-    """Draw learning curves, angles and times, mean and spread over seeds, to a PNG.
-
-    The angles of gradients, global ones, are drawn where runs have measured them.
+def mean_of(column):
+    """Return a function from a line of metrics.csv to the mean angle over layers in a column.
 
     Args:
-        results: What `by_settings` returned.
-        path: The file to write.
+        column: What its columns' names begin with, such as "weight_angle".
+
+    Example:
+        >>> mean_of("weight_angle")({"epoch": 1, "weight_angle/a": 30.0, "weight_angle/b": 60.0})
+        45.0
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-
-    measured = any(
-        _curve(run, _mean_of("gradient_angle"), "gradient_angle")
-        for runs in results.values()
-        for run in runs
-    )
-    fig, (curves, *of_angles, times) = plt.subplots(
-        1,
-        4 if measured else 3,
-        figsize=(17 if measured else 13, 4.2),
-        layout="constrained",
-        width_ratios=(5, 5, 5, 3) if measured else (5, 5, 3),
-    )
-    panels = dict(zip(_ANGLES, of_angles, strict=False))
-    first = next(iter(results.values()))[0]
-    of, column, factor = _followed(first)
-    scores = []
-    for index, (name, runs) in enumerate(results.items()):
-        color = _COLORS[index % len(_COLORS)]
-        style = {"color": color, "ls": _STROKES[index // len(_COLORS) % len(_STROKES)]}
-        followed = [_curve(run, lambda r: factor * r[column], column) for run in runs]
-        _band(curves, followed, name, style)
-        scores += followed
-        for column_of, axes in panels.items():
-            followed = [_curve(run, _mean_of(column_of), column_of) for run in runs]
-            if all(followed):
-                _band(axes, followed, name, style)
-        seconds = [1000 * run.summary["seconds_per_step"] for run in runs if run.summary]
-        if seconds:
-            # Where colors come again, as lines are dashed then.
-            hatch = "" if index < len(_COLORS) else "////"
-            mean = statistics.fmean(seconds)
-            times.barh(name, mean, color=color, height=0.6, hatch=hatch, edgecolor="white", lw=0)
-            times.plot(seconds, [name] * len(seconds), "o", color="#888888", ms=3)
-    curves.set(xlabel="epoch", ylabel=of, title="Learning curves")
-    if column != "loss" and (limits := _magnified(scores)):
-        curves.set_ylim(*limits)
-        curves.set_title(f"Learning curves, from {limits[0]:.0f} % on")
-    for column_of, axes in panels.items():
-        of, title = _ANGLES[column_of]
-        axes.set(xlabel="epoch", ylabel=f"angle {of}, degrees", title=title, ylim=(-3, 100))
-    times.set(xlabel="milliseconds", title="Time per step")
-    times.set_yticks([])  # the colors say which
-    times.invert_yaxis()
-    for axes in (curves, *of_angles):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (curves, *of_angles, times):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    if max(map(len, results)) <= _SHORT and len(results) <= _FEW:
-        curves.legend(loc="lower right", frameon=False)
-    else:  # it would cover the curves
-        columns = max(1, int(_LETTERS * fig.get_figwidth()) // (max(map(len, results)) + 8))
-        rows = -(-len(results) // columns)
-        fig.set_figheight(fig.get_figheight() + 0.23 * rows)
-        fig.legend(
-            *curves.get_legend_handles_labels(),
-            loc="outside lower left",
-            frameon=False,
-            ncols=columns,
-        )
-    most = max(len(runs) for runs in results.values())
-    if most > 1:
-        fig.suptitle(f"{most} runs a rule; lines and bars are means, bands minimum to maximum")
-    fig.savefig(path, dpi=140)
-    plt.close(fig)
-
-
-def _followed(run):
-    """Return what learning curves show: (label, column of metrics.csv, factor)."""
-    score, label = run.experiment.score, run.experiment.label
-    there = {name for record in run.records for name in record}
-    for column, of in ((f"validation_{score}", "validation"), (score, "training")):
-        if column in there:
-            return f"{of} {label}, %", column, 100
-    return "training loss", "loss", 1
-
-
-def _curve(run, value, column):
-    """Return {epoch: value} of the lines that have the column, one an epoch."""
-    return {
-        record["epoch"]: value(record)
-        for record in run.records
-        if column in record or any(name.startswith(f"{column}/") for name in record)
-    }
-
-
-def _magnified(curves):
-    """Return the limits of an axis for all but the first fifth of each run's scores.
-
-    None, for the whole range, unless those first epochs take more than half of it: they would
-    press into one line what is to be compared.
-    """
-    late = [c for curve in curves for epoch, c in curve.items() if 5 * epoch > max(curve)]
-    everything = [c for curve in curves for c in curve.values()]
-    if not late or min(late) - min(everything) <= (max(everything) - min(everything)) / 2:
-        return None
-    margin = (max(everything) - min(late)) / 10
-    return min(late) - margin, max(everything) + margin
-
-
-def _mean_of(column):
-    """Return a function of a line that gives the mean over layers of what begins with `column`."""
     return lambda record: mean_angle(
         {name: value for name, value in record.items() if name.startswith(f"{column}/")}
     )
-
-
-def _band(axes, curves, label, style):
-    """Plot the mean over curves and their range, as far as all of them go."""
-    epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
-    columns = [[curve[epoch] for curve in curves] for epoch in epochs]
-    alone = "o" if len(epochs) == 1 else None  # a line of one point is not seen
-    means = [statistics.fmean(c) for c in columns]
-    axes.plot(epochs, means, label=label, marker=alone, **style)
-    low, high = [min(c) for c in columns], [max(c) for c in columns]
-    axes.fill_between(epochs, low, high, color=style["color"], alpha=0.15, lw=0)
 
 
 def _last_angle(run):
@@ -404,7 +277,7 @@ def _last_angle(run):
     if run.summary:
         return mean_angle(run.summary["weight_angles"])
     measured = [record for record in run.records if "weight_angle" in str(record)]
-    return _mean_of("weight_angle")(measured[-1]) if measured else math.nan
+    return mean_of("weight_angle")(measured[-1]) if measured else math.nan
 
 
 def _so_far(run):
@@ -420,10 +293,3 @@ def _so_far(run):
 
 def _percent(share):
     return math.nan if share is None else 100 * share
-
-
-def _mean_and_spread(values, digits):
-    if not values:
-        return "–"
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread}"

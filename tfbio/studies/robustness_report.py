@@ -1,12 +1,9 @@
 """The report on robustness: accuracy under attack of several rules, as a table and as a figure."""
 
-import statistics
-
 from rich.table import Table
 
-from tfbio.studies.comparison import _COLORS
+from tfbio.studies import plots
 
-_SHORT = 24  # letters of a name
 _MARKERS = "os^D"  # where colors come again
 
 
@@ -32,10 +29,10 @@ def table(results, attack):
     for heading in ("clean", "eps", *(f"{a}, {g}\ngradient" for a, g in attack.columns)):
         out.add_column(heading, justify="right", no_wrap=True)
     for name, found in results.items():
-        first = (name, _mean_and_spread([each.clean for each in found]))
+        first = (name, _format_shares([each.clean for each in found]))
         for text in attack.eps:
             cells = [[each.accuracy[*column, text] for each in found] for column in attack.columns]
-            out.add_row(*first, text, *map(_mean_and_spread, cells))
+            out.add_row(*first, text, *map(_format_shares, cells))
             first = ("", "")
         out.add_section()
     return out
@@ -56,15 +53,11 @@ def figure(results, attack, path):
         >>> found = Robustness(100, 360, 0.97, {"true": 0.0}, {("fgsm", "true", "0.1"): 0.25})
         >>> figure({"backprop": [found]}, attack, tempfile.mkdtemp() + "/a.png")
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
     names = list(dict.fromkeys(a for a, _ in attack.columns))
-    fig, panels = plt.subplots(
-        1, len(names), figsize=(3 + 4.4 * len(names), 4.2), layout="constrained", squeeze=False,
+    fig, panels = plots.subplots(
+        1, len(names), figsize=(3 + 4.4 * len(names), 4.2), squeeze=False,
         sharey=True,
     )  # fmt: skip
     eps = dict(sorted(attack.eps.items(), key=lambda item: item[1]))
@@ -79,13 +72,9 @@ def figure(results, attack, path):
             style = _style(index)
             for gradient in (g for a, g in attack.columns if a == kind):
                 columns = [[100 * each.accuracy[kind, gradient, t] for each in found] for t in eps]
-                means = [statistics.fmean(c) for c in columns]
-                axes.plot(places, means, label=name, **style, **strokes[gradient])
-                low, high = [min(c) for c in columns], [max(c) for c in columns]
-                axes.fill_between(places, low, high, color=style["color"], alpha=0.12, lw=0)
+                plots.band(axes, places, columns, 0.12, label=name, **style, **strokes[gradient])
         axes.set(title=titles[kind], xlabel="eps, in 1/255 of the images' range", ylim=(-3, 103))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        plots.tidy(axes)
     panels[0][0].set_ylabel("accuracy, %")
     handles = [
         Line2D([], [], ls="none", ms=8, label=name, **_style(index))
@@ -97,23 +86,21 @@ def figure(results, attack, path):
         if gradient in {g for _, g in attack.columns}
     ]
     # Long names would leave the panels no room beside them.
-    beside = "outside right upper" if max(map(len, results)) <= _SHORT else "outside lower left"
+    beside = (
+        "outside right upper"
+        if max(map(len, results)) <= plots.SHORT_NAME
+        else "outside lower left"
+    )
     fig.legend(handles=handles, loc=beside, frameon=False, handlelength=3)
     most = max(map(len, results.values()))
     if most > 1:
         fig.suptitle(f"{most} runs a rule; lines are means, bands minimum to maximum")
-    fig.savefig(path, dpi=140)
-    plt.close(fig)
+    plots.save(fig, path)
 
 
 def _style(index):
-    return {
-        "color": _COLORS[index % len(_COLORS)],
-        "marker": _MARKERS[index // len(_COLORS) % len(_MARKERS)],
-    }
+    return {"color": plots.color(index), "marker": plots.cycle(index, _MARKERS)}
 
 
-def _mean_and_spread(shares):
-    values = [100 * share for share in shares]
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.1f}{spread}"
+def _format_shares(shares):
+    return plots.format_mean([100 * share for share in shares], 1)

@@ -6,10 +6,10 @@ import pathlib
 
 from rich.table import Table
 
+from tfbio.studies import plots
 from tfbio.training import folder
 from tfbio.training.checkpoints import write
 
-_BLUE, _RED, _GRAY = "#0072B2", "#D55E00", "#888888"
 _ACROSS = 4  # panels
 _STEP = {"last": "last\nstep", "best": "best\nstep"}
 
@@ -183,18 +183,12 @@ def figure(outcome, path):
         >>> trials = [one._replace(score=0.9, step=42), two._replace(failed="The loss is none.")]
         >>> figure(search.Outcome(base, space, settings, trials), tempfile.mkdtemp() + "/a.png")
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     across = min(len(outcome.space), _ACROSS)
     down = -(-len(outcome.space) // across)
-    fig, panels = plt.subplots(
+    fig, panels = plots.subplots(
         down,
         across,
         figsize=(max(1.2 + 3.1 * across, 5), 0.9 + 3.1 * down),
-        layout="constrained",
         squeeze=False,
         sharey=True,
     )
@@ -211,8 +205,7 @@ def figure(outcome, path):
         f"{len(outcome.trials)} of {outcome.settings.trials} trials, score "
         + ("after the last step" if outcome.settings.search_by == "last" else "of the best step")
     )
-    fig.savefig(path, dpi=140)
-    plt.close(fig)
+    plots.save(fig, path)
 
 
 def _panel(axes, outcome, one):
@@ -227,29 +220,34 @@ def _panel(axes, outcome, one):
         [place(trial) for trial in scored],
         [100 * trial.score for trial in scored],
         "o",
-        color=_BLUE,
+        color=plots.BLUE,
         alpha=0.6,
         ms=5,
         label="a trial",
     )
     if best is not None:
         axes.plot(
-            place(best), 100 * best.score, "*", color=_RED, ms=15, mec="white", label="the best"
+            place(best),
+            100 * best.score,
+            "*",
+            color=plots.RED,
+            ms=15,
+            mec="white",
+            label="the best",
         )
     if failed:  # they have no score: at the lower edge
         axes.plot(
             [place(trial) for trial in failed],
             [0.03] * len(failed),
             "x",
-            color=_GRAY,
+            color=plots.GRAY,
             ms=6,
             transform=blended_transform_factory(axes.transData, axes.transAxes),
             label="failed",
         )
     axes.set_xlabel(one.name)
     axes.margins(y=0.1)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plots.tidy(axes)
 
 
 def _places(axes, one):

@@ -5,6 +5,7 @@ import statistics
 from typing import NamedTuple
 
 from tfbio import rules
+from tfbio.studies import plots
 from tfbio.training.experiment import differences
 
 
@@ -68,22 +69,15 @@ def draw(sweep, path):
         sweep: A `Sweep`.
         path: The file to write.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     experiment = next(iter(sweep.runs.values()))[0].experiment
     column, label = f"test_{experiment.score}", f"test {experiment.label}, %"
     scores = {v: [100 * run.summary[column] for run in runs] for v, runs in sweep.runs.items()}
-    fig, axes = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
-    axes.plot(list(scores), list(map(statistics.fmean, scores.values())), color="#0072B2")
+    fig, axes = plots.subplots(figsize=(5.2, 3.8))
+    axes.plot(list(scores), list(map(statistics.fmean, scores.values())), color=plots.BLUE)
     for value, each in scores.items():
-        axes.plot([value] * len(each), each, "o", color="#0072B2", alpha=0.6, ms=5)
+        axes.plot([value] * len(each), each, "o", color=plots.BLUE, alpha=0.6, ms=5)
     most = max(map(len, scores.values()))
     title = f"{sweep.rule}, {most} runs a value and their mean" if most > 1 else sweep.rule
     axes.set(xlabel=sweep.option, ylabel=label, title=title)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    fig.savefig(path, dpi=140)
-    plt.close(fig)
+    plots.tidy(axes)
+    plots.save(fig, path)
