@@ -77,7 +77,7 @@ LAYERS = [
 
 
 @tfbio.rules.register("test_transported")
-class Transported(tfbio.rules.FeedbackRule):
+class Transported(tfbio.rules.LayerRule):
     """B = W through the substitution, which the backprop rule itself bypasses."""
 
     def feedback(self, kernel):
@@ -85,12 +85,11 @@ class Transported(tfbio.rules.FeedbackRule):
 
 
 @tfbio.rules.register("test_stepped")
-class Stepped(tfbio.rules.FeedbackRule):
+class Stepped(tfbio.rules.LayerRule):
     """Counts its steps; B = W."""
 
     def make_state(self, kernel, fans):
-        super().make_state(kernel, fans)
-        self.count = self.new_state("count", (), lambda: 0, "int64", stepped=True)
+        self.count = self.new_state("count", (), lambda: 0, "int64", changes="by_step")
 
     def step(self, kernel, circuit):
         return {"count": self.count + 1}
@@ -100,7 +99,7 @@ class Stepped(tfbio.rules.FeedbackRule):
 
 
 @tfbio.rules.register("test_misshapen")
-class Misshapen(tfbio.rules.FeedbackRule):
+class Misshapen(tfbio.rules.LayerRule):
     """A mistake: B is W transposed, of another dtype, or nothing at all."""
 
     def __init__(self, mistake="shape"):

@@ -9,9 +9,8 @@ from rich.console import Console
 import tfbio
 from tests.cases import random
 from tfbio import optimizers, rules
-from tfbio.layers import FeedbackDense
+from tfbio.layers import FeedbackDense, context
 from tfbio.networks.target_propagation import TargetNetwork, inverse, learning, stages, step, undone
-from tfbio.rules import passage
 from tfbio.training.accumulation import Accumulation
 
 K = keras.layers
@@ -125,7 +124,7 @@ def test_a_dense_network_agrees_with_an_oracle_in_numpy(rule, reconstruct, monke
         h.append(f(i, h[-1]))
     one_hot = np.eye(3)[y]
     error = (h[4] - one_hot) / n
-    if own[0].top == "loss":
+    if not own[0].inverts_output:
         target = {2: h[3] - given.alpha * n * error @ w[3].T}
     else:
         more = extra(h[3])
@@ -227,7 +226,7 @@ def test_no_gradient_passes_between_layers(rule):
             v for other in taken.stages if other is not stage for v in other.layer.trainable_weights
         ]
         assert gradient is not None
-        with passage.of(passage.OPEN), tf.GradientTape() as again:
+        with context.within(error=context.OPEN), tf.GradientTape() as again:
             again.watch(found.inputs[0])
             output = stage.run(found.inputs[0]).output
         assert all(g is None for g in again.gradient(output, others))

@@ -71,9 +71,9 @@ def test_a_step_is_the_papers_equation(anneal):
     layer(random((3, 6)), training=True)
     for index in range(2):
         key = tf.random.experimental.stateless_fold_in(
-            tf.convert_to_tensor(layer.rule.draw_key), tf.constant(index, tf.int64), alg="philox"
+            tf.convert_to_tensor(layer.rule.saved_key), tf.constant(index, tf.int64), alg="philox"
         )
-        xi = 0.4 * 0.5 * rules.scales.uniform((5, 6), key, double=True).numpy()
+        xi = 0.4 * 0.5 * rules.draws.uniform((5, 6), key, double=True).numpy()
         assert np.abs(xi).max() <= 0.2
         rate = 0.3 / (1 + index / anneal) if anneal else 0.3
         b = (1 - rate * 0.5) * b + rate * xi.T @ (1 / (1 + np.exp(-(xi @ w + 1))))

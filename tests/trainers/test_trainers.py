@@ -253,7 +253,7 @@ import tfbio
 from tfbio import detection
 
 @tfbio.rules.register("third_sign")
-class ThirdSign(tfbio.rules.FeedbackRule):
+class ThirdSign(tfbio.rules.LayerRule):
     def feedback(self, kernel):
         import tensorflow as tf
         return tf.sign(kernel) / 3

@@ -10,7 +10,8 @@ from keras.src.backend import AutocastScope
 
 from tfbio import rules
 from tfbio.feedback import asymmetric
-from tfbio.layers import witness
+from tfbio.layers import context
+from tfbio.layers.guard import guarded
 from tfbio.rules import checks
 
 TWINS = {}
@@ -194,7 +195,7 @@ class FeedbackMixin:
         """Return copies of `rule`, one per kernel, without changing the layer.
 
         Args:
-            rule: A `FeedbackRule`.
+            rule: A `tfbio.rules.Rule`.
 
         Returns:
             A list of rules, with their state made if the layer is built.
@@ -269,15 +270,23 @@ class FeedbackMixin:
         with AutocastScope(None):
             full = tf.convert_to_tensor(site.kernel)
         kernel = tf.cast(full, self.compute_dtype) if self.autocast else full
-        if site.rule.of_network:
-            if site.kernel_name != self.kernel_names[0]:
-                return op(inputs, kernel)  # within the layer, whose parts are one to the network
-            return site.rule.propagate(op, inputs, kernel, self)
+        if not site.rule.has_matrix:
+            return self._propagate_in_network(op, inputs, kernel, site)
         last = site.kernel_name == self.kernel_names[-1]
         circuit = rules.Circuit(op, inputs, self.respond if last else tf.identity)
         feedback = tf.cast(site.rule(full, circuit=circuit), kernel.dtype)
         outputs = asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
-        return witness.passed(outputs, site, op, inputs, kernel, feedback)
+        return context.show(outputs, site, op, inputs, kernel, feedback)
+
+    def _propagate_in_network(self, op, inputs, kernel, site):
+        """Return ``op(inputs, kernel)``, its error going where the network says, or nowhere."""
+        if site.kernel_name != self.kernel_names[0]:
+            return op(inputs, kernel)  # within the layer, whose parts are one to the network
+        error = context.current().error
+        if error == context.CUT:
+            return asymmetric(op, inputs, kernel, None, transport=self.true_gradient_switch)
+        outputs = op(inputs, kernel)
+        return outputs if error == context.OPEN else guarded(outputs, self, site.rule)
 
     def enable_lora(self, *args, **kwargs):
         """Enable LoRA as Keras does, under backprop; refuse it under any other rule."""

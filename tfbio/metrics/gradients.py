@@ -15,9 +15,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from tfbio import rules
 from tfbio.feedback import input_gradients
-from tfbio.layers import witness
+from tfbio.layers import context
 from tfbio.layers.sites import find_sites
 from tfbio.layers.true_gradient import true_gradient
 from tfbio.metrics.definitions import angle_of_tensors
@@ -80,7 +79,7 @@ def gradient_angles(model, x, y, loss, training=True):
         angle of the hidden delta, which is the local one above that layer).
     """
     for site in find_sites(model).values():
-        if isinstance(site.rule, rules.TargetPropagation):
+        if not site.rule.has_gradient:
             raise ValueError(
                 f"Under {site.rule.alias!r} a model learns from targets, and not from a gradient "
                 "of its loss. Compile it, and take tfbio.metrics.GradientMeter(model)(x, y), which "
@@ -181,13 +180,15 @@ class GradientMeter:
     def _measure(self, *batch):
         """Return (the gradient of each kernel, its local angle)."""
         graph = tf.compat.v1.get_default_graph()
-        with witness.errors() as seen:
+        with context.within(sightings=[]) as here:
             learned = self._of_kernels(batch)
         angles = {name: tf.constant(0.0) for name, s in self._sites.items() if s.rule.symmetric}
         for name, site in self._sites.items():
             # Those of a loop within the model are out of reach here.
             passages = [
-                sighting for sighting in seen if sighting.site == site and _is_of(graph, sighting)
+                sighting
+                for sighting in here.sightings
+                if sighting.site == site and _is_of(graph, sighting)
             ]
             if passages:
                 angles[name] = _local_angle(passages)

@@ -1,7 +1,12 @@
 """Learning rules: how the feedback matrix B is made, and how it follows W."""
 
 from tfbio.rules.registry import aliases, deserialize, get, names, register, serialize
-from tfbio.rules.rule import Circuit, FeedbackRule
+from tfbio.rules.rule import Description, Rule
+
+# isort: split
+from tfbio.rules.layer_rule import Circuit, LayerRule
+from tfbio.rules.learned import LearnedRule
+from tfbio.rules.network_rule import NetworkRule
 from tfbio.rules.scales import Fans, ScaledRule
 
 # isort: split
@@ -49,6 +54,7 @@ __all__ = [
     "Backprop",
     "BatchwiseRandomSignFeedback",
     "Circuit",
+    "Description",
     "DifferenceTargetPropagation",
     "DirectFeedback",
     "DirectFeedbackAlignment",
@@ -56,13 +62,16 @@ __all__ = [
     "Fans",
     "FeedbackAlignment",
     "FeedbackAlignmentSignedInit",
-    "FeedbackRule",
     "FixedRandomSignFeedback",
     "InformationAlignment",
     "KolenPollack",
+    "LayerRule",
+    "LearnedRule",
     "LocalAlignment",
     "LocalDifferenceReconstruction",
     "MirrorAlignment",
+    "NetworkRule",
+    "Rule",
     "ScaledRule",
     "SignDirectFeedback",
     "SignSymmetry",

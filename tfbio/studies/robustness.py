@@ -154,7 +154,7 @@ def measure(experiment, attack, tell=print, measuring=lambda done, total: None):
     experiment = dataclasses.replace(experiment, **here)
     step, prepared = use.measurable(experiment, attack.checkpoint, tell)
     rule = rules.get(experiment.rule)
-    if "rule" in _parts(attack.gradients) and isinstance(rule, rules.TargetPropagation):
+    if "rule" in _parts(attack.gradients) and not rule.has_gradient:
         raise ValueError(
             f"--gradients=rule: {experiment.workdir} learned under --rule={experiment.rule}, by "
             "targets, and no gradient of it comes down to the image. Give --gradients=true."

@@ -364,8 +364,8 @@ def _feedback(e, model, learning_rate):
     """Return the settings of such weights, and refuse them where there are none."""
     given = [f"feedback_{name}" for name in _FEEDBACK]
     given = [name for name in given if getattr(e, name) != default(e, name)]
-    schedule = getattr(rules.get(e.rule), "schedule", None)
-    in_turns = schedule == "alternating"
+    rule = rules.get(e.rule)
+    in_turns = rule.takes_turns
     if not given and not in_turns:
         return None
     if all(getattr(v, "feedback_learns", None) != "alone" for v in model.trainable_variables):
@@ -386,7 +386,7 @@ def _feedback(e, model, learning_rate):
         own = optimizers.get(e.feedback_optimizer, e.learning_rate, momentum=momentum)
     scale = (e.feedback_learning_rate or e.learning_rate) / e.learning_rate
     turn = int(e.feedback_alternate)
-    if schedule and turn:
+    if not rule.has_gradient and turn:
         raise ValueError(
             f"--feedback_alternate, turns of one step, does not go with --rule={e.rule}, whose "
             "schedule says when inverses learn: at every step if it is 'parallel', in turns of an "

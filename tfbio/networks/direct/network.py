@@ -4,7 +4,7 @@ Each tapped tensor h passes a *gate*, and the logits pass a *join*, both the ide
 gives its upstream e to the logits unchanged, and the rule's signal to every gate, along a tensor
 of zeros that leads from the gate to the join; a gate gives signal·B to h in place of its upstream,
 if it is not the true gradient that is asked for. Layers of which nothing above the taps wants an
-error (`tfbio.rules.passage`) compute none.
+error (`tfbio.layers.context`) compute none.
 """
 
 import keras
@@ -12,13 +12,17 @@ import tensorflow as tf
 from keras.src import backend, tree
 from keras.src.models.functional import operation_fn
 
+from tfbio import rules
+from tfbio.layers import context
 from tfbio.layers.sites import find_layers, find_sites
-from tfbio.networks import graph, rewired
+from tfbio.networks import graph
 from tfbio.networks.direct import taps
-from tfbio.rules import losses, passage
+from tfbio.networks.network import Network
+from tfbio.rules import Description, losses
 
 
-class DirectNetwork(rewired.Rewired):
+@keras.saving.register_keras_serializable("tfbio")
+class DirectNetwork(Network):
     """What a model becomes under direct feedback: the same graph, rewired; see the module.
 
     Raises:
@@ -27,6 +31,11 @@ class DirectNetwork(rewired.Rewired):
     """
 
     wiring = ("_direct_plan", "_direct_owner")
+
+    @classmethod
+    def check(cls, model, rule):
+        """Refuse a model that has no taps; see `tfbio.networks.direct.plan` for the errors."""
+        taps.plan(model, rule)
 
     def wire(self):
         """Find the taps, make the matrices if they are not there, and tell the layers of both."""
@@ -48,6 +57,9 @@ class DirectNetwork(rewired.Rewired):
         return tree.pack_sequence_as(functional._outputs_struct, [outputs])
 
     call.of_rewired = True
+
+
+rules.DirectFeedback.network = DirectNetwork
 
 
 def owner(model):
@@ -85,12 +97,13 @@ def _plan(model):
     for name, site in sites.items():
         taught = [tap for tap in tapped if any(_within(name, each) for each in tap.learners)]
         last = any(_within(name, each) for each in plan.last)
-        site.rule.role = "backprop (last layer)" if last and not taught else ""
-        site.rule.taught_by = "; ".join(
+        sources = "; ".join(
             f"from {plan.classes} outputs at {tap.name}, "
             + ("×".join(map(str, tap.shape)) if rule.spatial == "dense" else _shared(tap))
             for tap in taught
         )
+        alias = "backprop (last layer)" if last and not taught else site.rule.alias
+        site.rule.place = Description(alias, sources)
     # Past Keras's tracking, and in a function: its saver would find the layer here first.
     vars(model).update(_direct_plan=plan, _direct_owner=lambda: layer)
 
@@ -107,10 +120,10 @@ def _shared(tap):
 class _Run:
     """One call of a network."""
 
-    def __init__(self, model, context):
+    def __init__(self, model, options):
         self.model = model
-        self.context = context
-        self.plan = None if passage.is_untapped() else vars(model)["_direct_plan"]
+        self.options = options
+        self.plan = vars(model)["_direct_plan"] if context.current().rewired else None
         if self.plan is not None:
             layer = owner(model)
             self.rule = layer.rule
@@ -129,8 +142,8 @@ class _Run:
                 given = nested._standardize_inputs(arguments[0])
                 outputs = self.through(nested, given, (*path, id(node)))
             else:
-                operation = operation_fn(node.operation, **self.context)
-                with passage.of(self._passage(path, node)):
+                operation = operation_fn(node.operation, **self.options)
+                with context.within(error=self._error(path, node)):
                     outputs = tree.flatten(operation(*arguments, **keywords))
             for x, y in zip(node.outputs, outputs, strict=True):
                 tensors[id(x)] = self._tapped((path, id(x)), y)
@@ -156,10 +169,9 @@ class _Run:
         # Keras's losses take the logits of what such a function has made.
         return getattr(keras.activations, ends_in)(logits)
 
-    def _passage(self, path, node):
-        if self.plan is None:
-            return passage.OPEN
-        return passage.CUT if (path, id(node)) in self.plan.cut else passage.OPEN
+    def _error(self, path, node):
+        cut = self.plan is not None and (path, id(node)) in self.plan.cut
+        return context.CUT if cut else context.OPEN
 
     def _tapped(self, place, h):
         if self.plan is None or place not in self.plan.taps:

@@ -194,13 +194,13 @@ def _known(tensor, name, rule):
 
 
 def _check_output(model, found, last, rule):
-    if rule.top == "loss":
+    if not rule.inverts_output:
         return
     shape = tuple(found.outputs[0].shape)
     name = getattr(last.activation, "__name__", getattr(last.activation, "name", None))
     softmax = ends_in_softmax(last)
-    wanted = "logits" if rule.top == "logits" else "logits or their softmax"
-    good = last.activation is None or (softmax and rule.top == "label")
+    wanted = "logits or their softmax" if rule.reads_targets else "logits"
+    good = last.activation is None or (softmax and rule.reads_targets)
     if len(shape) != 2 or shape[1] is None or shape[1] < 2 or not good:
         raise ValueError(
             f"Rule {rule.alias!r} takes its first target from {wanted} of two or more classes, of "
