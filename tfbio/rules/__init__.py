@@ -1,5 +1,6 @@
 """Learning rules: how the feedback matrix B is made, and how it follows W."""
 
+from tfbio.rules import checks, draws
 from tfbio.rules.registry import aliases, deserialize, get, names, register, serialize
 from tfbio.rules.rule import Description, Rule
 
@@ -81,7 +82,9 @@ __all__ = [
     "VanillaTargetPropagation",
     "WeightMirror",
     "aliases",
+    "checks",
     "deserialize",
+    "draws",
     "get",
     "names",
     "register",

@@ -192,7 +192,7 @@ def step(rule, values, due):
         else "no entries, as no weight was made with changes='by_step'"
     )
     if not isinstance(values, dict):
-        raise TypeError(f"{expected}. Received: {values!r:.80} of type {type(values).__name__}.")
+        raise TypeError(f"{expected}. Received: {type(values).__name__}.")
     if set(values) != set(due):
         raise ValueError(f"{expected}. Received: a dict with {', '.join(map(repr, values))}.")
     for name, value in values.items():

@@ -113,6 +113,11 @@ class LayerRule(Rule):
         with keras.name_scope(self.name):
             self.make_base_state(kernel, fans)
             self.make_state(kernel, fans)
+        if self._step_states and not self.has_step:
+            raise ValueError(
+                f"Rule {self.alias!r}: the weights {', '.join(map(repr, self._step_states))} are "
+                "made with changes='by_step', and the rule has no `step` that changes them."
+            )
         self.built = True
 
     def make_base_state(self, kernel, fans) -> None:
