@@ -437,7 +437,7 @@ def test_the_wrong_variables_are_refused():
     [
         ({"name": "sgdd"}, "Unknown optimizer 'sgdd'. Did you mean 'sgd'? Optimizers: sgd, "),
         ({"name": "Adam"}, "Did you mean 'adam'?"),
-        ({"learning_rate": -1}, "`learning_rate` must be a number greater than 0, or a "),
+        ({"learning_rate": -1}, "`learning_rate` must be a number greater than 0"),
         ({"learning_rate": float("nan")}, "Received: nan"),
         ({"learning_rate": "0.1"}, "Received: '0.1'"),
         ({"momentum": 1}, "`momentum` must be a number of 0 or more, less than 1. Received: 1"),

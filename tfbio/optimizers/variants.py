@@ -1,13 +1,12 @@
 """Variants: one step is the gradient's transformations, a descent, and what the signs allow."""
 
-import math
-import numbers
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
+from tfbio.rules import checks
 
 _TINY = 1e-10
 """The magnitude that a weight keeps instead of changing sign: Xiao et al. 2018's code."""
@@ -66,17 +65,9 @@ class Variants:
         feedback=None,
         **kwargs,
     ):
-        number = isinstance(weight_decay, numbers.Real) and not isinstance(weight_decay, bool)
-        if not (number and math.isfinite(weight_decay) and weight_decay >= 0):
-            raise ValueError(
-                f"`weight_decay` must be a number of 0 or more. Received: {weight_decay!r}."
-            )
-        for name, value in (
-            ("batch_manhattan", batch_manhattan),
-            ("no_sign_change", no_sign_change),
-        ):
-            if not isinstance(value, bool):
-                raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
+        weight_decay = checks.number("weight_decay", weight_decay, low=0)
+        checks.boolean("batch_manhattan", batch_manhattan)
+        checks.boolean("no_sign_change", no_sign_change)
         if isinstance(last_layer, dict):
             last_layer = LastLayer(**last_layer)
         if not isinstance(last_layer, LastLayer | None):
@@ -91,7 +82,7 @@ class Variants:
                 "`feedback` must be a tfbio.optimizers.Feedback or None. "
                 f"Received: {feedback!r} of type {type(feedback).__name__}."
             )
-        super().__init__(*args, weight_decay=float(weight_decay), **kwargs)
+        super().__init__(*args, weight_decay=weight_decay, **kwargs)
         self.batch_manhattan = batch_manhattan
         self.no_sign_change = no_sign_change
         self.last_layer = last_layer

@@ -69,7 +69,7 @@ def probability(name, value):
     raise ValueError(f"`{name}` must be a number of 0 to 1. Received: {value!r}.")
 
 
-def number(name, value, low=None, above=None):
+def number(name, value, low=None, above=None, below=None):
     """Return `value` as a float if it is a finite number within its bounds, else raise ValueError.
 
     Args:
@@ -77,6 +77,7 @@ def number(name, value, low=None, above=None):
         value: Its value.
         low: The least that it may be, None for any.
         above: What it must be greater than, None for nothing.
+        below: What it must be less than, None for nothing.
 
     Example:
         >>> number("rate", 1, above=0)
@@ -85,11 +86,12 @@ def number(name, value, low=None, above=None):
     good = isinstance(value, numbers.Real) and not isinstance(value, bool)
     good = good and math.isfinite(value)
     good = good and (low is None or value >= low) and (above is None or value > above)
-    if good:
+    if good and (below is None or value < below):
         return float(value)
     bound = "" if low is None else f" of {low} or more"
     bound += "" if above is None else f" greater than {above}"
-    raise ValueError(f"`{name}` must be a finite number{bound}. Received: {value!r}.")
+    bound += "" if below is None else f", less than {below}"
+    raise ValueError(f"`{name}` must be a number{bound}. Received: {value!r}.")
 
 
 def integer(name, value, low):
