@@ -5,6 +5,8 @@ import functools
 import itertools
 import json
 import pickle
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -355,6 +357,25 @@ def test_what_is_made_again_is_what_it_was_and_can_be_saved_and_converted_again(
     plain = BUILDERS["transformer"]()
     plain.set_weights(loaded.get_weights())
     assert equal(results(loaded, x), results(plain, x))
+
+
+def test_a_process_that_has_converted_nothing_loads_every_kind_of_class(tmp_path):
+    inputs = keras.Input((4, 3))
+    attention = keras.layers.MultiHeadAttention(1, 2)(inputs, inputs)
+    tfbio.convert(keras.Model(inputs, attention), "brsf").save(tmp_path / "container.keras")
+    for rule in ("dfa", "dtp"):
+        layers = [keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)]
+        network = keras.Sequential([keras.Input((4,)), *layers])
+        tfbio.convert(network, rule).save(tmp_path / f"{rule}.keras")
+    code = f"""
+import keras, tfbio
+for name in ("container", "dfa", "dtp"):
+    model = keras.models.load_model(rf"{tmp_path}/{{name}}.keras")
+    print(name, *{{site.rule.alias for site in tfbio.layers.find_sites(model).values()}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = {"dfa": "direct_feedback_alignment", "container": "brsf", "dtp": "dtp"}
+    assert dict(line.split() for line in done.stdout.splitlines()) == names
 
 
 def test_summary_and_fit_after_loading(tmp_path, capsys):

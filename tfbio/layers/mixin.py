@@ -12,7 +12,7 @@ from tfbio import rules
 from tfbio.feedback import asymmetric
 from tfbio.layers import context
 from tfbio.layers.guard import guarded
-from tfbio.rules import checks
+from tfbio.rules import contract
 
 TWINS = {}
 """From each Keras layer class to its feedback twin; filled by `feedback_twin`."""
@@ -228,7 +228,7 @@ class FeedbackMixin:
                 # A layer loaded as quantized, which only backprop admits, may have no kernel.
                 if site.kernel is not None:
                     rule.attach(site.kernel, self.fans(site.kernel_name))
-                    checks.feedback(rule, site.kernel, self.name)
+                    contract.feedback(rule, site.kernel, self.name)
                     if not self.trainable:
                         rule.trainable = False  # as Keras freezes what a frozen layer holds
 

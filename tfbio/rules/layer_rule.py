@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfbio.rules import checks, draws
+from tfbio.rules import contract, draws
 from tfbio.rules.fingerprint import fingerprint
 from tfbio.rules.rule import Rule
 
@@ -109,7 +109,7 @@ class LayerRule(Rule):
 
     def attach(self, kernel, fans) -> None:
         """Make this rule's weights for `kernel`; see the base class."""
-        checks.signatures(self)
+        contract.signatures(self)
         with keras.name_scope(self.name):
             self.make_base_state(kernel, fans)
             self.make_state(kernel, fans)
@@ -163,7 +163,7 @@ class LayerRule(Rule):
             values = self.step(tf.stop_gradient(kernel), circuit)
             counted = {"seen": now} | ({"steps": self.steps + 1} if self._draws else {})
             due = {name: v for name, v in variables.items() if name not in counted}
-            values = {**checks.step(self, values, due), **counted}
+            values = {**contract.step(self, values, due), **counted}
             return {name: tf.cast(values[name], v.dtype) for name, v in variables.items()}
 
         def before():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfbio.rules import checks
+from tfbio.rules import contract
 from tfbio.rules.layer_rule import Circuit
 from tfbio.rules.scales import ScaledRule
 
@@ -66,7 +66,7 @@ class LearnedRule(ScaledRule):
         if not self._loss_checked:
             # Computed once more, and its value dropped, for an error where the call is made.
             b = tf.stop_gradient(tf.convert_to_tensor(self.matrix))
-            checks.loss(self, self.loss(b, kernel, circuit))
+            contract.loss(self, self.loss(b, kernel, circuit))
             self._loss_checked = True
         self.learn_by(lambda feedback: self.loss(feedback, kernel, circuit))
 
