@@ -237,7 +237,7 @@ def _writes_out_its_layers(layer):
 
 
 def _plain_class(layer):
-    own = (RuledContainer, FeedbackMixin)
+    own = (Derived, FeedbackMixin)
     return next(cls for cls in type(layer).__mro__ if not issubclass(cls, own))
 
 
