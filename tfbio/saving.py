@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from tfbio import rules
+from tfbio import _keras, rules
 from tfbio.layers import TWINS, FeedbackMixin
 from tfbio.layers.sites import find_layers
 
@@ -73,7 +73,7 @@ class Derived:
 
     def __reduce__(self):
         # Keras's own function to load with is that of a class which no module holds.
-        return keras.Model._unpickle_model, super().__reduce__()[1]
+        return _keras.unpickle_model, super().__reduce__()[1]
 
 
 def derive(layer, kind: type[Derived]) -> None:
@@ -243,7 +243,8 @@ def _plain_class(layer):
 
 def _children(layer):
     # A sequential model has an input layer once it is built.
-    return [child for child in layer._layers if not isinstance(child, keras.layers.InputLayer)]
+    children = _keras.get_sublayers(layer)
+    return [child for child in children if not isinstance(child, keras.layers.InputLayer)]
 
 
 def _described(layer):
@@ -263,7 +264,7 @@ def _described(layer):
 def _put_back(layer, described):
     """Put what is there of a layer's sub-layers under their rules; return what is not there."""
     missing = {}
-    children = dict(zip(map(str, range(len(layer._layers))), _children(layer), strict=False))
+    children = {str(index): child for index, child in enumerate(_children(layer))}
     for index, entry in described.items():
         if index not in children:
             missing[index] = entry

@@ -26,3 +26,7 @@ __all__ = [
     "load",
     "names",
 ]
+
+
+def __dir__():
+    return __all__

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfbio._extras import require
 from tfbio.data import cifar, folder, imagenet, mnist, stl10, svhn, tfds
 from tfbio.data.arrays import Arrays
 from tfbio.data.photographs import Photographs
@@ -176,6 +177,7 @@ def _digits(data_dir, image_size):
             "--dataset=digits comes with scikit-learn and reads no --data_dir. "
             f"Received: --data_dir={data_dir}."
         )
+    require("sklearn", extra="demo")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -96,6 +96,10 @@ __all__ = [
 ]
 
 
+def __dir__():
+    return __all__
+
+
 def names():
     """Return the names of the networks that the library defines.
 

@@ -6,3 +6,7 @@ from tfbio.networks.network import Network
 from tfbio.networks import direct, target_propagation
 
 __all__ = ["Network", "direct", "target_propagation"]
+
+
+def __dir__():
+    return __all__
