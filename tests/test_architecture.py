@@ -25,8 +25,8 @@ ROOMS = """
     feedback _keras version
     rules
     layers
-    networks
     saving
+    networks
     convert
     summary optimizers metrics attacks
     callbacks
