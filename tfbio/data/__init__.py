@@ -7,6 +7,7 @@ from tfbio.data.datasets import Dataset, load, names
 from tfbio.data.encoded import Encoded, clear_errors
 from tfbio.data.folder import images
 from tfbio.data.photographs import Photographs
+from tfbio.data.scaling import to_float
 from tfbio.data.service import Service
 from tfbio.data.split import Split
 from tfbio.data.statistics import channel_statistics
@@ -25,4 +26,5 @@ __all__ = [
     "images",
     "load",
     "names",
+    "to_float",
 ]

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfbio.data import crops
 from tfbio.data.examples import PARALLEL
+from tfbio.data.scaling import WHITE, to_float
 from tfbio.data.split import Split
 
 
@@ -47,7 +48,7 @@ class Arrays(Split):
 
         def crop(row, draw):
             image = crops.training_crop(self._stored[row], draw, self.image_shape[:2])
-            return image / 255.0 if self._stored.dtype == tf.uint8 else image
+            return image / WHITE if self._stored.dtype == tf.uint8 else image
 
         draws = tf.data.Dataset.from_tensor_slices(draws)
         cropped = tf.data.Dataset.zip(dataset, draws).map(crop, **PARALLEL)
@@ -80,8 +81,7 @@ def prepared(images, size):
         >>> prepared(tf.constant([[[0], [255]]], tf.uint8), (1, 4)).numpy().ravel()
         array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
     """
-    if images.dtype == tf.uint8:
-        images = tf.cast(images, tf.float32) / 255.0
+    images = to_float(images)
     height, width = images.shape[-3:-1]
     if (height, width) == tuple(size):
         return images

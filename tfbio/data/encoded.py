@@ -11,6 +11,7 @@ from tfbio.data.arrays import prepared
 from tfbio.data.damage import TROUBLE
 from tfbio.data.decoding import decode
 from tfbio.data.examples import PARALLEL
+from tfbio.data.scaling import WHITE
 from tfbio.data.split import Split
 
 # By what `clear_errors` knows an error of ours among the many lines of TensorFlow's.
@@ -87,7 +88,7 @@ class Encoded(Split):
 
     def _crop(self, content, draw):
         channels = self.image_shape[2]
-        crop = decoding.training_crop(content, channels, draw, self.image_shape[:2]) / 255.0
+        crop = decoding.training_crop(content, channels, draw, self.image_shape[:2]) / WHITE
         return tf.ensure_shape(crop, self.image_shape)
 
     def _images(self, rows, draws, batch_size, drop_remainder):

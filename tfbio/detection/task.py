@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfbio.data.scaling import to_float
 from tfbio.detection import boxes, coco_metrics, coco_results, datasets, pictures
 from tfbio.detection.options import Detection, Facts
 from tfbio.detection.retinanet import copy_backbone, retinanet
@@ -78,7 +79,7 @@ def detection(model, strategy):
         strategy: The strategy that it lives under.
 
     Returns:
-        A function from images, as `preparation.ready` takes them, to what
+        A function from images, as `tfbio.data.scaling.to_float` takes them, to what
         `RetinaNet.decode_predictions` returns.
 
     Example:
@@ -89,7 +90,7 @@ def detection(model, strategy):
     """
 
     def step(images):
-        images = preparation.ready(images)
+        images = to_float(images)
         return model.decode_predictions(model(images, training=False), images)
 
     # Never by XLA, which cannot choose among boxes.

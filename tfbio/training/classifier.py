@@ -109,7 +109,7 @@ def _evaluation(prepared):
 
     def measured(images, labels, weights):
         logits = data.average_over_crops(
-            lambda images: model(preparation.ready(images), training=False), images
+            lambda images: model(data.to_float(images), training=False), images
         )
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         correct = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)
