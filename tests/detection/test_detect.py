@@ -312,7 +312,7 @@ BAD = [
     (["--score_threshold=1"], "--score_threshold must be 0 or more and less than 1"),
     (["--max_boxes=0"], "--max_boxes must be 1 or more"),
     (["--augmentation=crop_flip"], "--augmentation must be one of none, flip, jitter"),
-    (["--dataset=digits"], "--dataset must be one of digits_detection, coco"),
+    (["--dataset=digits"], "Unknown detection set 'digits'."),
     (["--dataset=coco", "--data_dir=/none"], "--data_dir: no such folder as '/none'"),
     (["--init_from=/none"], "--init_from: '/none' is no run's folder"),
     (["--overrides=neck*=bp"], "--overrides"),

@@ -4,7 +4,8 @@ from tfbio.data.arrays import Arrays
 from tfbio.data.augmentation import augmentations
 from tfbio.data.crops import average_over_crops
 from tfbio.data.datasets import Dataset, load, names
-from tfbio.data.encoded import Encoded, clear_errors
+from tfbio.data.encoded import Encoded
+from tfbio.data.errors import clear_errors
 from tfbio.data.folder import images
 from tfbio.data.photographs import Photographs
 from tfbio.data.scaling import to_float

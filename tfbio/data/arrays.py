@@ -36,7 +36,7 @@ class Arrays(Split):
             self._stored = tf.convert_to_tensor(images)
 
     def _take(self, rows):
-        return prepared(tf.gather(self._stored, rows), self.image_shape[:2])
+        return resize(tf.gather(self._stored, rows), self.image_shape[:2])
 
     def _content(self, row):
         return self._stored[row].numpy().tobytes()
@@ -67,7 +67,7 @@ class Arrays(Split):
         yield self.labels
 
 
-def prepared(images, size):
+def resize(images, size):
     """Return images as float32 of 0 to 1, resized.
 
     Args:
@@ -78,7 +78,7 @@ def prepared(images, size):
         A float32 tensor (…, *size, channels).
 
     Example:
-        >>> prepared(tf.constant([[[0], [255]]], tf.uint8), (1, 4)).numpy().ravel()
+        >>> resize(tf.constant([[[0], [255]]], tf.uint8), (1, 4)).numpy().ravel()
         array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
     """
     images = to_float(images)

@@ -46,10 +46,10 @@ def check(name, order, names=None):
     """
     names = augmentations() if names is None else names
     if name not in names:
-        raise ValueError(f"--augmentation must be one of {', '.join(names)}. Received: {name!r}.")
+        raise ValueError(f"`augmentation` must be one of {', '.join(names)}. Received: {name!r}.")
     if name != "none" and order is None:
         raise ValueError(
-            f"Augmentation {name!r} is random by `order`, (seed, epoch), which is None here."
+            f"`augmentation={name!r}` is random: `order` must be (seed, epoch). Received: None."
         )
 
 

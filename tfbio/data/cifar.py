@@ -37,7 +37,7 @@ def read_binary(folder, train, test, label_bytes, num_classes):
     Example:
         >>> read_binary("/nowhere", ["train"], "test", 2, 100)
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train.bin.
+        FileNotFoundError: /nowhere has no train.bin.
     """
     record = label_bytes + 3072
 
@@ -77,7 +77,7 @@ def read_python(folder, train, test, key, num_classes):
     Example:
         >>> read_python("/nowhere", ["train"], "test", "fine_labels", 100)
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train.
+        FileNotFoundError: /nowhere has no train.
     """
 
     def part(name):

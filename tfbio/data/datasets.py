@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import numbers
 import os
 import pathlib
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfbio._arguments import check_integer
 from tfbio.data import cifar, folder, imagenet, mnist, stl10, svhn, tfds
 from tfbio.data.arrays import Arrays
 from tfbio.data.photographs import Photographs
@@ -114,33 +114,24 @@ def load(name, data_dir="", download=False, image_size=0, max_corrupt=0.001):
         images"; Netzer et al. 2011, "Reading digits in natural images with unsupervised feature
         learning"; Coates, Lee and Ng 2011, "An analysis of single-layer networks".
     """
-    if not isinstance(image_size, numbers.Integral) or image_size < 0:
-        raise ValueError(
-            "--image_size must be pixels a side, or 0 to leave the images as they are. "
-            f"Received: {image_size!r}."
-        )
+    image_size = check_integer("image_size", image_size, low=0)
     if name == "digits":
         return _digits(data_dir, image_size)
     if name == "folder":
         return _dataset(*folder.load(data_dir, image_size))
     if name not in _FORMATS:
-        tfds.suggest(name, names())
+        tfds.check_name(name, names())
     if imagenet.is_one(name):
         return _imagenet(name, data_dir, download, image_size, max_corrupt)
     missing = data_dir and not pathlib.Path(data_dir).is_dir()
     # Only a folder that is not there yet can be made for a download.
     if missing and (pathlib.Path(data_dir).exists() or not download):
-        raise FileNotFoundError(f"--data_dir: no such folder as {str(data_dir)!r}.")
+        raise _no_folder(data_dir)
     for place in (data_dir,) if data_dir else _places(name):
         for layout in _FORMATS.get(name, ()):
             if found := layout.find(place):
                 _LOG.info("%s is read from %s", name, found)
-                try:
-                    parts = layout.read(found)
-                except ValueError as error:
-                    flag = "--data_dir" if data_dir else f"--dataset={name}"
-                    raise ValueError(f"{flag}: {error}") from error
-                parts = (Arrays(*part, image_size) for part in parts)
+                parts = (Arrays(*part, image_size) for part in layout.read(found))
                 return _dataset(*parts, _CLASSES[name])
     make = functools.partial(Photographs, image_size=image_size, max_corrupt=max_corrupt)
     parts = tfds.load(name, data_dir, download, image_size, _remedy(name), make)
@@ -151,9 +142,9 @@ def load(name, data_dir="", download=False, image_size=0, max_corrupt=0.001):
 
 def _imagenet(name, data_dir, download, image_size, max_corrupt):
     if data_dir and not tf.io.gfile.isdir(data_dir) and not download:
-        raise FileNotFoundError(f"--data_dir: no such folder as {str(data_dir)!r}.")
+        raise _no_folder(data_dir)
     remedy = (
-        "Give --data_dir a folder with train-00000-of-01024 and so on, with train/<class>/*.JPEG "
+        "Give `data_dir` a folder with train-00000-of-01024 and so on, with train/<class>/*.JPEG "
         f"and val/<class>/*.JPEG, or with {name} as TensorFlow Datasets prepares it."
     )
     make = imagenet.photographs(name, image_size, max_corrupt)
@@ -161,8 +152,8 @@ def _imagenet(name, data_dir, download, image_size, max_corrupt):
     if parts is None:
         parts = tfds.load(name, data_dir, download, image_size, remedy, make, streamed=True)
     if parts is None:
-        place = f"--data_dir={data_dir}" if data_dir else "the folder of TensorFlow Datasets"
-        raise FileNotFoundError(f"--dataset={name} was not found in {place}. {remedy}")
+        place = f"`data_dir={str(data_dir)!r}`" if data_dir else "the folder of TensorFlow Datasets"
+        raise FileNotFoundError(f"{name} was not found in {place}. {remedy}")
     return _dataset(*parts)
 
 
@@ -173,8 +164,8 @@ def _dataset(train, test, class_names):
 def _digits(data_dir, image_size):
     if data_dir:
         raise ValueError(
-            "--dataset=digits comes with scikit-learn and reads no --data_dir. "
-            f"Received: --data_dir={data_dir}."
+            "`data_dir` must be empty for digits, which come with scikit-learn. "
+            f"Received: {str(data_dir)!r}."
         )
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -188,7 +179,7 @@ def _digits(data_dir, image_size):
 
 
 def _places(name):
-    """Return the folders to look through without --data_dir, first to last."""
+    """Return the folders to search without `data_dir`, first to last."""
     dashed = name.replace("_", "-")
     keras = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
     places = (
@@ -203,9 +194,13 @@ def _places(name):
 
 def _remedy(name):
     files = " or ".join(layout.files[0] for layout in _FORMATS.get(name, ()))
-    return f"Give --data_dir a folder with {files + ' and so on, or ' if files else ''}{name} " + (
+    return f"Give `data_dir` a folder with {files + ' and so on, or ' if files else ''}{name} " + (
         "as TensorFlow Datasets prepares it."
     )
+
+
+def _no_folder(data_dir):
+    return FileNotFoundError(f"`data_dir` must be an existing folder. Received: {str(data_dir)!r}.")
 
 
 def _nowhere(name, data_dir):
@@ -213,9 +208,9 @@ def _nowhere(name, data_dir):
     if data_dir:
         held = sorted(path.name for path in pathlib.Path(data_dir).iterdir())
         listed = ", ".join(held[:5]) + (", …" if len(held) > 5 else "") or "nothing"
-        found = f"is not in --data_dir={data_dir}, which holds {listed}."
+        found = f"is not in `data_dir={str(data_dir)!r}`, which holds {listed}."
     else:
         places = _places(name) if name in _FORMATS else ()
         looked = ", ".join(map(str, (*places, "the folder of TensorFlow Datasets")))
         found = f"was not found in {looked}."
-    return f"--dataset={name} {found} {_remedy(name)} Or download it with --download."
+    return f"{name} {found} {_remedy(name)} Or download it with `download`."

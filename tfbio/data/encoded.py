@@ -1,22 +1,15 @@
 """Encoded: a split whose images are decoded when a batch needs them, from files or from memory."""
 
-import contextlib
-import re
-
 import numpy as np
 import tensorflow as tf
 
 from tfbio.data import crops, decoding
-from tfbio.data.arrays import prepared
-from tfbio.data.damage import TROUBLE
+from tfbio.data.arrays import resize
 from tfbio.data.decoding import decode
+from tfbio.data.errors import SIGN, UNREADABLE, clear_errors
 from tfbio.data.examples import PARALLEL
 from tfbio.data.scaling import WHITE
 from tfbio.data.split import Split
-
-# By what `clear_errors` knows an error of ours among the many lines of TensorFlow's.
-_SIGN = "Damaged: "
-_OURS = re.compile(rf"ValueError: (--.*)|{_SIGN}(.*?{re.escape(TROUBLE)})")
 
 
 class Encoded(Split):
@@ -51,7 +44,7 @@ class Encoded(Split):
         image = decode(content, channels)
         if self._cropped:
             image = crops.as_bytes(crops.evaluation_crops(image, height))
-        image = prepared(image, (height, width))
+        image = resize(image, (height, width))
         return tf.ensure_shape(image, self.image_shape)
 
     def _encoded(self, row):
@@ -67,7 +60,7 @@ class Encoded(Split):
         Arrays as long as `rows` give the function's further arguments.
 
         A graph cannot catch an error, and TensorFlow's does not name the file; but a dataset that
-        drops its one element for an error can be followed by one that tells of it.
+        drops its one element for an error can be followed by one that names the image.
         """
 
         def one(row, *more):
@@ -76,7 +69,7 @@ class Encoded(Split):
             spec = result.element_spec
 
             def fail(row):
-                message = tf.strings.join([_SIGN, self._names[row], TROUBLE])
+                message = tf.strings.join([SIGN, self._names[row], UNREADABLE])
                 with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
                     return tf.zeros(spec.shape, spec.dtype)
 
@@ -132,12 +125,11 @@ class Encoded(Split):
             raise
 
 
-def common_size(paths, flag="data_dir"):
+def common_size(paths):
     """Return the (height, width) that all images have.
 
     Args:
         paths: Files of PNG, JPEG, BMP or GIF.
-        flag: What a message about a damaged image begins with.
 
     Returns:
         Two integers.
@@ -155,41 +147,13 @@ def common_size(paths, flag="data_dir"):
     split = Encoded(paths, np.zeros(len(paths)), (0, 0, 3))
     sizes = split._guarded(lambda content: tf.shape(decode(content, 3))[:2], np.arange(len(paths)))
     first = None
-    with clear_errors(flag):
+    with clear_errors():
         for path, size in zip(paths, sizes.as_numpy_iterator(), strict=True):
             first = tuple(size.tolist()) if first is None else first
             if tuple(size) != first:
                 raise ValueError(
-                    "--image_size must be given where images differ in size. Received: "
+                    "`image_size` must be given where images differ in size. Received: "
                     f"{paths[0]} of {first[0]} × {first[1]} and {path} of {size[0]} × {size[1]} "
                     "pixels."
                 )
     return first
-
-
-@contextlib.contextmanager
-def clear_errors(flag="data_dir"):
-    """Turn TensorFlow's error of many lines about a damaged image into a ValueError of one.
-
-    Use it around whatever takes batches from a split of encoded images or from `images`.
-
-    Args:
-        flag: The option that the images come by, which the message begins with.
-
-    Raises:
-        ValueError: That names the image.
-
-    Example:
-        >>> broken = Encoded([b"GIF?"], [0], (8, 8, 3), names=["mnist, train, example 0"])
-        >>> with clear_errors():
-        ...     list(broken.batches(1))
-        Traceback (most recent call last):
-        ValueError: --data_dir: mnist, train, example 0 cannot be read as an image.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        found = _OURS.search(str(error))
-        if not found:
-            raise
-        raise ValueError(found[1] or f"--{flag}: {found[2]}") from error

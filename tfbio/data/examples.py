@@ -113,19 +113,19 @@ class Examples(abc.ABC):
             dataset = dataset.concatenate(tf.data.Dataset.from_tensor_slices(empty))
         return dataset
 
-    def check_crops(self, count):
+    def check_crops(self, crops: int) -> None:
         """Refuse a number of evaluation crops that the images do not admit.
 
         Args:
-            count: 1 or 10.
+            crops: 1 or 10.
 
         Raises:
             ValueError: If it is refused.
         """
-        if count != 1:
+        if crops != 1:
             raise ValueError(
-                f"--evaluation_crops={count} needs a dataset of photographs, which are cropped for "
-                "evaluation, such as imagenet2012; these images are used as a whole."
+                "`crops` must be 1 for these images, which are used as a whole. Only photographs, "
+                f"such as those of imagenet2012, are cropped for evaluation. Received: {crops!r}."
             )
 
     @abc.abstractmethod
@@ -158,7 +158,7 @@ class Examples(abc.ABC):
         """
         if not 0 <= fraction < 1:
             raise ValueError(
-                f"--validation_fraction must be 0 or more and less than 1. Received: {fraction!r}."
+                f"`fraction` must be 0 or more and less than 1. Received: {fraction!r}."
             )
         order = chance.permutation(self.size, *_checked((seed, 0)), chance.HOLD_OUT)
         count = round(fraction * self.size)
@@ -167,9 +167,9 @@ class Examples(abc.ABC):
             part._chosen = self._chosen[np.sort(indices)]
         if not parts[0].size or (fraction and not parts[1].size):
             raise ValueError(
-                f"--validation_fraction={fraction} leaves {parts[0].size} of {self.size} images "
-                f"to train on and {parts[1].size} to validate on: both need one, or give 0 to "
-                "train on all."
+                "`fraction` must leave at least one image to train on and one to validate on, or "
+                f"be 0 to train on all. Received: {fraction}, which leaves {parts[0].size} and "
+                f"{parts[1].size} of {self.size} images."
             )
         return parts
 
@@ -195,8 +195,8 @@ class Examples(abc.ABC):
         count = round(fraction * self.size) if 0 < fraction <= 1 else 0
         if not count:
             raise ValueError(
-                "--train_fraction must be more than 0, at most 1, and leave an image to train on. "
-                f"Received: {fraction!r}, of {self.size} images."
+                "`fraction` must be more than 0, at most 1, and leave an image to train on. "
+                f"Received: {fraction!r} of {self.size} images."
             )
         order = chance.permutation(self.size, *_checked((seed, 0)), chance.SHARE)
         part = copy.copy(self)
@@ -242,7 +242,8 @@ class Examples(abc.ABC):
                 raise ValueError(f"`{name}` must be an integer of 1 or more. Received: {value!r}.")
         if batch_size % multiple:
             raise ValueError(
-                f"--batch_size={batch_size} must be a multiple of the {multiple} replicas."
+                f"`batch_size` must be a multiple of the {multiple} replicas. "
+                f"Received: {batch_size}."
             )
         return self.size - self.size % batch_size % multiple
 
@@ -337,8 +338,8 @@ def _positions(begin, limit, batch_size, shard, multiple, pad):
         raise ValueError(f"`shard` must be (index, count), index < count. Received: {shard!r}.")
     if batch_size % count or (multiple % count and not pad):
         raise ValueError(
-            f"--batch_size={batch_size} and the {multiple} replicas must be multiples of the "
-            f"{count} workers."
+            f"`batch_size` and the number of replicas must be multiples of the {count} workers. "
+            f"Received: {batch_size} and {multiple}."
         )
     positions = np.arange(begin, limit)
     # The last batch may be smaller, and is parted evenly all the same.

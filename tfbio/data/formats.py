@@ -59,12 +59,12 @@ def one_of(folder, *names):
     Example:
         >>> one_of("/nowhere", "train.bin")
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train.bin.
+        FileNotFoundError: /nowhere has no train.bin.
     """
     for name in names:
         if (path := pathlib.Path(folder, name)).is_file():
             return path
-    raise FileNotFoundError(f"--data_dir: {folder} has no {' or '.join(names)}.")
+    raise FileNotFoundError(f"{folder} has no {' or '.join(names)}.")
 
 
 def check(path, images, labels, shape, num_classes, first=0, count=None):

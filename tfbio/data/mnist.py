@@ -26,7 +26,7 @@ def read_idx(folder):
     Example:
         >>> read_idx("/nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train-images-idx3-ubyte.gz or train-...
+        FileNotFoundError: /nowhere has no train-images-idx3-ubyte.gz or train-...
     """
     parts = []
     for prefix in ("train", "t10k"):
@@ -56,7 +56,7 @@ def read_npz(folder):
     Example:
         >>> read_npz("/nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no mnist.npz.
+        FileNotFoundError: /nowhere has no mnist.npz.
     """
     path = formats.one_of(folder, "mnist.npz")
     try:

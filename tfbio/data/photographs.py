@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio.data import augmentation, chance, crops, decoding
-from tfbio.data.damage import Damage, noted, readable
+from tfbio.data.damage import Damage, count_damage, read_images
 from tfbio.data.examples import PARALLEL
 from tfbio.data.split import Split
 
@@ -105,10 +105,10 @@ class Photographs(Split):
         self._source = source
         self.max_corrupt, self.statistics = max_corrupt, statistics
 
-    def check_crops(self, count):
+    def check_crops(self, crops: int) -> None:
         """Refuse any number but 1 and 10."""
-        if count not in (1, 10):
-            raise ValueError(f"--evaluation_crops must be 1 or 10. Received: {count!r}.")
+        if crops not in (1, 10):
+            raise ValueError(f"`crops` must be 1 or 10. Received: {crops!r}.")
 
     def check(self):
         """Refuse nothing: a damaged image is left out and counted when its batch comes."""
@@ -154,7 +154,7 @@ class Photographs(Split):
         several = None
         if plan.augmentation == augmentation.CROP and self._first_is_jpeg():
             several = cropped
-        dataset = readable(plan, read, blank, several)
+        dataset = read_images(plan, read, blank, several)
         if plan.augmentation in ("none", augmentation.CROP):
             return dataset
 
@@ -173,11 +173,11 @@ class Photographs(Split):
             return False
 
     def _checked_examples(self, dataset, plan):
-        """Return (images, labels), or (images, labels, weights) for evaluation; note damage."""
+        """Return (images, labels), or (images, labels, weights) for evaluation; count damage."""
         damage = Damage(self._source.name, len(plan.rows), self.max_corrupt)
 
         def checked(images, wanted, found):
-            rows = noted(plan, damage, wanted, found)
+            rows = count_damage(plan, damage, wanted, found)
             with tf.control_dependencies([rows]):
                 images = tf.identity(images)
             labels = tf.gather(self._labels, rows)

@@ -77,9 +77,9 @@ class Records:
         if wrong.any():
             first = int(np.argmax(wrong))
             raise ValueError(
-                f"--data_dir: {self._paths[shards[first]]} has labels outside "
+                f"{self._paths[shards[first]]} has labels outside "
                 f"{keys.first} to {keys.first + num_classes - 1}. Received: {labels[first]}, in "
-                f"{int(wrong.sum())} records the like."
+                f"{int(wrong.sum())} such records."
             )
         self.labels = np.where(labels == _UNKNOWN, 0, labels - keys.first)
         self._shards, self._offsets = shards, offsets
@@ -147,8 +147,8 @@ def shards(folder, part):
     if len(totals) > 1 or missing:
         first = f"{missing[0]} is missing" if missing else f"sets of {' and of '.join(totals)}"
         raise ValueError(
-            f"--data_dir: {folder} must hold all of {wanted[0]} to {wanted[-1]} and no others. "
-            f"Received: {len(found)} of such names; {first}."
+            f"{folder} must hold all of {wanted[0]} to {wanted[-1]} and no other shards of "
+            f"{part}. Received: {len(found)} shards; {first}."
         )
     return found
 
@@ -262,8 +262,8 @@ def _scanned(path, keys):
             end = position + _HEADER + size + _FOOTER
             if end > length:
                 raise ValueError(
-                    f"--data_dir: {path} is cut short, or is not a file of TFRecords: its record "
-                    f"{len(found)} would end after byte {length:,}, the last one."
+                    f"{path} is truncated, or is not a file of TFRecords: its record "
+                    f"{len(found)} would end after its last byte, {length:,}."
                 )
             content = file.read(size)
             file.read(_FOOTER)
@@ -283,7 +283,7 @@ def _label(content, keys, name):
         values = [keys.first]
     if len(values) != 1 or keys.image not in features:
         raise ValueError(
-            f"--data_dir: {name} must have an image, {keys.image}, and one label, {keys.label}. "
+            f"{name} must have an image, {keys.image}, and one label, {keys.label}. "
             f"Received: {', '.join(sorted(features)[:10])}."
         )
     return values[0]

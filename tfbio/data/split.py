@@ -27,7 +27,7 @@ class Split(Examples):
         >>> from tfbio import data
         >>> data.load("digits").test.check_crops(10)
         Traceback (most recent call last):
-        ValueError: --evaluation_crops=10 needs a dataset of photographs, ... imagenet2012...
+        ValueError: `crops` must be 1 for these images, which are used as a whole. ...
     """
 
     statistics = None

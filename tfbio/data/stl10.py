@@ -27,7 +27,7 @@ def read(folder):
     Example:
         >>> read("/nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train_X.bin.
+        FileNotFoundError: /nowhere has no train_X.bin.
     """
     return tuple(_part(folder, part) for part in ("train", "test"))
 

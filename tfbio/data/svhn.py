@@ -25,7 +25,7 @@ def read(folder):
     Example:
         >>> read("/nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train_32x32.mat.
+        FileNotFoundError: /nowhere has no train_32x32.mat.
     """
     return tuple(_part(folder, part) for part in ("train", "test"))
 

@@ -132,12 +132,12 @@ def read(path):
         >>> tf.io.write_file("ram://coco/broken.json", '{"images": [')
         >>> read("ram://coco/broken.json")
         Traceback (most recent call last):
-        ValueError: --data_dir: ram://coco/broken.json is not JSON, or cut short: Expecting value...
+        ValueError: ram://coco/broken.json is not JSON, or is truncated: Expecting value...
     """
     if not tf.io.gfile.exists(str(path)):
-        raise FileNotFoundError(f"--data_dir: there is no file {str(path)!r}.")
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
     if tf.io.gfile.isdir(str(path)):
-        raise IsADirectoryError(f"--data_dir: {path} must be a file of JSON. Received: a folder.")
+        raise IsADirectoryError(f"{path} must be a file of JSON. Received: a folder.")
     with tf.io.gfile.GFile(str(path), "rb") as file:
         content = file.read()
     try:
@@ -145,7 +145,7 @@ def read(path):
     # A RecursionError where brackets are nested too deeply.
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"--data_dir: {path} is not JSON, or cut short: {str(error) or 'empty'}."
+            f"{path} is not JSON, or is truncated: {str(error) or 'empty'}."
         ) from error
     return parse(document, str(path))
 
@@ -175,14 +175,14 @@ def parse(document, where):
     Example:
         >>> parse({"images": []}, "a.json")
         Traceback (most recent call last):
-        ValueError: --data_dir: a.json must hold a list of 'annotations'. Received: nothing.
+        ValueError: a.json must hold a list of 'annotations'. Received: nothing.
 
     References:
         Lin et al. 2014, "Microsoft COCO: common objects in context".
     """
     if not isinstance(document, dict):
         raise ValueError(
-            f"--data_dir: {where} must hold an object with the lists images, annotations and "
+            f"{where} must hold an object with the lists images, annotations and "
             f"categories. Received: {_short(document)}."
         )
     images, annotations, categories = (
@@ -190,11 +190,11 @@ def parse(document, where):
     )
     for key, entries in (("image", images), ("category", categories)):
         if not entries:
-            raise ValueError(f"--data_dir: {where} has no {key}.")
+            raise ValueError(f"{where} has no {key}.")
         counts = collections.Counter(entry["id"] for entry in entries)
         if double := [each for each, count in counts.items() if count > 1]:
             raise ValueError(
-                f"--data_dir: {where} must give every {key} an id of its own. "
+                f"{where} must give every {key} an id of its own. "
                 f"Received: {key} {double[0]} {counts[double[0]]} times."
             )
     categories = sorted(categories, key=lambda entry: entry["id"])
@@ -256,7 +256,7 @@ def _objects(annotations, images, sizes, categories, where):
     report.tell()
     if annotations and not kept.any():
         raise ValueError(
-            f"--data_dir: nothing is left of {counted(len(annotations), 'annotation')} in {where}: "
+            f"{where}: nothing is left of {counted(len(annotations), 'annotation')}: "
             f"{report.reasons()}."
         )
     return {name: column[kept] for name, column in objects.items()}
@@ -321,12 +321,12 @@ class Report:
         """Log a line for each reason."""
         for reason, what in self._left_out.items():
             _LOG.warning(
-                "--data_dir: %s: %s left out, with %s: %s",
+                "%s: %s left out, with %s: %s",
                 *(self._where, counted(len(what), "annotation"), reason, listed(what)),
             )
         if self._clipped:
             _LOG.warning(
-                "--data_dir: %s: training cuts %s at the image's border: %s",
+                "%s: training cuts %s at the image's border: %s",
                 *(self._where, counted(len(self._clipped), "box", "boxes"), listed(self._clipped)),
             )
 
@@ -376,13 +376,13 @@ def _entries(document, key, where):
     entries = document.get(key)
     if not isinstance(entries, list):
         raise ValueError(
-            f"--data_dir: {where} must hold a list of {key!r}. "
+            f"{where} must hold a list of {key!r}. "
             f"Received: {_short(entries) if key in document else 'nothing'}."
         )
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict) or not _whole(entry.get("id")):
             raise ValueError(
-                f"--data_dir: {where} must hold {key} with an integer 'id' each. "
+                f"{where} must hold {key} with an integer 'id' each. "
                 f"Received: {_short(entry)}, at position {index}."
             )
     return entries
@@ -399,9 +399,7 @@ def _field(entry, name, check, where, kind, default=None):
 
 
 def _wrong(entry, name, where, kind, must, value):
-    return ValueError(
-        f"--data_dir: {where}, {kind} {entry['id']}: {name!r} {must}. Received: {_short(value)}."
-    )
+    return ValueError(f"{where}, {kind} {entry['id']}: {name!r} {must}. Received: {_short(value)}.")
 
 
 def _whole(value):

@@ -163,9 +163,9 @@ def read(path):
         >>> _ = path.write_text("[")
         >>> read(path)
         Traceback (most recent call last):
-        ValueError: ...results.json is not JSON, or cut short: Expecting value: ...
+        ValueError: ...results.json is not JSON, or is truncated: Expecting value: ...
     """
     try:
         return json.loads(pathlib.Path(path).read_text())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON, or cut short: {error}.") from error
+        raise ValueError(f"{path} is not JSON, or is truncated: {error}.") from error

@@ -2,19 +2,19 @@
 
 import hashlib
 import logging
-import numbers
 
 import numpy as np
 import tensorflow as tf
 
+from tfbio._arguments import check_integer, is_integer
 from tfbio.data import crops, decoding
-from tfbio.data.damage import Damage, noted, readable
+from tfbio.data.damage import Damage, count_damage, read_images
 from tfbio.data.examples import Examples
 from tfbio.detection import boxes as geometry
 from tfbio.detection.coco import counted, listed
 
 _LOG = logging.getLogger("tfbio")
-_TROUBLE = " cannot be read as an image, or is not of the size that the annotations say."
+_REASON = " cannot be read as an image, or is not of the size that the annotations say."
 _MULTIPLE = 32  # of which keras-cv's feature pyramid needs its sides
 
 
@@ -75,10 +75,9 @@ class DetectionExamples(Examples):
         self, source, annotations, image_size, max_boxes=100, max_corrupt=0.001, trains=True
     ):
         super().__init__(len(annotations.image_ids), (*_sides(image_size), 3))
-        if not isinstance(max_boxes, numbers.Integral) or max_boxes < 1:
-            raise ValueError(f"--max_boxes must be an integer of 1 or more. Received: {max_boxes}.")
         self._source, self._annotations = source, annotations
-        self.max_boxes, self.max_corrupt = int(max_boxes), max_corrupt
+        self.max_boxes = check_integer("max_boxes", max_boxes, low=1)
+        self.max_corrupt = max_corrupt
         kept = _largest(annotations, max_boxes, trains)
         counts = np.bincount(annotations.images[kept], minlength=len(annotations.image_ids))
         with tf.device("CPU:0"):
@@ -159,14 +158,14 @@ class DetectionExamples(Examples):
         )
 
     def _examples(self, plan):
-        return readable(plan, lambda row, draw: self._read(plan, row, draw), self._blank)
+        return read_images(plan, lambda row, draw: self._read(plan, row, draw), self._blank)
 
     def _checked_examples(self, dataset, plan):
-        damage = Damage(self._name, len(plan.rows), self.max_corrupt, _TROUBLE)
+        damage = Damage(self._name, len(plan.rows), self.max_corrupt, _REASON)
 
         def checked(example, wanted, found):
             images, boxes, classes, about = example
-            rows = noted(plan, damage, wanted, found)
+            rows = count_damage(plan, damage, wanted, found)
             with tf.control_dependencies([rows]):
                 images = tf.identity(images)
             if not plan.evaluation:
@@ -242,13 +241,13 @@ def _resized(image, out, antialias):
 def _sides(image_size):
     pair = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
     for side in pair:
-        if not isinstance(side, numbers.Integral) or side < _MULTIPLE or side % _MULTIPLE:
+        if not is_integer(side, low=_MULTIPLE) or side % _MULTIPLE:
             raise ValueError(
-                f"--image_size must be a multiple of {_MULTIPLE}, or two of them, height and "
+                f"`image_size` must be a multiple of {_MULTIPLE}, or two of them, height and "
                 f"width. Received: {image_size!r}."
             )
     if len(pair) != 2:
-        raise ValueError(f"--image_size must be one side or two. Received: {image_size!r}.")
+        raise ValueError(f"`image_size` must be one side or two. Received: {image_size!r}.")
     return pair
 
 
@@ -268,7 +267,7 @@ def _largest(annotations, max_boxes, told):
             for image in over
         ]
         _LOG.warning(
-            "--max_boxes=%d: %s: of %s, training keeps the largest objects only: %s",
+            "`max_boxes=%d`: %s: of %s, training keeps only the largest objects: %s",
             *(max_boxes, annotations.where, counted(len(over), "image"), listed(names)),
         )
     return kept

@@ -15,7 +15,7 @@ from tfbio.detection.retinanet import copy_backbone, retinanet
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_sites
 from tfbio.training import preparation, strategies, transfer
-from tfbio.training.experiment import default
+from tfbio.training.experiment import default, named
 from tfbio.training.preparation import Prepared, build, prepare
 
 _SHOWN = 8  # images of a picture
@@ -160,7 +160,9 @@ def _splits(experiment, dataset):
             f"--dataset={experiment.dataset} has one of {dataset.validation.size:,} images. "
             f"Received: {experiment.validation_fraction}."
         )
-    return dataset.train.share(experiment.train_fraction, experiment.seed), dataset.validation
+    with named("train_fraction", fraction="train_fraction"):
+        train = dataset.train.share(experiment.train_fraction, experiment.seed)
+    return train, dataset.validation
 
 
 @build.register

@@ -56,7 +56,8 @@ def _(experiment: Classification, source=None):
     )
     if service := _service(experiment):
         service.check()
-    dataset.test.check_crops(experiment.evaluation_crops)
+    with named("evaluation_crops", crops="evaluation_crops"):
+        dataset.test.check_crops(experiment.evaluation_crops)
     train, validation = preparation.hold_out(experiment, dataset.train)
     schedule = preparation.schedule(experiment, preparation.steps(experiment, devices, train))
     mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)

@@ -201,6 +201,7 @@ def under_rule(experiment, strategy, network, compiled, learning_rate, source, c
         ValueError: As `build` does.
 
     Example:
+        >>> import tensorflow as tf
         >>> from tfbio import models
         >>> from tfbio.training import Classification
         >>> model = under_rule(
@@ -300,8 +301,10 @@ def hold_out(experiment, split):
     """
     validation = None
     if experiment.validation_fraction:
-        split, validation = split.hold_out(experiment.validation_fraction, experiment.seed)
-    return split.share(experiment.train_fraction, experiment.seed), validation
+        with named("validation_fraction", fraction="validation_fraction"):
+            split, validation = split.hold_out(experiment.validation_fraction, experiment.seed)
+    with named("train_fraction", fraction="train_fraction"):
+        return split.share(experiment.train_fraction, experiment.seed), validation
 
 
 def schedule(experiment, steps_per_epoch):
