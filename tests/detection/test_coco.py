@@ -201,9 +201,7 @@ def test_a_file_that_is_no_json_is_refused(content, tmp_path):
         coco.read(path)
     with pytest.raises(FileNotFoundError, match=r"There is no file '.*other.json'"):
         coco.read(tmp_path / "other.json")
-    with pytest.raises(
-        IsADirectoryError, match=r"^.* must be a file of JSON. Received"
-    ):
+    with pytest.raises(IsADirectoryError, match=r"^.* must be a file of JSON. Received"):
         coco.read(tmp_path)
 
 

@@ -203,7 +203,7 @@ def test_more_objects_than_the_padding_holds_are_told_and_the_largest_kept(caplo
 
 def test_what_a_cut_leaves_of_an_object_decides():
     objects = tf.constant([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 20.0, 20.0], [12.0, 12.0, 13.0, 13.0]])
-    found, seen = boxes.moved(objects, tf.constant([5, 5, 10, 10]), tf.constant([5, 10]))
+    found, seen = boxes.move(objects, tf.constant([5, 5, 10, 10]), tf.constant([5, 10]))
     np.testing.assert_allclose(found[1], [0, 0, 10, 5])
     # 9/64 of the first is left, 1/4 of the second; the third is half a pixel high.
     assert seen.numpy().tolist() == [False, True, False]
@@ -317,7 +317,7 @@ def test_perfect_predictions_are_an_ap_of_1(drawn):
     annotations, results = found.train.annotations, []
     for _, targets, about in listed(found.train.batches(7, pad=True)):
         predictions = {**targets, "confidence": np.where(targets["classes"] < 0, -1.0, 0.5)}
-        results += coco_results.of_batch(annotations, predictions, about)
+        results += coco_results.convert_batch(annotations, predictions, about)
     assert len(results) == len(annotations.ids)
     assert coco_metrics.evaluate(annotations, results).summary["AP"] == pytest.approx(1)
 

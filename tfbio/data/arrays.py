@@ -1,5 +1,7 @@
 """Arrays: a split whose images are all in memory, as they were stored, and made ready by batch."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -28,7 +30,7 @@ class Arrays(Split):
         ((5, 32, 32, 1), dtype('float32'), (32, 32, 1), 5)
     """
 
-    def __init__(self, images, labels, image_size=0):
+    def __init__(self, images: np.ndarray, labels: Sequence[int], image_size: int = 0):
         shape = images.shape[1:]
         super().__init__(labels, (image_size, image_size, shape[2]) if image_size else shape)
         # Captured by the pipelines by reference; on a GPU each batch would travel back.
@@ -67,7 +69,7 @@ class Arrays(Split):
         yield self.labels
 
 
-def resize(images, size):
+def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Return images as float32 of 0 to 1, resized.
 
     Args:

@@ -9,7 +9,7 @@ _PADDING = 4  # pixels a side, of He et al.'s 32×32 images
 _OFFSETS = 2 * _PADDING + 1
 
 
-def augmentations():
+def augmentations() -> tuple[str, ...]:
     """Return the names of the augmentations.
 
     "flip" mirrors an image left to right with probability 1/2. "crop_flip" also pads it with 4
@@ -30,7 +30,7 @@ def augmentations():
     return ("none", "flip", "crop_flip", CROP)
 
 
-def check(name, order, names=None):
+def check(name: str, order: tuple[int, int] | None, names: tuple[str, ...] | None = None) -> None:
     """Refuse a name that is unknown, or an augmentation without an order to be random by.
 
     Args:
@@ -53,7 +53,7 @@ def check(name, order, names=None):
         )
 
 
-def apply(name, images, draws):
+def apply(name: str, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Return the images augmented.
 
     Args:

@@ -1,5 +1,7 @@
 """Encoded: a split whose images are decoded when a batch needs them, from files or from memory."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -32,7 +34,14 @@ class Encoded(Split):
         (2, 2, 2, 1) [0 1]
     """
 
-    def __init__(self, sources, labels, image_shape, names=None, cropped=False):
+    def __init__(
+        self,
+        sources: Sequence[str | bytes],
+        labels: Sequence[int],
+        image_shape: tuple[int, int, int],
+        names: Sequence[str] | None = None,
+        cropped: bool = False,
+    ):
         super().__init__(labels, image_shape)
         with tf.device("CPU:0"):
             self._sources = tf.constant(sources, tf.string)
@@ -54,7 +63,7 @@ class Encoded(Split):
     def _content(self, row):
         return self._encoded(row).numpy()
 
-    def _guarded(self, function, rows, *more):
+    def _map_contents(self, function, rows, *more):
         """Return a dataset of `function` of the bytes at each row, whose errors name the image.
 
         Arrays as long as `rows` give the function's further arguments.
@@ -86,17 +95,17 @@ class Encoded(Split):
 
     def _images(self, rows, draws, batch_size, drop_remainder):
         if draws is None:
-            images = self._guarded(self._image, rows)
+            images = self._map_contents(self._image, rows)
         else:
-            images = self._guarded(self._crop, rows, draws)
+            images = self._map_contents(self._crop, rows, draws)
         return images.batch(batch_size, drop_remainder)
 
-    def check(self):
+    def check(self) -> None:
         """Decode every image once, in parallel.
 
         Nothing less than decoding tells whether an image is whole, and nothing is kept of it.
         """
-        whole = self._guarded(lambda content: tf.size(decode(content, 3)) > 0, self._chosen)
+        whole = self._map_contents(lambda content: tf.size(decode(content, 3)) > 0, self._chosen)
         with clear_errors():
             for _ in whole.batch(1024):
                 pass
@@ -120,12 +129,12 @@ class Encoded(Split):
         except tf.errors.OpError:
             # Three times slower, and with the name.
             with clear_errors():
-                for _ in self._guarded(image, np.arange(len(self._labels))):
+                for _ in self._map_contents(image, np.arange(len(self._labels))):
                     pass
             raise
 
 
-def common_size(paths):
+def common_size(paths: Sequence[str]) -> tuple[int, int]:
     """Return the (height, width) that all images have.
 
     Args:
@@ -145,7 +154,9 @@ def common_size(paths):
         (4, 6)
     """
     split = Encoded(paths, np.zeros(len(paths)), (0, 0, 3))
-    sizes = split._guarded(lambda content: tf.shape(decode(content, 3))[:2], np.arange(len(paths)))
+    sizes = split._map_contents(
+        lambda content: tf.shape(decode(content, 3))[:2], np.arange(len(paths))
+    )
     first = None
     with clear_errors():
         for path, size in zip(paths, sizes.as_numpy_iterator(), strict=True):

@@ -6,8 +6,9 @@ import os
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 
-from tfbio.data.chance import fixed_test
+from tfbio.data.chance import choose_test
 from tfbio.data.encoded import Encoded, common_size
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
@@ -42,8 +43,8 @@ def load(data_dir, image_size):
         test = next((root / name for name in _TESTS if (root / name).is_dir()), None)
         if test is None:
             raise ValueError(f"{root} has the folder train, but none of {', '.join(_TESTS)}.")
-        classes, paths, labels = _by_class(root / "train")
-        others, test_paths, test_labels = _by_class(test)
+        classes, paths, labels = _list_classes(root / "train")
+        others, test_paths, test_labels = _list_classes(test)
         if unknown := sorted(set(others) - set(classes)):
             raise ValueError(
                 f"{test} has classes that {root / 'train'} lacks: {', '.join(unknown)}."
@@ -53,8 +54,8 @@ def load(data_dir, image_size):
         # Its own numbers count its own folders.
         test_labels = np.array([classes.index(name) for name in others])[test_labels]
     else:
-        classes, every, labels = _by_class(root)
-        held = fixed_test(labels, 0.2)
+        classes, every, labels = _list_classes(root)
+        held = choose_test(labels, 0.2)
         if not held.any():
             raise ValueError(
                 f"{root} must have a class of 3 images or more, one of which is the test split."
@@ -68,7 +69,13 @@ def load(data_dir, image_size):
     return Encoded(paths, labels, shape), Encoded(test_paths, test_labels, shape), tuple(classes)
 
 
-def images(folder, size, channels, batch_size=64, cropped=False):
+def images(
+    folder: pathlib.Path | str,
+    size: tuple[int, int] | None,
+    channels: int,
+    batch_size: int = 64,
+    cropped: bool = False,
+) -> tuple[list[str], tf.data.Dataset]:
     """Return the images of a folder and of all folders within, to predict their classes.
 
     Args:
@@ -89,7 +96,6 @@ def images(folder, size, channels, batch_size=64, cropped=False):
 
     Example:
         >>> import tempfile
-        >>> import tensorflow as tf
         >>> place = tempfile.mkdtemp()
         >>> for name in ("b.png", "a.png"):
         ...     png = tf.io.encode_png(tf.zeros((9, 9, 3), tf.uint8))
@@ -104,7 +110,7 @@ def images(folder, size, channels, batch_size=64, cropped=False):
     return paths, split.batches(batch_size).map(lambda images, _: images)
 
 
-def list_images(folder):
+def list_images(folder: pathlib.Path | str) -> list[str]:
     """Return the sorted paths of the images in a folder and in all folders within.
 
     Args:
@@ -153,7 +159,7 @@ def _images_within(folder):
     return sorted(paths)
 
 
-def _by_class(root):
+def _list_classes(root):
     """Return the sorted names of the folders in `root`, their images, and the images' labels."""
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."]
     if not folders:

@@ -71,7 +71,7 @@ class Records:
 
     def __init__(self, paths, keys, num_classes):
         self._paths, self._keys = list(map(str, paths)), keys
-        shards, offsets, labels = _cached(self._paths, keys)
+        shards, offsets, labels = _load_index(self._paths, keys)
         wrong = (labels < keys.first) | (labels >= keys.first + num_classes)
         wrong &= labels != _UNKNOWN
         if wrong.any():
@@ -176,7 +176,7 @@ def example(features):
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def _cached(paths, keys):
+def _load_index(paths, keys):
     """Return (shard, offset, label) of every record, three int64 arrays."""
     file = cache_folder() / f"records-{digest(paths, keys)}.npy"
     if file.is_file():
@@ -186,7 +186,7 @@ def _cached(paths, keys):
             _LOG.warning("%s is damaged, and is made again: %s", file, error)
     _LOG.info("%s and %d other shards are read once, to index them", paths[0], len(paths) - 1)
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        parts = list(pool.map(lambda path: _scanned(path, keys), paths))
+        parts = list(pool.map(lambda path: _scan(path, keys), paths))
     index = np.concatenate(
         [np.insert(part, 0, shard, 1) for shard, part in enumerate(parts)], dtype=np.int64
     ).T
@@ -251,7 +251,7 @@ def keep(file, write):
         _LOG.warning("the index is not kept, and is made again by the next run: %s", error)
 
 
-def _scanned(path, keys):
+def _scan(path, keys):
     """Return (offset, label) of every record of a shard, int64 (N, 2)."""
     found, position = [], 0
     length = tf.io.gfile.stat(path).length

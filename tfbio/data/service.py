@@ -36,7 +36,7 @@ class Service:
         ValueError: `address` must be of the form grpc://host:port.  Received: 'host:5000'.
     """
 
-    def __init__(self, address, timeout):
+    def __init__(self, address: str, timeout: float):
         form = re.fullmatch(r"grpc://(\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})", address)
         if not form:
             raise ValueError(
@@ -45,7 +45,7 @@ class Service:
         self._host, self._port = form[1].strip("[]"), int(form[2])
         self._address, self._timeout = address, timeout
 
-    def check(self):
+    def check(self) -> None:
         """Refuse an address at which nobody listens.
 
         Raises:
@@ -59,7 +59,7 @@ class Service:
                 "dispatcher and one worker."
             ) from error
 
-    def stream(self, dataset):
+    def stream(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Return a dataset of the same elements, which are made by the service.
 
         Args:

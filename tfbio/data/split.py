@@ -73,12 +73,12 @@ class Split(Examples):
         """Return (images, labels), or (images, labels, weights) where some are not to count."""
         return dataset
 
-    def _filled(self, dataset, batch_size, missing):
+    def _fill(self, dataset, batch_size, missing):
         def weighted(images, labels, weights=None):
             weights = tf.ones_like(labels, tf.float32) if weights is None else weights
             return images, labels, weights
 
-        return super()._filled(dataset.map(weighted), batch_size, missing)
+        return super()._fill(dataset.map(weighted), batch_size, missing)
 
     def for_statistics(self):
         """Return the `Split` whose images stand for all in statistics: all of them."""

@@ -3,9 +3,10 @@
 import numpy as np
 
 from tfbio.data.scaling import to_float
+from tfbio.data.split import Split
 
 
-def channel_statistics(split):
+def channel_statistics(split: Split) -> tuple[list[float], list[float]]:
     """Return the mean and the standard deviation over all pixels of all images.
 
     For `Photographs` these are the ones that they come with, ImageNet's well-known constants, or

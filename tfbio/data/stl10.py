@@ -33,7 +33,7 @@ def read(folder):
 
 
 def _part(folder, part):
-    paths = [formats.one_of(folder, f"{part}_{kind}.bin") for kind in "Xy"]
+    paths = [formats.find_file(folder, f"{part}_{kind}.bin") for kind in "Xy"]
     images, labels = (np.frombuffer(path.read_bytes(), np.uint8) for path in paths)
     size = np.prod(_SHAPE)
     if len(images) % size:

@@ -33,7 +33,7 @@ def read(folder):
 def _part(folder, part):
     from scipy.io import loadmat
 
-    path = formats.one_of(folder, f"{part}_32x32.mat")
+    path = formats.find_file(folder, f"{part}_32x32.mat")
     try:
         with path.open("rb") as file:
             content = loadmat(file, variable_names=("X", "y"))

@@ -33,7 +33,7 @@ def load(name, data_dir, download, remedy):
         remedy: What else could be done, for messages.
 
     Returns:
-        A list of (part, (source of encoded images, `coco.Annotations`)) for train and val, or None
+        A list of (part, (source of encoded images, `Annotations`)) for train and val, or None
         if the dataset is not prepared.
 
     Raises:
@@ -63,7 +63,9 @@ def _part(builder, split):
     if streamed:
         # The order of the records: that of the shards, each from its first byte to its last.
         source = records.Records(info.filepaths, _KEYS, 1)
-        return source, coco.parse(_kept(builder, split, where, names, info.filepaths), where)
+        return source, coco.parse(
+            _load_document(builder, split, where, names, info.filepaths), where
+        )
     if int(builder.info.dataset_size or 0) > catalog.LARGEST:
         raise ValueError(
             f"{builder.name} does not fit in half of the memory and must be in files of "
@@ -79,7 +81,7 @@ def _in_records(builder):
     return str(builder.info.file_format) == "FileFormat.TFRECORD"
 
 
-def _kept(builder, split, where, names, paths):
+def _load_document(builder, split, where, names, paths):
     """Return a split's document, which is kept beside the records' index for the next time."""
     key = f"{names} {records.digest(paths, _KEYS)}".encode()
     name = f"coco-{hashlib.blake2b(key, digest_size=16).hexdigest()}.json"

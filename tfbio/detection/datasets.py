@@ -12,7 +12,9 @@ from tfbio._arguments import suggest
 from tfbio.data.errors import UNREADABLE
 from tfbio.data.photographs import Files
 from tfbio.detection import canvases, coco, coco_tfds
+from tfbio.detection.annotations import Annotations
 from tfbio.detection.examples import DetectionExamples
+from tfbio.detection.report import join_first
 
 _LOG = logging.getLogger("tfbio")
 _SUFFIXES = ("2017", "2014", "")
@@ -203,7 +205,7 @@ def _dataset(parts):
 
 def _categories(annotations):
     pairs = zip(annotations.category_ids, annotations.class_names, strict=True)
-    return coco.listed([f"{key} {name}" for key, name in pairs])
+    return join_first([f"{key} {name}" for key, name in pairs])
 
 
 def files(annotations, folder, max_corrupt):
@@ -212,7 +214,7 @@ def files(annotations, folder, max_corrupt):
     A file that is missing is like one that cannot be read: `DetectionExamples` leaves it out.
 
     Args:
-        annotations: `coco.Annotations`.
+        annotations: `Annotations`.
         folder: The images' folder.
         max_corrupt: The share of them that may be missing; one always may, unless this is 0.
 
@@ -256,10 +258,10 @@ def files(annotations, folder, max_corrupt):
     if len(missing) > limit:
         raise ValueError(
             f"{what}, and `max_corrupt={max_corrupt:g}` admits {limit} of {size:,}: "
-            f"{coco.listed(missing)}"
+            f"{join_first(missing)}"
         )
     if missing:
-        _LOG.warning("%s, and left out: %s", what, coco.listed(missing))
+        _LOG.warning("%s, and left out: %s", what, join_first(missing))
     paths = [os.path.join(folder, name) for name in annotations.file_names]
     return Files(paths, np.zeros(size))
 
@@ -291,7 +293,7 @@ def images(paths, image_size):
         except tf.errors.OpError as error:
             raise ValueError(f"{path}{UNREADABLE}") from error
     none = np.zeros(0, np.int64)
-    annotations = coco.Annotations(
+    annotations = Annotations(
         where="the images",
         image_ids=np.arange(1, len(paths) + 1),
         file_names=tuple(map(str, paths)),

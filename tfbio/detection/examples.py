@@ -11,7 +11,7 @@ from tfbio.data import crops, decoding
 from tfbio.data.damage import Damage, count_damage, read_images
 from tfbio.data.examples import Examples
 from tfbio.detection import boxes as geometry
-from tfbio.detection.coco import counted, listed
+from tfbio.detection.report import count, join_first
 
 _LOG = logging.getLogger("tfbio")
 _REASON = " cannot be read as an image, or is not of the size that the annotations say."
@@ -37,7 +37,7 @@ class DetectionExamples(Examples):
 
     Args:
         source: `Files`, `records.Records` or `Contents`: the encoded images.
-        annotations: `coco.Annotations` of the same images in the same order.
+        annotations: `Annotations` of the same images in the same order.
         image_size: Pixels a side of what comes out, or (height, width): multiples of 32.
         max_boxes: How many objects of an image can be kept, N; of more, the largest are.
         max_corrupt: The share of the images that may be damaged, as for `Photographs`.
@@ -88,7 +88,7 @@ class DetectionExamples(Examples):
 
     @property
     def annotations(self):
-        """The `coco.Annotations` of this split's images, crowds included, to evaluate by."""
+        """The `Annotations` of this split's images, crowds included, to evaluate by."""
         return self._annotations.taken(self._chosen)
 
     @property
@@ -110,7 +110,7 @@ class DetectionExamples(Examples):
         return self._source.content(row).numpy()
 
     def check(self):
-        """Refuse nothing: a damaged image is left out and counted when its batch comes."""
+        """Refuse nothing: a damaged image is left out and count when its batch comes."""
 
     def _objects(self, row):
         begin, end = self._ends[row], self._ends[row + 1]
@@ -121,31 +121,31 @@ class DetectionExamples(Examples):
         size, sides, content = self.image_shape[:2], self._sizes[row], self._source.content(row)
         if "jitter" in plan.augmentation:
             # An odd draw mirrors: what is cut must not depend on that.
-            window, out = geometry.jittered(sides, size, draw // 2)
+            window, out = geometry.jitter(sides, size, draw // 2)
             image, real = decoding.window(content, 3, window)
         else:
             image = decoding.decode(content, 3)
             real = tf.shape(image)[:2]
             window = tf.concat([[0, 0], sides], 0)
-            out = geometry.fitted(sides, size)
+            out = geometry.fit(sides, size)
         same = tf.debugging.Assert(tf.reduce_all(real == sides), ["size"])
         with tf.control_dependencies([same]):
             image = tf.identity(image)
         boxes, classes = self._objects(row)
-        boxes, seen = geometry.moved(boxes, window, out)
+        boxes, seen = geometry.move(boxes, window, out)
         if not plan.evaluation:
             boxes, classes = boxes[seen], classes[seen]
         if "flip" in plan.augmentation:
             flip, width = draw % 2 == 1, tf.cast(out[1], tf.float32)
             image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
-            boxes = tf.where(flip, geometry.mirrored(boxes, width), boxes)
+            boxes = tf.where(flip, geometry.mirror(boxes, width), boxes)
         # Where augmentation cuts, speed counts; elsewhere an image looks as in evaluation.
-        image = _resized(image, out, antialias="jitter" not in plan.augmentation)
+        image = _resize(image, out, antialias="jitter" not in plan.augmentation)
         image = tf.pad(image, [[0, size[0] - out[0]], [0, size[1] - out[1]], [0, 0]])
         return (
             tf.ensure_shape(image, self.image_shape),
-            geometry.padded(boxes, self.max_boxes),
-            geometry.padded(classes, self.max_boxes),
+            geometry.pad(boxes, self.max_boxes),
+            geometry.pad(classes, self.max_boxes),
             {"sizes": sides, "scales": tf.cast(out / window[2:], tf.float32)},
         )
 
@@ -173,18 +173,28 @@ class DetectionExamples(Examples):
             weights = tf.cast(found >= 0, tf.float32)
             ids = tf.gather(self._annotations.image_ids, rows)
             targets = {"boxes": boxes, "classes": classes}
-            return images, _unread(targets, weights), {**about, "ids": ids, "weights": weights}
+            return (
+                images,
+                _blank_targets(targets, weights),
+                {**about, "ids": ids, "weights": weights},
+            )
 
         return dataset.map(checked)
 
     def _name(self, row):
         return f"{self._source.name(row)} (image {self._annotations.image_ids[row]})"
 
-    def _filled(self, dataset, batch_size, missing):
+    def _fill(self, dataset, batch_size, missing):
         return (
             super()
-            ._filled(dataset, batch_size, missing)
-            .map(lambda images, targets, about: (images, _unread(targets, about["weights"]), about))
+            ._fill(dataset, batch_size, missing)
+            .map(
+                lambda images, targets, about: (
+                    images,
+                    _blank_targets(targets, about["weights"]),
+                    about,
+                )
+            )
         )
 
 
@@ -211,7 +221,7 @@ def original(boxes, about):
     return np.clip(whole, 0.0, np.tile(sizes[:, None, ::-1], 2))
 
 
-def _unread(targets, weights):
+def _blank_targets(targets, weights):
     """Return targets without the objects of images of weight 0."""
     real = weights > 0
     return {
@@ -220,7 +230,7 @@ def _unread(targets, weights):
     }
 
 
-def _resized(image, out, antialias):
+def _resize(image, out, antialias):
     """Return an image as bytes of the sides `out`; antialiased where it shrinks, if asked."""
     sides = tf.shape(image)[:2]
 
@@ -251,7 +261,7 @@ def _sides(image_size):
     return pair
 
 
-def _largest(annotations, max_boxes, told):
+def _largest(annotations, max_boxes, warn):
     """Return which objects are kept, bool: no crowds, and no more of an image than `max_boxes`."""
     kept, images = ~annotations.crowds, annotations.images
     counts = np.bincount(images[kept], minlength=len(annotations.image_ids))
@@ -260,7 +270,7 @@ def _largest(annotations, max_boxes, told):
         (mine,) = np.nonzero(kept & (images == image))
         areas = annotations.boxes[mine, 2] * annotations.boxes[mine, 3]
         kept[mine[np.argsort(-areas, kind="stable")[max_boxes:]]] = False
-    if told and len(over):
+    if warn and len(over):
         names = [
             f"image {annotations.image_ids[image]}, {annotations.file_names[image]}, with "
             f"{counts[image]}"
@@ -268,6 +278,6 @@ def _largest(annotations, max_boxes, told):
         ]
         _LOG.warning(
             "`max_boxes=%d`: %s: of %s, training keeps only the largest objects: %s",
-            *(max_boxes, annotations.where, counted(len(over), "image"), listed(names)),
+            *(max_boxes, annotations.where, count(len(over), "image"), join_first(names)),
         )
     return kept

@@ -68,7 +68,7 @@ def _predict(experiment, paths, names, drawings, output, checkpoint, tell):
         for batch, _, about in split.batches(_BATCH, pad=True):
             found = {key: np.asarray(value) for key, value in detect(batch).items()}
             about = {key: np.asarray(value) for key, value in about.items()}
-            results += coco_results.of_batch(held, found, about)
+            results += coco_results.convert_batch(held, found, about)
             whole = {**found, "boxes": original(found["boxes"], about)}
             for index in np.flatnonzero(about["weights"]):
                 number = int(about["ids"][index]) - 1

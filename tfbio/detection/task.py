@@ -47,7 +47,7 @@ class PreparedDetection(Prepared):
                 name: self._of_all(np.concatenate([each[name] for each in found]))
                 for name in found[0]
             }
-            results = coco_results.of_batch(split.annotations, every, every)
+            results = coco_results.convert_batch(split.annotations, every, every)
             measured = coco_metrics.evaluate(split.annotations, results)
             return {
                 **{name.lower(): value for name, value in measured.summary.items()},

@@ -3,7 +3,9 @@
 import functools
 import pathlib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+import keras
 
 from tfbio._arguments import check_integer, is_integer, suggest
 from tfbio.models.akrout import akrout_cifar, akrout_mnist
@@ -35,7 +37,7 @@ from tfbio.models.resnet import (
     resnet152,
 )
 from tfbio.models.resnet_cifar import IdentityShortcut, residual, resnet20, resnet32, resnet56
-from tfbio.models.standardize import standardized
+from tfbio.models.standardize import standardize
 from tfbio.models.user import from_file
 
 _BUILDERS = {
@@ -91,11 +93,11 @@ __all__ = [
     "resnet56",
     "resnet101",
     "resnet152",
-    "standardized",
+    "standardize",
 ]
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Return the names of the networks that the library defines.
 
     Example:
@@ -105,7 +107,7 @@ def names():
     return tuple(_BUILDERS)
 
 
-def find(name):
+def find(name: str) -> Callable[..., keras.Model]:
     """Return the builder of a network, a function (num_classes, input_shape).
 
     Args:
@@ -142,7 +144,12 @@ def find(name):
     )
 
 
-def build(name, num_classes, input_shape, weights=""):
+def build(
+    name: str,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    weights: pathlib.Path | str = "",
+) -> keras.Model:
     """Build a network by name. Its input are images of float32 in 0..1, whichever it is.
 
     Args:

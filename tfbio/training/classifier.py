@@ -81,7 +81,7 @@ def _(experiment: Classification, facts, strategy, learning_rate, source=None):
             )
         if facts.mean is None:
             return model
-        return models.standardized(model, facts.mean, facts.std)
+        return models.standardize(model, facts.mean, facts.std)
 
     def compiled(model, optimizer):
         model.compile(
