@@ -57,7 +57,7 @@ def read_binary(folder, train, test, label_bytes, num_classes):
 
 
 def read_python(folder, train, test, key, num_classes):
-    """Read files of pickles, of which nothing but arrays, lists, texts and numbers is admitted.
+    """Read pickle files; anything in them but arrays, lists, texts and numbers is refused.
 
     Args:
         folder: Holds the files.

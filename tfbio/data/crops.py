@@ -179,15 +179,15 @@ def as_bytes(image: tf.Tensor) -> tf.Tensor:
 
 
 def average_over_crops(model: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> tf.Tensor:
-    """Return logits of images of which each is one crop, or several, which are taken one by one.
+    """Return the logits of images, averaged where there are several crops of each.
 
     Args:
         model: A function from images to logits.
         images: A tensor (B, H, W, C), or (B, crops, H, W, C).
 
     Returns:
-        A float32 tensor (B, classes). Of several crops, the softmax probabilities are averaged,
-        and their logarithm is returned: its softmax is the average.
+        A float32 tensor (B, classes). The softmax probabilities of several crops are averaged, and
+        the logarithm of the average is returned.
 
     Example:
         >>> logits = average_over_crops(lambda images: images[:, 0, 0], tf.zeros((2, 10, 1, 1, 4)))

@@ -21,7 +21,7 @@ class Damage:
         name: A function from an example's index to what it is called.
         size: The number of images in a pass.
         share: How many of them may be damaged. One always may, unless it is 0.
-        reason: What follows a damaged image's name in messages.
+        reason: The end of a message about a damaged image, after its name.
 
     Attributes:
         name: The same function.

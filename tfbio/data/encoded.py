@@ -15,7 +15,7 @@ from tfbio.data.split import Split
 
 
 class Encoded(Split):
-    """Images in PNG, JPEG, BMP or GIF, of which the first frame counts.
+    """Images in PNG, JPEG, BMP or GIF, of which the first frame is used.
 
     Args:
         sources: Paths, or where `names` is given, the bytes themselves.

@@ -1,4 +1,4 @@
-"""Errors: what goes wrong while batches are made, told in one line instead of TensorFlow's many."""
+"""Errors: what goes wrong while batches are made, in one line instead of TensorFlow's many."""
 
 import contextlib
 import re
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 UNREADABLE = " cannot be read as an image."
-"""What follows a damaged image's name in messages."""
+"""The end of a message about a damaged image, after its name."""
 SIGN = "Damaged: "
-"""What precedes it in an assertion of TensorFlow's, by which `clear_errors` finds it."""
+"""The beginning of such a message in TensorFlow's assertions, for `clear_errors` to find."""
 
 
 class BatchError(ValueError):

@@ -91,7 +91,7 @@ class Examples(abc.ABC):
             try:
                 yield self._content(self._chosen[index])
             except tf.errors.OpError:
-                # Whether that is admitted is told when its batch comes.
+                # Its batch raises an error if this is one damaged image too many.
                 yield b"cannot be read"
 
     @abc.abstractmethod

@@ -60,7 +60,7 @@ def find_file(folder: pathlib.Path | str, *names: str) -> pathlib.Path:
 
     Args:
         folder: A folder.
-        *names: File names in it, one of which is needed.
+        *names: The names that the file may have.
 
     Returns:
         A `pathlib.Path`.

@@ -10,7 +10,7 @@ from tfbio.data.damage import Damage, count_damage, read_images
 from tfbio.data.examples import PARALLEL
 from tfbio.data.split import Split
 
-_STATISTICS = 5000  # images that stand for all in channel statistics
+_STATISTICS = 5000  # images that channel statistics are computed from
 
 
 class Files:
@@ -90,7 +90,7 @@ class Photographs(Split):
         image_size: Pixels a side of what comes out, in three channels.
         max_corrupt: The share of the images that may be damaged, in one pass and on one worker,
             before an error is raised; one always may, unless this is 0.
-        statistics: (mean, std) by channel that are to stand for the images' own, or None.
+        statistics: (mean, std) by channel to use instead of the images' own, or None.
 
     Example:
         >>> jpeg = tf.io.encode_jpeg(tf.fill((40, 30, 3), tf.constant(128, tf.uint8))).numpy()
@@ -114,7 +114,7 @@ class Photographs(Split):
         """Refuse nothing: a damaged image is left out and counted when its batch comes."""
 
     def for_statistics(self):
-        """Return a part that stands for all in statistics: 5,000 images, always the same."""
+        """Return the part that statistics are computed from: 5,000 images, always the same."""
         part = copy.copy(self)
         order = chance.permutation(self.size, 0, 0, chance.TEST)[:_STATISTICS]
         part._chosen = self._chosen[np.sort(order)]
@@ -166,7 +166,7 @@ class Photographs(Split):
         return dataset.map(augmented, **PARALLEL)
 
     def _first_is_jpeg(self):
-        """Return whether it is, as the others are then as a rule, which are read the faster."""
+        """Return whether the first image is a JPEG: then all usually are, which is read faster."""
         try:
             return bool(decoding.is_whole_jpeg(self._source.content(self._chosen[0])))
         except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError):

@@ -21,7 +21,7 @@ class Split(Examples):
         size: The number of examples.
         labels: Their labels, int64.
         image_shape: (height, width, channels).
-        statistics: (mean, std) by channel that stand for the images' own, or None.
+        statistics: (mean, std) by channel to use instead of the images' own, or None.
 
     Example:
         >>> from tfbio import data
@@ -70,7 +70,7 @@ class Split(Examples):
         return tf.data.Dataset.zip(images, plan.batched(self._labels[rows]))
 
     def _checked_examples(self, dataset, plan):
-        """Return (images, labels), or (images, labels, weights) where some are not to count."""
+        """Return batches of (images, labels), or of (images, labels, weights) if some weigh 0."""
         return dataset
 
     def _fill(self, dataset, batch_size, missing):
@@ -81,5 +81,5 @@ class Split(Examples):
         return super()._fill(dataset.map(weighted), batch_size, missing)
 
     def for_statistics(self):
-        """Return the `Split` whose images stand for all in statistics: all of them."""
+        """Return the `Split` that statistics are computed from: all images."""
         return self

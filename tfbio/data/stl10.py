@@ -1,4 +1,4 @@
-"""STL-10's layout: images and labels in binary files, of which the unlabeled are not used."""
+"""STL-10's layout: images and labels in binary files; the unlabeled images are not used."""
 
 import numpy as np
 

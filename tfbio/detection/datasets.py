@@ -209,7 +209,7 @@ def _categories(annotations):
 
 
 def files(annotations, folder, max_corrupt):
-    """Return the images' files, and tell of those that are missing.
+    """Return the images' files, and log the missing ones.
 
     A file that is missing is like one that cannot be read: `DetectionExamples` leaves it out.
 

@@ -15,7 +15,7 @@ from tfbio.detection.report import count, join_first
 
 _LOG = logging.getLogger("tfbio")
 _REASON = " cannot be read as an image, or is not of the size that the annotations say."
-_MULTIPLE = 32  # of which keras-cv's feature pyramid needs its sides
+_MULTIPLE = 32  # keras-cv's feature pyramid needs multiples of it as sides
 
 
 class DetectionExamples(Examples):
@@ -41,7 +41,7 @@ class DetectionExamples(Examples):
         image_size: Pixels a side of what comes out, or (height, width): multiples of 32.
         max_boxes: How many objects of an image can be kept, N; of more, the largest are.
         max_corrupt: The share of the images that may be damaged, as for `Photographs`.
-        trains: Whether it is trained on: what `max_boxes` leaves out is told then.
+        trains: Whether the split is for training: objects beyond `max_boxes` are logged then.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -1,4 +1,4 @@
-"""Report: what is left out of a document of COCO's, and why, told in few lines."""
+"""Report: what is left out of a document of COCO's, and why, in a few lines of the log."""
 
 import collections
 import logging

@@ -150,7 +150,7 @@ def build(
     input_shape: tuple[int, int, int],
     weights: pathlib.Path | str = "",
 ) -> keras.Model:
-    """Build a network by name. Its input are images of float32 in 0..1, whichever it is.
+    """Build a network by name. Every network takes float32 images of 0 to 1.
 
     Args:
         name: What `find` takes.
