@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import tfbio
 from tests import kills
+from tests.cases import long_but
 from tfbio import training
 from tfbio.studies import comparison
 from tfbio.training import folder, use
@@ -119,19 +120,29 @@ def test_the_schedule_is_the_one_recorded(whole):
         assert float(row["learning_rate"]) == pytest.approx(expected, rel=1e-5)
 
 
-@settings(max_examples=4)
-@given(first=st.integers(1, 77), second=st.integers(1, 78))
-def test_a_training_that_was_cut_ends_as_if_it_was_not(whole, tmp_path_factory, first, second):
-    path = tmp_path_factory.mktemp("cut")
-    for cut_at in (first, second):
+def assert_cuts_change_nothing(whole, path, *moments):
+    for cut_at in moments:
         with pytest.raises(Cut):
             train(path, cut_at)
     train(path)
     assert not kills.differences(kills.outcome(whole), kills.outcome(path))
 
 
+def test_a_training_that_was_cut_ends_as_if_it_was_not(whole, tmp_path):
+    assert_cuts_change_nothing(whole, tmp_path, 17, 63)
+
+
+@pytest.mark.long
+@settings(max_examples=4)
+@given(first=st.integers(1, 77), second=st.integers(1, 78))
+def test_a_training_that_was_cut_anywhere_ends_as_if_it_was_not(
+    whole, tmp_path_factory, first, second
+):
+    assert_cuts_change_nothing(whole, tmp_path_factory.mktemp("cut"), first, second)
+
+
 def test_killed_processes_end_as_if_they_were_not():
-    assert kills.main(["--kills=3", "--seed=1"]) == 0
+    assert kills.main(["--kills=2", "--seed=1"]) == 0
 
 
 def test_two_replicas_resume_to_the_bit(tmp_path):
@@ -148,7 +159,12 @@ def test_two_replicas_resume_to_the_bit(tmp_path):
     assert replicas[0] > 40
 
 
-@pytest.mark.parametrize("rule", ["sdtp(schedule='alternating')", "l_drl(rate=0.01, iterations=2)"])
+ALTERNATING = "sdtp(schedule='alternating')"
+
+
+@pytest.mark.parametrize(
+    "rule", long_but([ALTERNATING], [ALTERNATING, "l_drl(rate=0.01, iterations=2)"])
+)
 def test_inverses_that_learn_resume_to_the_bit(tmp_path, rule):
     # Cut within a turn of the inverses, and within one of the forward weights.
     chain = f"{ROOT / 'tests' / 'networks.py'}:chain"
@@ -165,6 +181,7 @@ def test_inverses_that_learn_resume_to_the_bit(tmp_path, rule):
 def test_two_networks_on_replicas_follow_each_other_in_one_process(tmp_path):
     for model, rule in (("digits_cnn", "fa"), (OPTIONS["model"], "brsf")):
         options = {"strategy": "mirrored", "epochs": 1, "model": model, "rule": rule}
+        options["telemetry_every"] = 0
         assert train(tmp_path / rule, **options)["steps"] == 26
 
 
@@ -372,9 +389,9 @@ def test_a_folder_from_before_there_were_kinds_is_of_a_classification(whole, tmp
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda content: content[: len(content) // 2],
+        pytest.param(lambda content: content[: len(content) // 2], marks=pytest.mark.long),
         lambda content: content[:900] + b"?" + content[901:],
-        lambda content: b"",
+        pytest.param(lambda content: b"", marks=pytest.mark.long),
     ],
     ids=["cut short", "one byte", "empty"],
 )
@@ -397,7 +414,7 @@ def test_without_any_good_checkpoint_a_run_begins_again(whole, cut, tmp_path):
     assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", long_but([signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]))
 def test_signals_save_and_end_the_command(whole, tmp_path, number):
     options = {**OPTIONS, "checkpoint_every": 1}  # the first is there early on
     flags = [f"--{name}={value}" for name, value in options.items()]
