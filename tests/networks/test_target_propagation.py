@@ -585,7 +585,9 @@ def within(model, rule):
     return keras.Model(x, tfbio.convert(model, rule)(x))
 
 
-@pytest.mark.parametrize("rule", [*RULES, "l_drl(iterations=2)"])
+@pytest.mark.parametrize(
+    "rule", long_but(["tp", "sdtp", "l_drl(iterations=2)"], [*RULES, "l_drl(iterations=2)"])
+)
 @pytest.mark.parametrize(
     "make",
     [

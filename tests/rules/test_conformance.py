@@ -137,7 +137,7 @@ def test_a_saved_model_comes_back_with_outputs_and_gradients(rule, tmp_path):
         np.testing.assert_allclose(a, e, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("rule", ["backprop", "sign_symmetry", "brsf"])
+@pytest.mark.parametrize("rule", long_but(["brsf"], ["backprop", "sign_symmetry", "brsf"]))
 def test_a_converted_model_exports_to_a_saved_model(rule, tmp_path):
     model, x = converted(rule), random((2, 8, 8, 3), "float32")
     model.export(tmp_path / "exported", verbose=False)

@@ -178,6 +178,7 @@ def test_inverses_that_learn_resume_to_the_bit(tmp_path, rule):
     assert not kills.differences(whole, cut)
 
 
+@pytest.mark.long
 def test_two_networks_on_replicas_follow_each_other_in_one_process(tmp_path):
     for model, rule in (("digits_cnn", "fa"), (OPTIONS["model"], "brsf")):
         options = {"strategy": "mirrored", "epochs": 1, "model": model, "rule": rule}
@@ -219,7 +220,7 @@ def test_a_run_goes_on_with_its_own_data_only(tmp_path, images):
             train(tmp_path / "run", **options, data_dir=str(others))
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("part", long_but(["train"], ["train", "test"]))
 def test_a_damaged_image_for_validation_or_test_is_told_before_the_first_step(
     tmp_path, images, part
 ):
@@ -286,6 +287,7 @@ def test_curves_lost_in_damaged_events_are_written_again(tmp_path, which, where)
     assert len(told) == 1
 
 
+@pytest.mark.long
 def test_a_run_whose_events_are_lost_goes_on_with_all_of_its_curves(whole, cut, tmp_path):
     shutil.copytree(cut, tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("events.out.tfevents.*"):
@@ -632,6 +634,7 @@ def test_a_run_outlives_the_file_of_its_first_weights(tmp_path):
     assert use.evaluate(folder.read_flags(tmp_path / "run"))["step"] == 26
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_once_claimed_ends_as_if_it_was_not(whole, tmp_path, monkeypatch):
     def killed(*arguments):
         raise Cut
