@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import tfbio
-from tests.cases import derivatives, random, twin_of
+from tests.cases import derivatives, long_but, random, twin_of
 from tests.test_feedback import executed_operations
 from tfbio.layers import (
     FeedbackLocallyConnected1D,
