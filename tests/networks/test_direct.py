@@ -1,4 +1,8 @@
-"""Direct feedback against oracles in float64 and RULES.md's properties 7 and 15."""
+"""Direct feedback against oracles in float64, and its properties.
+
+The hidden signal is linear in e and independent of all weights above; with B the transposed output
+kernel, a network of one hidden layer learns as under backprop.
+"""
 
 import copy
 import dataclasses
