@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/installed
 
-.PHONY: demo demo-detect test lint bench docs clean
+.PHONY: demo demo-detect test test-all lint bench docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m trainers.classify --flagfile=configs/demo.cfg
@@ -14,6 +14,11 @@ demo-detect: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
+
+# Adds what is marked `long` and some kills at random moments; CONTRIBUTING.md lists both.
+test-all: test
+	$(BIN)/python -m pytest -n 2 -m long
+	$(BIN)/python -m tests.kills --kills=30
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

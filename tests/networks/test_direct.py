@@ -1,4 +1,8 @@
-"""Direct feedback against oracles in float64 and RULES.md's properties 7 and 15."""
+"""Direct feedback against oracles in float64, and its properties.
+
+The hidden signal is linear in e and independent of all weights above; with B the transposed output
+kernel, a network of one hidden layer learns as under backprop.
+"""
 
 import copy
 import dataclasses
@@ -340,7 +344,7 @@ def test_networks_of_keras_pass_no_error_down_through_any_kernel(name):
 def test_nested_models_and_shared_layers_are_rewired_as_the_flat_one():
     x, y = batch("float32")
     flat = residual("float32")
-    nested = models.standardized(residual("float32"), [0.0, 0.0], [1.0, 1.0])
+    nested = models.standardize(residual("float32"), [0.0, 0.0], [1.0, 1.0])
     for each in (flat, nested):
         tfbio.convert(each, "dfa(seed=1)")
     expected = gradients(flat, x, y)

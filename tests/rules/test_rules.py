@@ -1,4 +1,4 @@
-"""The rules' own properties and the registry."""
+"""The rules' own properties (how B follows W, its scale and its draws) and the registry."""
 
 import contextlib
 import math

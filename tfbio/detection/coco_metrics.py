@@ -44,7 +44,7 @@ def evaluate(annotations, results, backend=None):
     large are areas below 32², below 96² and above, by the area that the annotations give.
 
     Args:
-        annotations: `tfbio.detection.coco.Annotations` of all the images that count.
+        annotations: `tfbio.detection.annotations.Annotations` of all the images that count.
         results: COCO's results, a list of dicts of "image_id", "category_id", "bbox" and "score",
             as `tfbio.detection.coco_results` makes them.
         backend: "pycocotools", "faster_coco_eval", which gives the same, or None for the

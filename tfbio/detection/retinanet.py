@@ -1,12 +1,11 @@
 """RetinaNet: keras_cv's detector of one stage, on the residual networks defined here."""
 
-import difflib
 import math
-import numbers
 
 import keras
 
 from tfbio import _keras
+from tfbio._arguments import check_integer, check_number, suggest
 from tfbio.models.resnet import stages
 
 _BACKBONES = {f"resnet{depth}": depth for depth in (10, 18, 34, 50, 101, 152)}
@@ -98,13 +97,9 @@ def retinanet(
         ("channels", channels, 1),
         ("max_detections", max_detections, 1),
     ):
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(
-                f"`{name}` must be an integer of {least} or more. Received: {value!r}."
-            )
+        check_integer(name, value, least)
     for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"`{name}` must be between 0 and 1. Received: {value!r}.")
+        check_number(name, value, low=0, high=1)
     backbone = _backbone(backbone, input_shape)
     _check_standardization(mean, std, backbone.input_shape[-1])
     if frozen_norm:
@@ -200,8 +195,7 @@ def _backbone(backbone, input_shape):
             f"{backbone!r} of type {type(backbone).__name__}."
         )
     if backbone not in _BACKBONES:
-        close = difflib.get_close_matches(backbone, _BACKBONES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = suggest(backbone, _BACKBONES)
         raise ValueError(
             f"Unknown backbone {backbone!r}.{hint} Backbones: {', '.join(_BACKBONES)}."
         )

@@ -1,9 +1,8 @@
 """Optimizers as the papers have them: the published SGD, and the variants of Liao et al. 2016."""
 
-import difflib
-
 import keras
 
+from tfbio._arguments import suggest
 from tfbio.optimizers.descents import VariantAdam, VariantRMSprop, VariantSGD
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
@@ -83,9 +82,9 @@ def get(
         'VariantSGD'
     """
     if str(name) not in _NAMES:
-        close = difflib.get_close_matches(str(name).lower(), _NAMES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown optimizer {name!r}.{hint} Optimizers: {', '.join(_NAMES)}.")
+        raise ValueError(
+            f"Unknown optimizer {name!r}.{suggest(name, _NAMES)} Optimizers: {', '.join(_NAMES)}."
+        )
     if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         learning_rate = checks.number("learning_rate", learning_rate, above=0)
     momentum = checks.number("momentum", momentum, low=0, below=1)
