@@ -60,7 +60,8 @@ def test_every_name_is_tested():
     }
     names -= {"operation_fn", "global_seed_generator"}  # imported for functions of ours
     assert {f"test_{name}" for name in names} - globals().keys() == set()
-    assert [name for name in names if not getattr(_keras, name).__doc__] == []
+    functions = [getattr(_keras, name) for name in names - {"HOOKS"}]
+    assert all(function.__doc__ for function in functions)
 
 
 # Layers
