@@ -11,7 +11,6 @@ import pickle
 import socket
 import subprocess
 import sys
-import types
 
 import keras
 import numpy as np
@@ -57,14 +56,12 @@ def test_every_name_is_tested():
     names = {
         name
         for name, value in vars(_keras).items()
-        if not name.startswith("_")
-        and not inspect.ismodule(value)
-        and not (inspect.isclass(value) and value is types.MappingProxyType)
+        if not name.startswith("_") and not inspect.ismodule(value)
     }
-    wrapped = names - {"operation_fn", "global_seed_generator"}  # imported for a function of ours
-    assert {f"test_{name}" for name in wrapped} - globals().keys() == set()
-    functions = [value for value in vars(_keras).values() if inspect.isfunction(value)]
-    assert all(value.__doc__ for value in functions)
+    names -= {"operation_fn", "global_seed_generator"}  # imported for functions of ours
+    assert {f"test_{name}" for name in names} - globals().keys() == set()
+    functions = [getattr(_keras, name) for name in names - {"HOOKS"}]
+    assert all(function.__doc__ for function in functions)
 
 
 # Layers
@@ -341,25 +338,20 @@ def test_configure_coordination():
 import socket
 import tensorflow as tf
 from tfbio import _keras
-ports = []
-for _ in range(2):
-    with socket.socket() as server:
-        server.bind(("localhost", 0))
-        ports.append(server.getsockname()[1])
+with socket.socket() as server:
+    server.bind(("localhost", 0))
+    port = server.getsockname()[1]
 resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-    tf.train.ClusterSpec({"worker": [f"localhost:{port}" for port in ports]}),
+    tf.train.ClusterSpec({"worker": [f"localhost:{port}"]}),
     task_type="worker", task_id=0, rpc_layer="grpc",
 )
-_keras.configure_coordination(2, 1)
-try:
-    tf.distribute.MultiWorkerMirroredStrategy(resolver)
-except tf.errors.OpError:
-    print("gave up")
+_keras.configure_coordination(1, 60)
+print("replicas:", tf.distribute.MultiWorkerMirroredStrategy(resolver).num_replicas_in_sync)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT
     )
-    assert "gave up" in done.stdout, done.stderr
+    assert "replicas: 1" in done.stdout, done.stderr
 
 
 # What only the tests need
@@ -420,7 +412,9 @@ def quantize(cls):
     class Dense(cls, keras.layers.Dense):
         pass
 
-    keras.Sequential([keras.Input((3,)), Dense(2)]).quantize("int8", filters="dense")
+    keras.Sequential([keras.Input((3,)), Dense(2)]).quantize(
+        "int8", filters="dense", type_check=False
+    )
 
 
 def apply(cls):

@@ -11,8 +11,8 @@ is listed in `tfbio.detection.keras_cv_model`.
 """
 
 import contextlib
+import types
 from collections import abc
-from types import MappingProxyType
 
 import keras
 import tensorflow as tf
@@ -24,7 +24,7 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import gen_math_ops
 
-HOOKS = MappingProxyType(
+HOOKS = types.MappingProxyType(
     {
         "_post_build": (
             keras.layers.Layer,
