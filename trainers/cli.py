@@ -17,9 +17,11 @@ from absl import logging as absl_logging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-import trainers
 from tfbio import training
+from tfbio._extras import MissingExtraError
 from tfbio.training import folder
+
+from . import end
 
 _DEFINE = {
     str: flags.DEFINE_string,
@@ -293,7 +295,7 @@ def absolute(options):
 @contextlib.contextmanager
 def errors_in_one_line():
     """End the program with one line for every error that a user can mend, or a signal brings."""
-    if signal.getsignal(signal.SIGINT) is trainers.end:  # from here on, it may be heeded
+    if signal.getsignal(signal.SIGINT) is end:  # from here on, it may be heeded
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -301,7 +303,7 @@ def errors_in_one_line():
         fail(error, status=128 + error.signal)
     except KeyboardInterrupt:  # before there was anything to save
         fail("Ended by SIGINT.", status=128 + signal.SIGINT)
-    except (ValueError, OSError, ArithmeticError, tf.errors.OpError) as error:
+    except (ValueError, OSError, ArithmeticError, MissingExtraError, tf.errors.OpError) as error:
         fail(error)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from tfbio import training
 from tfbio.training import strategies, use
 from tfbio.training.experiment import CHECKPOINTS
-from trainers import cli, compare
+
+from . import cli, compare
 
 MODES = ("train", "evaluate", "predict", "export")
 

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests import photographs
-from tfbio import data, training
+from tfbio import _keras, data, training
 from tfbio.data import chance, crops, decoding, records
 from tfbio.data.examples import Plan
 from tfbio.data.photographs import Contents, Photographs
@@ -560,7 +560,7 @@ def test_ten_crops_are_refused_where_images_are_used_as_a_whole(tmp_path):
 def dispatcher():
     server = tf.data.experimental.service.DispatchServer()
     yield server
-    server._stop()
+    _keras.stop_data_server(server)
 
 
 def worker(dispatcher):
@@ -577,15 +577,15 @@ def test_a_data_service_gives_the_same_batches(shards, dispatcher, caplog):
     service.check()
     same(listed(split.batches(8, **options, service=service)), listed(split.batches(8, **options)))
     second = worker(dispatcher)
-    while dispatcher._num_workers() < 2:
+    while _keras.count_data_workers(dispatcher) < 2:
         time.sleep(0.05)
     # The first alone may serve a short stream before the second has begun.
     long = service.stream(tf.data.Dataset.range(10**6))
     with pytest.raises(ValueError, match=r"must have one worker"), data.clear_errors():
         for _ in long:
             pass
-    first._stop()
-    second._stop()
+    _keras.stop_data_server(first)
+    _keras.stop_data_server(second)
 
 
 def test_a_silent_data_service_ends_in_an_error(split, dispatcher, small_net, tmp_path):
@@ -595,7 +595,7 @@ def test_a_silent_data_service_ends_in_an_error(split, dispatcher, small_net, tm
     with pytest.raises(ValueError, match=message), data.clear_errors():
         listed(split.batches(8, ORDER, service=service))
     port = dispatcher.target.rpartition(":")[2]
-    dispatcher._stop()
+    _keras.stop_data_server(dispatcher)
     with pytest.raises(OSError, match=rf"service grpc://localhost:{port} cannot be reached"):
         data.Service(f"grpc://localhost:{port}", timeout=1).check()
     with pytest.raises(ValueError, match=r"--data_service_timeout belongs to --data_service"):

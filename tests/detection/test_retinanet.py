@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tfbio
 from tests.cases import Transported
-from tfbio import detection, models
+from tfbio import _keras, detection, models
 from tfbio.detection.retinanet import _Saved
 from tfbio.layers.sites import find_layers, find_sites
 from tfbio.models.resnet import stages
@@ -50,7 +50,7 @@ def gradients(model, y=LABELS, x=IMAGES, training=True):
     variables = {
         f"{name}/{variable.name}": variable
         for name, layer in find_layers(model).items()
-        for variable in (layer._trainable_variables if layer.trainable else ())
+        for variable in (_keras.get_shallow_trainable_variables(layer) if layer.trainable else ())
     }
     assert len(variables) == len(model.trainable_variables)
     return loss, tape.gradient(loss, {name: v.value for name, v in variables.items()})

@@ -29,3 +29,7 @@ __all__ = [
     "names",
     "to_float",
 ]
+
+
+def __dir__():
+    return __all__

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 from google.protobuf import message
-from tensorflow.python.data.ops import dataset_ops
 
 _LOG = logging.getLogger("tfbio")
 _READERS = 16  # shards that are indexed at a time
@@ -90,7 +89,7 @@ class Records:
     def content(self, row):
         """Return the encoded image of a record, a string tensor; checksums are verified."""
         shard, offset = tf.unstack(self._where[row])
-        record = _At(self._files[shard], offset).take(1).get_single_element()
+        record = _records_from(self._files[shard], offset).take(1).get_single_element()
         spec = {self._keys.image: tf.io.FixedLenFeature((), tf.string)}
         return tf.io.parse_single_example(record, spec)[self._keys.image]
 
@@ -101,21 +100,15 @@ class Records:
         return f"{self._paths[shard]}, record {number}"
 
 
-class _At(dataset_ops.DatasetSource):
-    """The records of a shard from one of its bytes on: TFRecordDataset does not offer that."""
-
-    def __init__(self, path, offset):
-        variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=path[None],
-            compression_type="",
-            buffer_size=tf.constant(_BUFFER, tf.int64),
-            byte_offsets=offset[None],
-        )
-        super().__init__(variant)
-
-    @property
-    def element_spec(self):
-        return tf.TensorSpec((), tf.string)
+def _records_from(path, offset):
+    """Return the records of a shard from one of its bytes on: TFRecordDataset does not offer it."""
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=path[None],
+        compression_type="",
+        buffer_size=tf.constant(_BUFFER, tf.int64),
+        byte_offsets=offset[None],
+    )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec((), tf.string))
 
 
 _UNKNOWN = np.iinfo(np.int64).min

@@ -1,5 +1,6 @@
 """SVHN's layout: the cropped digits in two files of MATLAB's."""
 
+from tfbio._extras import require
 from tfbio.data import formats
 
 _SHAPE = (32, 32, 3)
@@ -31,6 +32,7 @@ def read(folder):
 
 
 def _part(folder, part):
+    require("scipy", extra="demo")
     from scipy.io import loadmat
 
     path = formats.find_file(folder, f"{part}_32x32.mat")

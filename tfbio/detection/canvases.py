@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfbio._extras import require
 from tfbio.data import chance, records
 
 _LOG = logging.getLogger("tfbio")
@@ -253,6 +254,7 @@ def _paint(canvas, ink, box, draws):
 
 def _digits():
     """Return a dict from part to (images, labels)."""
+    require("sklearn", extra="demo")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -271,6 +273,7 @@ def _digits():
 
 
 def _photographs():
+    require("sklearn", extra="demo")
     from PIL import Image
     from sklearn.datasets import load_sample_images
 

@@ -4,6 +4,7 @@ import math
 
 import keras
 
+from tfbio import _keras
 from tfbio._arguments import check_integer, check_number, suggest
 from tfbio.models.resnet import stages
 
@@ -102,7 +103,7 @@ def retinanet(
     backbone = _backbone(backbone, input_shape)
     _check_standardization(mean, std, backbone.input_shape[-1])
     if frozen_norm:
-        for layer in backbone._flatten_layers():
+        for layer in _keras.flatten_layers(backbone):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
     return RetinaNet(
@@ -145,14 +146,14 @@ def copy_backbone(source, target):
         >>> bool((layers[0].kernel == layers[1].kernel).numpy().all())
         True
     """
-    given = {layer.name: layer for layer in source._flatten_layers()}
+    given = {layer.name: layer for layer in _keras.flatten_layers(source)}
     pairs, odd = [], []
     for layer in target.backbone.layers:
         if isinstance(layer, keras.Model):
             odd.append(f"{layer.name} is a model of its own, whose layers are not looked at")
         # Not `weights`: those of a rule belong to the rule.
         own, there = (
-            [*each._trainable_variables, *each._non_trainable_variables] if each else []
+            _keras.get_shallow_variables(each) if each else []
             for each in (layer, given.get(layer.name))
         )
         shapes, others = ([tuple(variable.shape) for variable in each] for each in (own, there))

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfbio import _keras
 from tfbio.data.scaling import to_float
 from tfbio.detection import boxes, coco_metrics, coco_results, datasets, pictures
 from tfbio.detection.options import Detection, Facts
@@ -191,7 +192,7 @@ def _(experiment: Detection, facts, strategy, learning_rate, source=None):
         model.optimizer.build(model.trainable_variables)
         size = strategy.num_replicas_in_sync
         targets = {"boxes": -tf.ones((size, 1, 4)), "classes": -tf.ones((size, 1))}
-        model._symbolic_build(data_batch=(tf.zeros((size, *facts.image_shape)), targets))
+        _keras.build_symbolically(model, (tf.zeros((size, *facts.image_shape)), targets))
 
     copy = preparation.WHOLE
     if source and not isinstance(source, RetinaNet):
@@ -221,7 +222,7 @@ def _check_standardization(source, mean, std):
     """Refuse to give a backbone images of another scale than its weights have learned from."""
     own = [[0.0] * 3, [1.0] * 3] if mean is None else [mean, std]
     theirs = [[0.0] * 3, [1.0] * 3]
-    for layer in source._flatten_layers():
+    for layer in _keras.flatten_layers(source):
         if isinstance(layer, keras.layers.Normalization):
             mean, variance = (np.ravel(each) for each in (layer.mean, layer.variance))
             theirs = [mean.tolist(), np.sqrt(variance).tolist()]

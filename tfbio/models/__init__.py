@@ -97,6 +97,10 @@ __all__ = [
 ]
 
 
+def __dir__():
+    return __all__
+
+
 def names() -> tuple[str, ...]:
     """Return the names of the networks that the library defines.
 

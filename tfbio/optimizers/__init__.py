@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 
+def __dir__():
+    return __all__
+
+
 def names():
     """Return the names that `get` knows.
 

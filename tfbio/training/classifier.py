@@ -6,7 +6,7 @@ import hashlib
 import keras
 import tensorflow as tf
 
-from tfbio import data, models
+from tfbio import _keras, data, models
 from tfbio.training import preparation, strategies
 from tfbio.training.classification import Classification, Facts
 from tfbio.training.experiment import named
@@ -94,7 +94,7 @@ def _(experiment: Classification, facts, strategy, learning_rate, source=None):
         model.optimizer.build(model.trainable_variables)
         size = strategy.num_replicas_in_sync
         images, labels = tf.zeros((size, *facts.image_shape)), tf.zeros((size,), tf.int64)
-        model._symbolic_build(data_batch=(images, labels))
+        _keras.build_symbolically(model, (images, labels))
 
     return preparation.under_rule(experiment, strategy, network, compiled, learning_rate, source)
 
