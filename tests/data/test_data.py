@@ -419,7 +419,7 @@ def test_any_bytes_for_a_pickle_are_a_value_error(folder, content):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digit", r"Received: 'digit'\. Did you mean 'digits'"),
+        ("digit", r"Unknown dataset 'digit'\. Did you mean 'digits'"),
         ("cifar_10", r"Did you mean 'cifar10'"),
         ("fashion_minst", r"Did you mean 'fashion_mnist'\?"),
         ("caltech102", r"Did you mean 'caltech101'"),
@@ -462,5 +462,7 @@ def test_a_folder_that_is_missing_empty_or_of_another_format_is_named(tmp_path, 
     with pytest.raises(FileNotFoundError, match=rf"^{name} was not found in .*`download`"):
         data.load(name)
     (tmp_path / "file").write_text("text")
-    with pytest.raises(FileNotFoundError, match=r"no such folder as '.*file'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"`data_dir` must be an existing folder. Received: '.*file'"
+    ):
         data.load(name, str(tmp_path / "file"), download=True)

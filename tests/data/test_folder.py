@@ -149,7 +149,7 @@ def test_images_to_predict_are_found_at_any_depth_and_sorted(tmp_path, digits):
         data.images(tmp_path / "empty", (12, 12), 1)
     pathlib.Path(paths[40]).write_bytes(b"no image")
     message = rf"^{re.escape(paths[40])} cannot be read as an image\.$"
-    with pytest.raises(ValueError, match=message), data.clear_errors("images"):
+    with pytest.raises(ValueError, match=message), data.clear_errors():
         list(data.images(tmp_path, (12, 12), 1)[1])
     with pytest.raises(ValueError, match=message):
         data.images(tmp_path, None, 1)
@@ -234,7 +234,7 @@ def test_folders_that_lack_something_are_refused(tmp_path, digits):
     (tmp_path / "loose.png").write_bytes(b"")
     refused("must hold a folder for each class, and has none")
     write(tmp_path / "few", digits[0][:2], [0, 1])
-    refused("no class of 3 images or more", tmp_path / "few")
+    refused("must have a class of 3 images or more", tmp_path / "few")
     write(tmp_path / "train", *digits)
     refused("has train but none of test, val, validation")
     (tmp_path / "test" / "digit0").mkdir(parents=True)

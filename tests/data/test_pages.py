@@ -12,22 +12,22 @@ BLOCKS = re.findall(r"^```(python)?\n(.*?)^```$", PAGE, re.S | re.M)
 
 
 @pytest.fixture
-def cells(monkeypatch):
-    """Run the page; the table of datasets is as before after the test."""
+def printed(monkeypatch, capsys):
+    """Run the page and return what it prints; the table of datasets is as before afterwards."""
     monkeypatch.setattr(datasets, "DATASETS", dict(datasets.DATASETS))
     names = {}
     for language, code in BLOCKS:
         if language:
             exec(code, names)
-    return names
+    return capsys.readouterr().out
 
 
-def test_the_code_of_the_page_runs_and_prints_what_it_shows(cells, capsys):
+def test_the_code_of_the_page_runs_and_prints_what_it_shows(printed):
     (shown,) = (code for language, code in BLOCKS if not language)
-    assert capsys.readouterr().out == shown
+    assert printed == shown
 
 
-def test_the_dataset_of_the_page_is_known_and_its_damage_is_named(cells, tmp_path):
+def test_the_dataset_of_the_page_is_known_and_its_damage_is_named(printed, tmp_path):
     assert "cells" in datasets.names()
     with pytest.raises(FileNotFoundError, match=r"cells\.h5"):
         datasets.load("cells", tmp_path)

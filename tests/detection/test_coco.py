@@ -181,7 +181,7 @@ def test_many_that_are_left_out_are_counted_and_some_are_named(caplog):
         ),
         (
             changed("annotations", value=[document()["annotations"][0] | {"image_id": 1}]),
-            "nothing is left of 1 annotation in a.json: 1 with an image that is not there",
+            "a.json: nothing is left of 1 annotation: 1 with an image that is not there",
         ),
     ],
 )

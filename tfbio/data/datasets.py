@@ -144,6 +144,8 @@ def load(
                 _LOG.info("%s is read from %s", name, found)
                 parts = (Arrays(*part, image_size) for part in layout.read(found))
                 return _dataset(*parts, DATASETS[name].class_names)
+    if not tfds.is_known(name):
+        raise FileNotFoundError(_describe_missing(name, data_dir))
     make = functools.partial(Photographs, image_size=image_size, max_corrupt=max_corrupt)
     parts = tfds.load(name, data_dir, download, image_size, _remedy(name), make)
     if parts is None:
@@ -212,9 +214,10 @@ def _places(name):
 
 def _remedy(name):
     files = " or ".join(layout.files[0] for layout in _formats(name))
-    return f"Give `data_dir` a folder with {files + ' and so on, or ' if files else ''}{name} " + (
-        "as TensorFlow Datasets prepares it."
-    )
+    choices = [f"{files} and so on"] if files else []
+    if tfds.is_known(name):
+        choices.append(f"{name} as TensorFlow Datasets prepares it")
+    return f"Give `data_dir` a folder with {', or '.join(choices)}."
 
 
 def _no_folder(data_dir):
@@ -229,6 +232,8 @@ def _describe_missing(name, data_dir):
         found = f"is not in `data_dir={str(data_dir)!r}`, which holds {listed}."
     else:
         places = _places(name) if name in DATASETS else ()
-        looked = ", ".join(map(str, (*places, "the folder of TensorFlow Datasets")))
+        prepared = ("the folder of TensorFlow Datasets",) if tfds.is_known(name) else ()
+        looked = ", ".join(map(str, (*places, *prepared)))
         found = f"was not found in {looked}."
-    return f"{name} {found} {_remedy(name)} Or download it with `download`."
+    download = " Or download it with `download`." if tfds.is_known(name) else ""
+    return f"{name} {found} {_remedy(name)}{download}"

@@ -36,15 +36,31 @@ def check_name(name: str, first: Iterable[str]) -> None:
         Traceback (most recent call last):
         ValueError: Unknown dataset 'caltech102'. Did you mean 'caltech101' or ...
     """
-    catalog = _tfds().list_builders(with_community_datasets=False)
+    if not is_known(name):
+        hint = suggest(name, [*first, *_catalog()], count=3)
+        raise ValueError(
+            f"Unknown dataset {name!r}.{hint} Datasets: {', '.join(first)}; or a name in the "
+            "catalog of TensorFlow Datasets."
+        )
+
+
+def is_known(name: str) -> bool:
+    """Return whether the catalog has a dataset.
+
+    Args:
+        name: A dataset's name; "/" and a configuration may follow.
+
+    Example:
+        >>> is_known("mnist"), is_known("cells")
+        (True, False)
+    """
     # Without a namespace: those of other hubs are looked up in the network.
     valid = isinstance(name, str) and re.fullmatch(r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?", name)
-    if not valid or re.split("[/:]", name)[0] not in catalog:
-        every = dict.fromkeys((*first, *catalog))  # some are in both
-        raise ValueError(
-            f"Unknown dataset {name!r}.{suggest(name, every, count=3)} Datasets: "
-            f"{', '.join(first)}; or a name in the catalog of TensorFlow Datasets."
-        )
+    return bool(valid) and re.split("[/:]", name)[0] in _catalog()
+
+
+def _catalog():
+    return _tfds().list_builders(with_community_datasets=False)
 
 
 def class_names(name):
