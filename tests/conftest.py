@@ -21,6 +21,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+from tfbio import _keras  # noqa: E402
 from tfbio.training import memory  # noqa: E402
 
 settings.register_profile(
@@ -47,7 +48,7 @@ def _fresh():
     keras.utils.set_random_seed(0)
     # TensorFlow's own way: two strategies in one process would take each other's exchanges for
     # their own, and fail where the models' shapes differ.
-    tf.distribute.MirroredStrategy._collective_key_base += 1000
+    _keras.separate_collectives()
     yield
     keras.config.set_dtype_policy("float32")
 

@@ -391,7 +391,7 @@ def test_state_keeps_full_precision_where_layers_are_built_within_a_call(tmp_pat
     keras.config.set_dtype_policy("mixed_bfloat16")
     model, x = converted("transformer"), random((2, 2, 6), "float32")
     loaded = keras_file(model, tmp_path)
-    assert {w._dtype for w in loaded.weights} <= {"float32", "int64", "int8"}
+    assert {w.dtype for w in loaded.weights} <= {"float32", "int64", "int8"}
     assert equal(loaded.get_weights(), model.get_weights())
     assert equal(results(loaded, x), results(model, x))
 

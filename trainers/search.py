@@ -22,8 +22,10 @@ import re
 from absl import flags
 
 from tfbio import detection, training
+from tfbio._extras import require
 from tfbio.studies import ranges, search, search_report
-from trainers import cli
+
+from . import cli
 
 TASKS = {"classification": training.Classification, "detection": detection.Detection}
 _LEADERS = 5
@@ -127,6 +129,7 @@ def run(values):
         experiment = kind(**cli.absolute(cli.options(kind, values)))
         of = ranges.read(cli.split(command.ranges) if command.ranges else [], experiment)
         path = pathlib.Path(experiment.workdir)
+        require("matplotlib", extra="plots")  # before the work
         with cli.progress(console) as (tell, bar):
 
             def telling(name):
@@ -157,7 +160,7 @@ def run(values):
             f"{found.best.name}: validation {experiment.label} {found.best.score:.2%}, "
             f"{cli.result(experiment, found.tested)}\n"
             f"Results:  {path / 'search.json'}\nFigure:   {path / 'search.png'}\n"
-            f"Try next: {cli.python()} -m trainers.{trainer} --flagfile={path / 'best.cfg'} "
+            f"Try next: {cli.python()} -m {__package__}.{trainer} --flagfile={path / 'best.cfg'} "
             "--seed=1,2,3",
             soft_wrap=True,
             highlight=False,

@@ -252,7 +252,7 @@ def test_a_detector_starts_from_a_classifiers_backbone(options):
             for own, given in zip(there.rule.weights, site.rule.weights, strict=True):
                 np.testing.assert_array_equal(own, given)
     assert f"backbone/{next(iter(find_sites(classifier)))}" in find_sites(model)
-    scaled = models.standardized(models.resnet(10, 100, (32, 32, 3)), [0.5] * 3, [0.25] * 3)
+    scaled = models.standardize(models.resnet(10, 100, (32, 32, 3)), [0.5] * 3, [0.25] * 3)
     tfbio.convert(scaled, "frsf")
     given = "--mean='0.5, 0.5, 0.5' --std='0.25, 0.25, 0.25'"
     with pytest.raises(ValueError, match=re.escape(f"standardized otherwise. Give {given}")):
@@ -315,7 +315,7 @@ BAD = [
     (["--score_threshold=1"], "--score_threshold must be 0 or more and less than 1"),
     (["--max_boxes=0"], "--max_boxes must be 1 or more"),
     (["--augmentation=crop_flip"], "--augmentation must be one of none, flip, jitter"),
-    (["--dataset=digits"], "--dataset must be one of digits_detection, coco"),
+    (["--dataset=digits"], "Unknown detection set 'digits'."),
     (["--dataset=coco", "--data_dir=/none"], "--data_dir: no such folder as '/none'"),
     (["--init_from=/none"], "--init_from: '/none' is no run's folder"),
     (["--overrides=neck*=bp"], "--overrides"),

@@ -553,7 +553,7 @@ def test_weights_of_another_network_are_told_by_their_flag(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "damaged"])
-def test_wrong_images_to_predict_are_told_by_their_flag(compared, tmp_path, capsys, damage):
+def test_wrong_images_to_predict_are_named(compared, tmp_path, capsys, damage):
     images = tmp_path / "images"
     if damage != "missing":
         images.mkdir()
@@ -563,9 +563,9 @@ def test_wrong_images_to_predict_are_told_by_their_flag(compared, tmp_path, caps
         in_process("--mode=predict", f"--images={images}", f"--output={tmp_path / 'new' / 'a.csv'}",
                    f"--workdir={compared[0] / 'backprop' / 'seed0'}")  # fmt: skip
     wanted = {
-        "missing": f"error: --images: no such folder as '{images}'.\n",
-        "empty": f"error: --images: {images} holds no images: ",
-        "damaged": f"error: --images: {images / 'a.png'} cannot be read as an image.\n",
+        "missing": f"error: There is no folder '{images}'.\n",
+        "empty": f"error: {images} holds no images: ",
+        "damaged": f"error: {images / 'a.png'} cannot be read as an image.\n",
     }
     assert capsys.readouterr().err.startswith(wanted[damage])
 

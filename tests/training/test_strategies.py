@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import tfbio
 from tests.cases import DIFFERENTIATED, ONE_OF_A_KIND, assert_same_learning, long_but
-from tfbio import optimizers, training
+from tfbio import _keras, optimizers, training
 from tfbio.training import strategies, transfer, use
 from tfbio.training.accumulation import Accumulation
 from tfbio.training.loop import Loop
@@ -45,7 +45,7 @@ def networks(tmp_path_factory):
 def learned(options, steps=3, **more):
     """Return the weights before and after some steps, and the optimizer's count of them."""
     # As in conftest: more than one network on replicas within a test.
-    tf.distribute.MirroredStrategy._collective_key_base += 1000
+    _keras.separate_collectives()
     strategies._devices.cache_clear()
     experiment = training.Classification(
         **{"batch_size": 48, "rule": "brsf", "learning_rate": 0.05, **options, **more}

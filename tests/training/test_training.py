@@ -234,7 +234,7 @@ def test_a_damaged_image_for_validation_or_test_is_told_before_the_first_step(
     path = {"train": pathlib.Path(held[3].decode()), "test": data_dir / "test/1/7.png"}[part]
     content = path.read_bytes()
     path.write_bytes(content[:-20])
-    message = rf"^--data_dir: {re.escape(str(path))} cannot be read as an image\.$"
+    message = rf"^{re.escape(str(path))} cannot be read as an image\.$"
     with pytest.raises(ValueError, match=message):
         train(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()

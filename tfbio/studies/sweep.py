@@ -5,6 +5,7 @@ import statistics
 from typing import NamedTuple
 
 from tfbio import rules
+from tfbio._extras import require
 from tfbio.training.experiment import differences
 
 
@@ -68,6 +69,7 @@ def draw(sweep, path):
         sweep: A `Sweep`.
         path: The file to write.
     """
+    require("matplotlib", extra="plots")
     import matplotlib
 
     matplotlib.use("agg")
