@@ -31,7 +31,7 @@ _DEFINE = {
 }
 
 
-_PLACES = ("workdir", "images", "output")
+_PLACES = ("workdir", "images", "output", "ranges")
 """The flags that are paths and no options of an experiment, whose own `absolute` sees to."""
 _KINDS = {"float": "a number", "int": "an integer", "bool": "true or false"}
 """What a flag of absl's types must be."""
@@ -160,34 +160,9 @@ def parse(values, arguments):
     if len(left) > 1:
         fail(f"Unexpected argument {left[1]!r}: options are written --name=value.", status=2)
     for name in _PLACES:
-        if name in values and values[name].present:
+        if name in values and isinstance(values[name].value, str):
             values[name].value = os.path.expanduser(values[name].value)
     return left
-
-
-def flagfiles(words):
-    """Return the flagfiles that words name, and those within them, in the order they are read in.
-
-    Args:
-        words: The words of a command line that was parsed.
-
-    Returns:
-        A list of paths, each once.
-
-    Example:
-        >>> flagfiles(["--epochs=3", "--flagfile", "/dev/null"])
-        ['/dev/null']
-    """
-    found, words = [], list(words)
-    while words:
-        flag, equals, path = words.pop(0).strip().partition("=")
-        if flag not in ("--flagfile", "-flagfile") or not (equals or words):
-            continue
-        path = os.path.expanduser(path if equals else words.pop(0))
-        if path not in found:
-            found.append(path)
-            words = pathlib.Path(path).read_text().splitlines() + words
-    return found
 
 
 def _wrong_value(error, values):

@@ -1,18 +1,18 @@
-"""Search the options of a run at random, within ranges that a config states; chosen on validation.
+"""Search the options of a run at random, within the ranges of a file; chosen on validation.
 
-python -m trainers.search --flagfile=configs/digits_search.cfg --trials=12
-python -m trainers.search --task=detection --flagfile=mine.cfg --trials=60
+python -m trainers.search --flagfile=mine.cfg --ranges=mine.ranges --trials=60
+python -m trainers.search --task=detection --flagfile=mine.cfg --ranges=mine.ranges
 
-A config states ranges as comments, one for each flag:
+A file of ranges has a line for each option that is searched:
 
-# Search: --learning_rate=log(1e-5, 1e-2)
-# Search: --momentum=uniform(0.5, 0.99)
-# Search: --batch_size=choice(32, 64, 128)
-# Search: --rule=sign_symmetry(agreement=uniform(0.5, 1))
+learning_rate = log(1e-5, 1e-2)
+momentum = uniform(0.5, 0.99)
+batch_size = choice(32, 64, 128)
+rule.agreement = uniform(0.5, 1)
 
 Every trial is a run in a folder of its own, workdir/trial000 and so on. The test split is measured
-once, under the best trial. The same command again goes on where a search was cut. Writes
-search.json, search.png, and best.cfg for trainers.classify or trainers.detect.
+once, under the best trial. Rerunning the command resumes an interrupted search. Writes search.json,
+search.png, and best.cfg for trainers.classify or trainers.detect.
 """
 
 import dataclasses
@@ -45,14 +45,18 @@ class Command:
         f"What is learned, which decides what other flags there are: {', '.join(TASKS)}.",
     )
     ranges: str = cli.option(
-        "",
-        "The files, separated by commas, that state the ranges; empty: those of --flagfile.",
+        "", "The file of ranges, with a line such as 'learning_rate = log(1e-5, 1e-2)' for each."
     )
 
     def __post_init__(self):
         """Check every option."""
         if self.task not in TASKS:
             raise ValueError(f"--task must be one of {', '.join(TASKS)}. Received: {self.task!r}.")
+        if not self.ranges:
+            raise ValueError(
+                "--ranges must be a file with lines such as 'learning_rate = log(1e-5, 1e-2)', "
+                "such as configs/digits_search.ranges. Received: none."
+            )
 
 
 def main():
@@ -89,18 +93,19 @@ def parse(values, arguments):
         cli.fail(f"--task must be one of {', '.join(TASKS)}. Received: {task!r}.", status=2)
     define(values, task)
     left = cli.parse(values, arguments)
-    paths = cli.split(values.ranges) if values.ranges else cli.flagfiles(arguments[1:])
-    values.ranges = ",".join(paths)
-    with cli.errors_in_one_line():
-        given = {re.sub(r"^--?(no)?|=.*", "", each, flags=re.S) for each in arguments[1:]}
-        for where, text in ranges.lines(paths):
-            name = text.partition("=")[0].removeprefix("--")
-            if name in given:
-                cli.fail(
-                    f"--{name} is given, and searched by {where}. Leave out one of the two.",
-                    status=2,
-                )
+    if values.ranges:
+        _refuse_searched(arguments[1:], values.ranges)
     return left
+
+
+def _refuse_searched(words, path):
+    """Refuse a flag on the command line whose values are searched."""
+    given = {re.sub(r"^--?(no)?|=.*", "", word, flags=re.S) for word in words}
+    with cli.errors_in_one_line():
+        for where, text in ranges.read_lines(path):
+            option = re.split(r"[.=\s]", text)[0]
+            if option in given:
+                cli.fail(f"--{option} is given, and searched by {where}. Remove one.", status=2)
 
 
 def _task(arguments):
@@ -111,7 +116,7 @@ def _task(arguments):
     try:
         early(arguments, known_only=True)
     except (flags.Error, OSError, UnicodeDecodeError):
-        return "classification"  # the command line is parsed again, and what is wrong told then
+        return "classification"  # errors are reported when all flags are parsed
     return early.task
 
 
@@ -127,12 +132,12 @@ def run(values):
         settings = search.Settings(**cli.options(search.Settings, values))
         kind = TASKS[command.task]
         experiment = kind(**cli.absolute(cli.options(kind, values)))
-        of = ranges.read(cli.split(command.ranges) if command.ranges else [], experiment)
+        space = ranges.read(command.ranges, experiment)
         path = pathlib.Path(experiment.workdir)
         require("matplotlib", extra="plots")  # before the work
         with cli.progress(console) as (tell, bar):
 
-            def telling(name):
+            def reporting(name):
                 return {
                     "tell": lambda text: tell(f"{name}: {text}"),
                     "progress": bar(name),
@@ -140,25 +145,25 @@ def run(values):
                     "measuring": bar(f"{name}, measuring"),
                 }
 
-            def after(found):
-                search_report.save(found, path)
-                console.print(search_report.table(found, most=_LEADERS))
+            def after_trial(outcome):
+                search_report.save(outcome, path)
+                console.print(search_report.table(outcome, most=_LEADERS))
 
-            found = search.run(experiment, of, settings, telling, after)
-        console.print(search_report.table(found))
-        for trial in found.trials:
+            outcome = search.run(experiment, space, settings, reporting, after_trial)
+        console.print(search_report.table(outcome))
+        for trial in outcome.trials:
             if trial.failed:
                 console.print(f"{trial.name}: {trial.failed}", highlight=False, markup=False)
-        search_report.save(found, path)
-        if found.best is None:
+        search_report.save(outcome, path)
+        if outcome.best is None:
             raise ValueError(
-                f"All of {len(found.trials)} trials have failed; {path / 'search.json'} says how. "
-                "Give other ranges, such as lower learning rates, and another --workdir."
+                f"All of {len(outcome.trials)} trials have failed; {path / 'search.json'} says "
+                "how. Give other ranges, such as lower learning rates, and another --workdir."
             )
         trainer = {"classification": "classify", "detection": "detect"}[command.task]
         console.print(
-            f"{found.best.name}: validation {experiment.label} {found.best.score:.2%}, "
-            f"{cli.result(experiment, found.tested)}\n"
+            f"{outcome.best.name}: validation {experiment.label} {outcome.best.score:.2%}, "
+            f"{cli.result(experiment, outcome.tested)}\n"
             f"Results:  {path / 'search.json'}\nFigure:   {path / 'search.png'}\n"
             f"Try next: {cli.python()} -m {__package__}.{trainer} --flagfile={path / 'best.cfg'} "
             "--seed=1,2,3",

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 import pytest
@@ -14,24 +15,28 @@ from hypothesis import strategies as st
 import tfbio
 from tests.cases import RULES
 from tfbio.detection import Detection
-from tfbio.studies import ranges, search, search_report, study
+from tfbio.studies import parameters, ranges, search, search_report, study
 from tfbio.training import Classification, Diverged, folder, memory, train
 from trainers import classify, cli, compare
 from trainers import search as trainer
 
 ROOT = pathlib.Path(__file__).parents[2]
-CONFIGS = [path for path in sorted(ROOT.glob("configs/**/*.cfg"))
-           if "# Search: " in path.read_text()]  # fmt: skip
+CONFIGS = {path: ROOT / named[0] for path in sorted(ROOT.glob("configs/**/*.cfg"))
+           if (named := re.findall(r"configs/\S+\.ranges", path.read_text()))}  # fmt: skip
+"""The configs that name a file of ranges, and that file."""
 BASE = Classification(rule="usf(scale='xiao')", epochs=1)
 
 HEADER = """\
 # Digits.
-# Search: --learning_rate=choice(0.02, 0.05, 1e6)
-# Search: --rule=sign_symmetry(agreement=uniform(0.9, 1))
 --rule=sign_symmetry(scale='xiao')
 --epochs=1
 --telemetry_every=0
 --checkpoint_every=5
+"""
+RANGES = """\
+# Rates, and a share.
+learning_rate = choice(0.02, 0.05, 1e6)
+rule.agreement = uniform(0.9, 1)
 """
 TRIALS = 4
 """Of which, by the search's seed, one diverges."""
@@ -57,105 +62,98 @@ def silent(name):
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("--learning_rate=log(1e-5, 1e-2)", ["learning_rate=log(1e-05, 0.01)"]),
-        ("--momentum=uniform(0, 0.99)", ["momentum=uniform(0.0, 0.99)"]),
-        ("--batch_size=log(16, 256)", ["batch_size=log(16, 256)"]),
-        ("--momentum=choice(0, 0.5)", ["momentum=choice(0.0, 0.5)"]),
-        ("--jit=choice(True, False)", ["jit=choice(True, False)"]),
-        ("--optimizer=choice('sgd', 'adam')", ["optimizer=choice('sgd', 'adam')"]),
-        ("--rule=choice('usf', 'frsf(seed=1)')", ["rule=choice('usf', 'frsf(seed=1)')"]),
-        ("--rule=sign_symmetry(agreement=uniform(0.5, 1))", ["rule.agreement=uniform(0.5, 1.0)"]),
-        (
-            "--rule=usf(agreement=uniform(0.5, 1), scale=choice('match', 0.1))",
-            ["rule.agreement=uniform(0.5, 1.0)", "rule.scale=choice('match', 0.1)"],
-        ),
+        ("learning_rate = log(1e-5, 1e-2)", "learning_rate=log(1e-05, 0.01)"),
+        ("learning_rate=log(1e-5,1e-2)  # a comment", "learning_rate=log(1e-05, 0.01)"),
+        ("momentum = uniform(0, 0.99)", "momentum=uniform(0.0, 0.99)"),
+        ("batch_size = log(16, 256)", "batch_size=log(16, 256)"),
+        ("momentum = choice(0, 0.5)", "momentum=choice(0.0, 0.5)"),
+        ("jit = choice(True, False)", "jit=choice(True, False)"),
+        ("optimizer = choice('sgd', 'adam')", "optimizer=choice('sgd', 'adam')"),
+        ("rule = choice('usf', 'frsf(seed=1)')", "rule=choice('usf', 'frsf(seed=1)')"),
+        ("rule.agreement = uniform(0.5, 1)", "rule.agreement=uniform(0.5, 1.0)"),
+        ("rule.scale = choice('match', 0.1)", "rule.scale=choice('match', 0.1)"),
     ],
 )
 def test_what_a_line_says(text, wanted):
-    assert list(map(str, ranges.parse(text, BASE))) == wanted
+    assert str(ranges.parse(text, BASE)) == wanted
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("--learning_rat=log(1e-5, 1e-2)", "no flag --learning_rat. Did you mean --learning_rate?"),
-        ("--learning_rate=lg(1e-5, 1e-2)", "must be one of log, uniform or choice. Did you mean l"),
-        ("--learning_rate=log(1e-5", "must be written as --flag=log(low, high)"),
-        ("--learning_rate = log(1e-5, 1e-2)", "no flag --learning_rate . Did you mean --lear"),
-        ("--learning_rate=0.1", "must be written as"),
-        ("--learning_rate", "must be written as"),
-        ("--learning_rate=log(1, 2); exit()", "must be written as"),
-        ("--learning_rate=log(0, 1)", "must be greater than 0, not 0"),
-        ("--learning_rate=log(-1, 1)", "must be greater than 0, not -1"),
-        ("--learning_rate=log(1e-2, 1e-5)", "must be less than the second"),
-        ("--learning_rate=uniform(0.1, 0.1)", "must be less than the second"),
-        ("--learning_rate=uniform(0.1)", "must have two numbers"),
-        ("--learning_rate=uniform(0, 1e400)", "must have two numbers"),
-        ("--learning_rate=uniform('a', 'b')", "must have two numbers"),
-        ("--learning_rate=uniform(low, high)", "must be literals"),
-        ("--learning_rate=uniform(low=0, high=1)", "have no names"),
-        ("--learning_rate=uniform(0, 1)", "--learning_rate must be a number greater than 0"),
-        ("--momentum=uniform(0.5, 1)", "--momentum must be 0 or more and less than 1"),
-        ("--batch_size=uniform(0.5, 2)", "must be integers here"),
-        ("--batch_size=choice(32, 32)", "each once"),
-        ("--batch_size=choice(32)", "two or more"),
-        ("--batch_size=choice([1], 2)", "two or more numbers, texts"),
-        ("--batch_size=choice(32, 0.5)", "--batch_size must be of type int"),
-        ("--optimizer=log(1, 2)", "range of numbers; here, give choice"),
-        ("--optimizer=choice('sgd', 'sdg')", "--optimizer must be one of"),
-        ("--jit=uniform(0, 1)", "range of numbers; here, give choice"),
-        ("--workdir=choice('a', 'b')", "--workdir cannot be searched"),
-        ("--seed=uniform(0, 9)", "--seed cannot be searched: a seed is luck"),
-        ("--dataset=choice('digits', 'mnist')", "--dataset cannot be searched: scores on other"),
-        ("--evaluation_crops=choice(1, 10)", "how a score is measured"),
-        ("--rule=frsf(scale=log(1, 2))", "need --rule=frsf, with whatever"),
-        ("--last_layer_rule=frsf(scale=log(1, 2))", "need --last_layer_rule=frsf"),
-        ("--rule=nothing(scale=log(1, 2))", "neither a range, log, uniform or choice, nor a rule"),
-        ("--rule=usf(agremeent=uniform(0, 1))", "no option 'agremeent'. Did you mean agreement?"),
-        ("--rule=usf(agreement=0.9)", "must have a range"),
-        ("--rule=usf(agreement=unif(0, 1))", "must be one of log, uniform or choice. Did you"),
-        ("--rule=usf(agreement=uniform(0.5, 2))", "`agreement` must be"),
-        ("--rule=usf(seed=uniform(0, 5))", "'seed' cannot be searched"),
-        ("--rule=usf()", "must be written as"),
-        ("--rule=usf(0.5)", "must be written as"),
-        ("--rule=usf(**{})", "must be written as"),
+        ("learning_rat = log(1e-5, 1e-2)", "no option `learning_rat`. Did you mean 'learning_rate"),
+        ("learning_rate = lg(1e-5, 1e-2)", "must be one of log, uniform, choice. Did you mean 'l"),
+        ("learning_rate = log(1e-5", "must be written as option = log(low, high)"),
+        ("--learning_rate=log(1e-5, 1e-2)", "must be written as"),
+        ("learning_rate = 0.1", "must be written as"),
+        ("learning_rate", "must be written as"),
+        ("learning_rate = log(1, 2); exit()", "must be written as"),
+        ("learning_rate = log(0, 1)", "must be greater than 0, not 0"),
+        ("learning_rate = log(-1, 1)", "must be greater than 0, not -1"),
+        ("learning_rate = log(1e-2, 1e-5)", "must be less than the second"),
+        ("learning_rate = uniform(0.1, 0.1)", "must be less than the second"),
+        ("learning_rate = uniform(0.1)", "must have two numbers"),
+        ("learning_rate = uniform(0, 1e400)", "must have two numbers"),
+        ("learning_rate = uniform('a', 'b')", "must have two numbers"),
+        ("learning_rate = uniform(low, high)", "must be written as"),
+        ("learning_rate = uniform(low=0, high=1)", "must be written as"),
+        ("learning_rate = uniform(0, 1)", "must be a number greater than 0"),
+        ("momentum = uniform(0.5, 1)", "must be 0 or more and less than 1"),
+        ("batch_size = uniform(0.5, 2)", "must be integers for this option"),
+        ("batch_size = choice(32, 32)", "each once"),
+        ("batch_size = choice(32)", "two or more"),
+        ("batch_size = choice([1], 2)", "two or more numbers, texts"),
+        ("batch_size = choice(32, 0.5)", "must be of type int"),
+        ("optimizer = log(1, 2)", "range of numbers; this option needs choice"),
+        ("optimizer = choice('sgd', 'sdg')", "must be one of"),
+        ("jit = uniform(0, 1)", "range of numbers; this option needs choice"),
+        ("workdir = choice('a', 'b')", "`workdir` cannot be searched"),
+        ("seed = uniform(0, 9)", "`seed` cannot be searched: a seed is luck"),
+        ("dataset = choice('digits', 'mnist')", "`dataset` cannot be searched: scores on other"),
+        ("evaluation_crops = choice(1, 10)", "how a score is measured"),
+        ("last_layer_rule.scale = log(1, 2)", "needs a rule in `last_layer_rule`, which is empty"),
+        ("model.scale = log(1, 2)", "`rule` or `last_layer_rule`, not `model`"),
+        ("rule.agremeent = uniform(0, 1)", "no option 'agremeent'. Did you mean 'agreement'?"),
+        ("rule.agreement = 0.9", "must be written as"),
+        ("rule.agreement = unif(0, 1)", "must be one of log, uniform, choice. Did you"),
+        ("rule.agreement = uniform(0.5, 2)", "`agreement` must be"),
+        ("rule.seed = uniform(0, 5)", "`rule.seed` cannot be searched"),
+        ("rule = usf(agreement=uniform(0.5, 1))", "must be written as"),
+        ("rule = usf()", "must be one of log, uniform, choice"),
+        ("rule.agreement = uniform(**{})", "must be written as"),
     ],
 )
 def test_a_wrong_line_is_told_with_file_and_line(text, message, tmp_path):
-    path = tmp_path / "wrong.cfg"
-    path.write_text(f"# Digits.\n# Search: {text}\n--epochs=3\n")
-    with pytest.raises(ValueError, match=r"\.cfg, line 2: ") as told:
-        ranges.read([path], BASE)
+    path = tmp_path / "wrong.ranges"
+    path.write_text(f"# Digits.\n{text}\nepochs = choice(1, 2)\n")
+    with pytest.raises(ValueError, match=r"\.ranges, line 2: ") as told:
+        ranges.read(path, BASE)
     assert str(told.value).startswith(f"{path}, line 2: ")
     assert message in str(told.value)
-    assert f"Received: {text!r}" in str(told.value)
+    assert f"The line: {text!r}" in str(told.value)
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["# search: --momentum=uniform(0, 0.9)", "#Search: --momentum=uniform(0, 0.9)",
-     "# Search: momentum=uniform(0, 0.9)", "# Search --momentum=uniform(0, 0.9)",
-     "# Search:", "## Search: --momentum=uniform(0, 0.9)"],
-)  # fmt: skip
-def test_a_line_that_is_nearly_one_is_not_ignored(line, tmp_path):
-    path = tmp_path / "near.cfg"
-    path.write_text(f"{line}\n")
-    with pytest.raises(ValueError, match="line 1: A line of ranges must begin with"):
-        ranges.read([path], BASE)
-
-
-def test_other_comments_and_no_ranges_are_told_apart(tmp_path):
-    path = tmp_path / "none.cfg"
-    path.write_text("# Searches of rates: see the README.\n# Search by hand.\n--epochs=3\n")
-    with pytest.raises(ValueError, match="There is nothing to search: no line such as"):
-        ranges.read([path], BASE)
-    path.write_text("# Search: --rule=usf(agreement=uniform(0, 1))\n# Search: --rule=choice(1, 2)")
-    with pytest.raises(ValueError, match=r"line 2: --rule has ranges already, in .*line 1"):
-        ranges.read([path], BASE)
+def test_no_range_and_two_of_one_parameter_are_told(tmp_path):
+    path = tmp_path / "none.ranges"
+    path.write_text("# learning_rate = log(1e-3, 1)\n\n   # Nothing else.\n")
+    with pytest.raises(ValueError, match=r"There is nothing to search: .* has no line such as"):
+        ranges.read(path, BASE)
+    agreement, scale = "rule.agreement = uniform(0, 1)", "rule.scale = choice(0.1, 0.2)"
+    choice = "rule = choice('usf', 'frsf')"
+    for one, other in ((agreement, agreement), (agreement, choice), (choice, agreement)):
+        path.write_text(f"{one}\n{other}\n")
+        name = other.partition(" ")[0]
+        with pytest.raises(ValueError, match=rf"line 2: `{name}` is searched already, by .*line 1"):
+            ranges.read(path, BASE)
+    path.write_text(f"{agreement}\n{scale}\n")
+    assert [each.name for each in ranges.read(path, BASE)] == ["rule.agreement", "rule.scale"]
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"none\.ranges must be a text file in UTF-8"):
+        ranges.read(path, BASE)
 
 
 WORDS = st.sampled_from(
-    ["--", "rule", "learning_rate", "jit", "=", "log", "uniform", "choice", "usf", "agreement",
+    ["--", "rule", ".", "learning_rate", "jit", "=", "log", "uniform", "choice", "usf", "agreement",
      "(", ")", ",", "0", "1e-3", "0.5", "-1", "1e999", "'a'", "None", "[", "]", "{}", "\\", "\0",
      "*", " ", "9" * 400, "1j", "lambda: 0", "f()"]
 )  # fmt: skip
@@ -164,30 +162,30 @@ WORDS = st.sampled_from(
 @settings(max_examples=300)
 @given(
     st.lists(WORDS, max_size=14).map("".join)
-    | st.lists(WORDS, max_size=10).map(lambda words: f"--learning_rate=log({''.join(words)})")
-    | st.text(max_size=20).map(lambda text: f"--rule=usf(agreement={text})")
+    | st.lists(WORDS, max_size=10).map(lambda words: f"learning_rate = log({''.join(words)})")
+    | st.text(max_size=20).map(lambda text: f"rule.agreement = {text}")
     | st.builds(
-        lambda function, numbers: f"--momentum={function}({','.join(map(repr, numbers))})",
-        st.sampled_from(ranges.FUNCTIONS),
+        lambda function, numbers: f"momentum = {function}({','.join(map(repr, numbers))})",
+        st.sampled_from(ranges.KINDS),
         st.lists(st.floats() | st.integers(), max_size=3),
     )
 )  # fmt: skip
 def test_any_line_is_taken_or_refused_by_file_and_line(text):
     try:
-        found = ranges.parse(text, BASE, "a.cfg, line 7")
+        searched = ranges.parse(text, BASE, "a.ranges, line 7")
     except ValueError as error:
-        assert str(error).startswith("a.cfg, line 7: ")  # noqa: PT017
+        assert str(error).startswith("a.ranges, line 7: ")  # noqa: PT017
     else:
-        assert search.draw(BASE, found, search.Settings(trials=2))
+        assert search.draw_trials(BASE, [searched], search.Settings(trials=2))
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_options_of_any_rule_are_varied_and_the_others_kept(rule):
     base = dataclasses.replace(BASE, rule=rule)
     for option, value in tfbio.rules.get(rule).get_config().items():
-        one = ranges.with_values(base, {f"rule.{option}": value})
+        one = parameters.with_values(base, {f"rule.{option}": value})
         assert repr(tfbio.rules.get(one.rule)) == repr(tfbio.rules.get(rule))
-    varied = ranges.with_values(BASE, {"rule.agreement": 0.75, "learning_rate": 0.5})
+    varied = parameters.with_values(BASE, {"rule.agreement": 0.75, "learning_rate": 0.5})
     assert varied.rule == "sign_symmetry(scale='xiao', agreement=0.75)"
     assert varied.learning_rate == 0.5
 
@@ -195,27 +193,34 @@ def test_options_of_any_rule_are_varied_and_the_others_kept(rule):
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_with_ranges_can_be_searched(config):
     detects = "--task=detection" in config.read_text()
-    values = parsed(f"--flagfile={config}", *(["--task=detection"] if detects else []))
+    path = CONFIGS[config]
+    values = parsed(
+        f"--flagfile={config}", f"--ranges={path}", *(["--task=detection"] if detects else [])
+    )
     kind = Detection if detects else Classification
     experiment = kind(**cli.options(kind, values))
-    assert search.draw(experiment, ranges.read([config], experiment), search.Settings(trials=5))
+    assert search.draw_trials(experiment, ranges.read(path, experiment), search.Settings(trials=5))
+
+
+def test_every_file_of_ranges_is_named_by_a_config():
+    assert set(CONFIGS.values()) == set(ROOT.glob("configs/**/*.ranges"))
 
 
 # Draws.
 
 
 def test_draws_are_of_their_range_and_depend_on_seed_and_number_alone():
-    lines = ("--learning_rate=log(1e-4, 1)", "--momentum=uniform(0.2, 0.4)",
-             "--batch_size=log(8, 128)", "--optimizer=choice('sgd', 'nesterov')")  # fmt: skip
-    of = [one for line in lines for one in ranges.parse(line, BASE)]
-    trials = search.draw(BASE, of, search.Settings(trials=60))
-    assert search.draw(BASE, of, search.Settings(trials=7)) == trials[:7]
-    other = search.draw(BASE, of, search.Settings(trials=7, search_seed=1))
+    lines = ("learning_rate = log(1e-4, 1)", "momentum = uniform(0.2, 0.4)",
+             "batch_size = log(8, 128)", "optimizer = choice('sgd', 'nesterov')")  # fmt: skip
+    space = [ranges.parse(line, BASE) for line in lines]
+    trials = search.draw_trials(BASE, space, search.Settings(trials=60))
+    assert search.draw_trials(BASE, space, search.Settings(trials=7)) == trials[:7]
+    other = search.draw_trials(BASE, space, search.Settings(trials=7, search_seed=1))
     assert all(a.parameters != b.parameters for a, b in zip(trials, other, strict=False))
     assert [trial.experiment.workdir for trial in trials[:2]] == [
         "runs/classify/trial000", "runs/classify/trial001",
     ]  # fmt: skip
-    drawn = {one.name: [trial.parameters[one.name] for trial in trials] for one in of}
+    drawn = {one.name: [trial.parameters[one.name] for trial in trials] for one in space}
     assert all(type(value) is int and 8 <= value <= 128 for value in drawn["batch_size"])
     assert all(0.2 <= value <= 0.4 for value in drawn["momentum"])
     # A quarter of the decades each: of 60, 15 are expected, 6 at least in all but 1 of 1000.
@@ -227,10 +232,10 @@ def test_draws_are_of_their_range_and_depend_on_seed_and_number_alone():
 
 def test_a_trial_whose_options_do_not_go_together_is_told_before_training():
     base = Classification(epochs=50)
-    of = ranges.parse("--optimizer=choice('sgd', 'adam')", base)
-    of += ranges.parse("--momentum=uniform(0, 0.5)", base)
+    lines = "optimizer = choice('sgd', 'adam')", "momentum = uniform(0, 0.5)"
+    space = [ranges.parse(line, base) for line in lines]
     with pytest.raises(ValueError, match=r"trial00. would have optimizer='adam', momentum=.*adam"):
-        search.draw(base, of, search.Settings(trials=9))
+        search.draw_trials(base, space, search.Settings(trials=9))
 
 
 # Searches with real training.
@@ -240,7 +245,7 @@ def test_a_trial_whose_options_do_not_go_together_is_told_before_training():
 def searched(tmp_path_factory):
     """Return the folder of a search, what it printed, and what was measured when."""
     path = tmp_path_factory.mktemp("search")
-    (path / "mine.cfg").write_text(HEADER)
+    write(path)
     measured = []
     original = train.Training._measure
 
@@ -254,8 +259,14 @@ def searched(tmp_path_factory):
     return path, measured
 
 
+def write(path, text=RANGES):
+    (path / "mine.cfg").write_text(HEADER)
+    (path / "mine.ranges").write_text(text)
+
+
 def options(path, workdir, trials=TRIALS):
-    return f"--flagfile={path / 'mine.cfg'}", f"--trials={trials}", f"--workdir={workdir}"
+    return (f"--flagfile={path / 'mine.cfg'}", f"--ranges={path / 'mine.ranges'}",
+            f"--trials={trials}", f"--workdir={workdir}")  # fmt: skip
 
 
 def document(path):
@@ -322,7 +333,7 @@ def test_a_search_that_was_cut_ends_as_one_that_was_not(searched, tmp_path, monk
     for target, name, function in (
         (train.Training, "save", cut_within),  # in the first trial
         (study.Record, "add", cut_between),  # trained, and not recorded
-        (search_report, "save", lambda found, path: cut_between(None, None)),  # recorded
+        (search_report, "save", lambda outcome, path: cut_between(None, None)),  # recorded
     ):
         with monkeypatch.context() as patch:
             patch.setattr(target, name, function)
@@ -409,11 +420,11 @@ def stand_in(monkeypatch):
     return calls
 
 
-def stood_in(path, trials=8, text="--learning_rate=uniform(0.1, 1)", kind=Classification, **more):
+def stood_in(path, trials=8, text="learning_rate = uniform(0.1, 1)", kind=Classification, **more):
     settings_ = {n: more.pop(n) for n in ("search_by", "search_seed") if n in more}
     experiment = kind(workdir=str(path), **more)
-    of = ranges.parse(text, experiment)
-    return search.run(experiment, of, search.Settings(trials, **settings_), silent)
+    space = [ranges.parse(text, experiment)]
+    return search.run(experiment, space, search.Settings(trials, **settings_), silent)
 
 
 @pytest.mark.parametrize("kind", [Classification, Detection], ids=["classes", "boxes"])
@@ -434,7 +445,7 @@ def test_the_score_after_the_last_step_or_the_best_one_decides(kind, stand_in, t
 
 def test_the_first_of_equal_scores_is_the_best():
     trials = [search.Trial(n, BASE, {}, score, 1) for n, score in enumerate((0.5, 0.9, 0.9))]
-    assert search.Found(BASE, [], search.Settings(), trials).best.number == 1
+    assert search.Outcome(BASE, [], search.Settings(), trials).best.number == 1
 
 
 def test_the_table_after_a_trial_has_the_best_and_the_newest(stand_in, tmp_path):
@@ -452,7 +463,7 @@ def test_the_table_after_a_trial_has_the_best_and_the_newest(stand_in, tmp_path)
     ("change", "message"),
     [
         ({"epochs": 3}, "--epochs=30, now 3"),
-        ({"text": "--learning_rate=uniform(0.2, 1)"}, "ranges: .*0.1, 1.0.*now .*0.2, 1.0"),
+        ({"text": "learning_rate = uniform(0.2, 1)"}, "ranges: .*0.1, 1.0.*now .*0.2, 1.0"),
         ({"search_seed": 1}, "search_seed: 0, now 1"),
         ({"search_by": "best"}, "search_by: last, now best"),
         ({"kind": Detection}, "task: classification, now detection"),
@@ -478,7 +489,9 @@ def test_what_a_process_left_that_was_killed_as_it_wrote_is_removed(stand_in, tm
 
 def test_draws_of_another_version_are_refused(stand_in, tmp_path, monkeypatch):
     stood_in(tmp_path, trials=2)
-    monkeypatch.setattr(study, "drawn", lambda of, seed, number: {"learning_rate": 0.3})
+    monkeypatch.setattr(
+        study, "draw_parameters", lambda space, seed, number: {"learning_rate": 0.3}
+    )
     with pytest.raises(ValueError, match=r"trial000 was drawn as learning_rate=0.*, and would now"):
         stood_in(tmp_path, trials=2)
 
@@ -519,14 +532,14 @@ def test_a_search_needs_validation_a_process_and_a_folder_of_its_own(stand_in, t
         (["--rule", "usf"], "--rule is given, and searched by ", 2),
         (["--trials=0"], "--trials must be 1 or more", 1),
         (["--search_by=test"], "--search_by must be one of last, best", 1),
-        (["--ranges=/none.cfg"], "/none.cfg", 1),
-        ([f"--ranges={ROOT / 'configs/demo.cfg'}"], "There is nothing to search", 1),
+        (["--ranges=/none.ranges"], "/none.ranges", 1),
+        ([f"--ranges={ROOT / 'configs/demo.cfg'}"], "must be written as option = log(low", 1),
         (["--validation_fraction=0"], "--validation_fraction must be more than 0", 1),
     ],
     ids=lambda value: str(value) if isinstance(value, list) and "/" not in value[0] else "",
 )
 def test_bad_input_is_told_in_one_line(arguments, message, status, tmp_path, capsys, stand_in):
-    (tmp_path / "mine.cfg").write_text(HEADER)
+    write(tmp_path)
     with pytest.raises(SystemExit) as ended:
         in_process(*options(tmp_path, tmp_path / "run"), *arguments)
     errors = capsys.readouterr().err
@@ -536,19 +549,10 @@ def test_bad_input_is_told_in_one_line(arguments, message, status, tmp_path, cap
     assert errors.count("\n") == 1
 
 
-def test_without_a_config_or_ranges_it_says_what_is_missing(capsys):
+def test_without_ranges_it_says_what_is_missing(capsys):
     with pytest.raises(SystemExit):
         in_process()
-    assert "There is nothing to search" in capsys.readouterr().err
-
-
-def test_ranges_within_a_nested_flagfile_or_another_file_count(tmp_path, stand_in):
-    (tmp_path / "mine.cfg").write_text(HEADER)
-    (tmp_path / "outer.cfg").write_text(f"--flagfile={tmp_path / 'mine.cfg'}\n--epochs=2\n")
-    outer = parsed("--flagfile", tmp_path / "outer.cfg")
-    assert outer.ranges == f"{tmp_path / 'outer.cfg'},{tmp_path / 'mine.cfg'}"
-    assert outer.epochs == 2
-    assert parsed(f"--ranges={tmp_path / 'mine.cfg'}").ranges == str(tmp_path / "mine.cfg")
+    assert "--ranges must be a file with lines such as" in capsys.readouterr().err
 
 
 def test_the_task_decides_what_flags_there_are():
@@ -557,7 +561,7 @@ def test_the_task_decides_what_flags_there_are():
 
 
 def test_where_all_trials_fail_it_says_so(tmp_path, capsys, stand_in):
-    (tmp_path / "mine.cfg").write_text("# Search: --learning_rate=uniform(1, 2)\n")
+    write(tmp_path, "learning_rate = uniform(1, 2)\n")
     with pytest.raises(SystemExit) as ended:
         in_process(*options(tmp_path, tmp_path / "run", trials=2))
     assert ended.value.code == 1
@@ -567,7 +571,7 @@ def test_where_all_trials_fail_it_says_so(tmp_path, capsys, stand_in):
 
 
 def test_nothing_printed_before_the_end_is_of_the_test_split(tmp_path, capsys, stand_in):
-    (tmp_path / "mine.cfg").write_text("# Search: --learning_rate=uniform(0.1, 1)\n")
+    write(tmp_path, "learning_rate = uniform(0.1, 1)\n")
     in_process(*options(tmp_path, tmp_path / "run", trials=3))
     before, found, after = capsys.readouterr().out.partition("test accuracy 50.00%")
     assert found

@@ -11,7 +11,9 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tfbio.studies import ranges, study
+from tfbio.studies import study
+from tfbio.studies.parameters import format_values, with_values
+from tfbio.studies.ranges import Range
 from tfbio.training import folder, memory
 from tfbio.training.experiment import CHECKPOINTS, Experiment, check, option
 from tfbio.training.train import Diverged, train_and_evaluate
@@ -41,7 +43,7 @@ class Settings:
     )
     search_seed: int = option(
         0,
-        "Decides, with a trial's number, what it is; --seed is the same for all.",
+        "Seed for sampling the trials' configurations; --seed is the same for all trials.",
         low=0,
         high=2**31 - 1,
     )
@@ -72,41 +74,41 @@ class Trial(NamedTuple):
     failed: str = ""
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The name of its folder."""
         return f"trial{self.number:03d}"
 
 
-class Found(NamedTuple):
+class Outcome(NamedTuple):
     """A search, so far or at its end.
 
     Attributes:
         experiment: The `Experiment` whose options are varied.
-        ranges: A list of `tfbio.studies.ranges.Range`.
+        space: The ranges.
         settings: The `Settings`.
         trials: The trials that are finished or have failed, by number.
         tested: Of the best trial, once all are done, its measures on test; None before.
     """
 
     experiment: Experiment
-    ranges: list
+    space: list[Range]
     settings: Settings
-    trials: list
+    trials: list[Trial]
     tested: dict | None = None
 
     @property
-    def best(self):
+    def best(self) -> Trial | None:
         """The trial of the best score, of equal ones the first; None where all have failed."""
         scored = [trial for trial in self.trials if trial.score is not None]
         return max(scored, key=lambda trial: (trial.score, -trial.number), default=None)
 
 
-def draw(experiment, of, settings):
+def draw_trials(experiment: Experiment, space: list[Range], settings: Settings) -> list[Trial]:
     """Return the trials of a search, none of them begun.
 
     Args:
         experiment: The `Experiment` whose options are varied.
-        of: A list of `tfbio.studies.ranges.Range`.
+        space: The ranges.
         settings: The `Settings`.
 
     Returns:
@@ -117,43 +119,50 @@ def draw(experiment, of, settings):
         ValueError: If what is drawn for one does not go together.
 
     Example:
+        >>> from tfbio.studies import ranges
         >>> from tfbio.training import Classification
         >>> experiment = Classification()
-        >>> of = ranges.parse("--batch_size=choice(32, 64, 128)", experiment)
-        >>> two, three = (draw(experiment, of, Settings(trials=count)) for count in (2, 3))
-        >>> two == three[:2]
+        >>> space = [ranges.parse("batch_size = choice(32, 64, 128)", experiment)]
+        >>> two = draw_trials(experiment, space, Settings(trials=2))
+        >>> two == draw_trials(experiment, space, Settings(trials=3))[:2]
         True
     """
-    found = []
+    trials = []
     for number in range(settings.trials):
-        parameters = study.drawn(of, settings.search_seed, number)
+        parameters = study.draw_parameters(space, settings.search_seed, number)
         trial = Trial(number, experiment, parameters)
         try:
-            one = ranges.with_values(experiment, parameters)
+            varied = with_values(experiment, parameters)
         except ValueError as error:
             raise ValueError(
-                f"{trial.name} would have {study.listed(parameters)}: {error}"
+                f"{trial.name} would have {format_values(parameters)}: {error}"
             ) from error
         workdir = str(pathlib.Path(experiment.workdir, trial.name))
-        found.append(trial._replace(experiment=dataclasses.replace(one, workdir=workdir)))
-    return found
+        trials.append(trial._replace(experiment=dataclasses.replace(varied, workdir=workdir)))
+    return trials
 
 
-def run(experiment, of, settings, telling, after=lambda found: None):
+def run(
+    experiment: Experiment,
+    space: list[Range],
+    settings: Settings,
+    reporting: Callable[[str], dict[str, Any]],
+    after_trial: Callable[[Outcome], Any] = lambda outcome: None,
+) -> Outcome:
     """Search to the end, from where a search in the folder was cut; then test the best trial.
 
     The folder, `experiment.workdir`, then holds one of each trial, and study.journal.
 
     Args:
         experiment: The `Experiment` whose options are varied.
-        of: A list of `tfbio.studies.ranges.Range`.
+        space: The ranges.
         settings: The `Settings`.
-        telling: A function from a trial's name to the arguments, a dict, by which
-            `train_and_evaluate` tells of it.
-        after: Called with what was `Found` so far, after every trial that this call ran.
+        reporting: A function from a trial's name to the arguments of `train_and_evaluate` that
+            report on its run, such as `tell` and `progress`.
+        after_trial: Called with the `Outcome` so far after each trial that this call ran.
 
     Returns:
-        What was `Found`.
+        The `Outcome`.
 
     Raises:
         ValueError: If options do not go together, or the folder is another search's, a run's, or
@@ -163,12 +172,13 @@ def run(experiment, of, settings, telling, after=lambda found: None):
 
     Example:
         >>> import tempfile
+        >>> from tfbio.studies import ranges
         >>> from tfbio.training import Classification
         >>> experiment = Classification(epochs=1, workdir=tempfile.mkdtemp())
-        >>> of = ranges.parse("--learning_rate=log(1e-4, 1e-1)", experiment)
+        >>> space = [ranges.parse("learning_rate = log(1e-4, 1e-1)", experiment)]
         >>> silent = {"tell": lambda text: None}
-        >>> found = run(experiment, of, Settings(trials=1), lambda name: silent)
-        >>> found.best.name, "test_accuracy" in found.tested
+        >>> outcome = run(experiment, space, Settings(trials=1), lambda name: silent)
+        >>> outcome.best.name, "test_accuracy" in outcome.tested
         ('trial000', True)
     """
     if not experiment.validation_fraction:
@@ -181,27 +191,27 @@ def run(experiment, of, settings, telling, after=lambda found: None):
             "--strategy=multi_worker goes with one run at a time. Give --strategy=one_device or "
             "mirrored."
         )
-    trials = draw(experiment, of, settings)
+    trials = draw_trials(experiment, space, settings)
     with folder.locked(experiment.workdir) as path:
         if folder.read_flags(path) is not None:
             raise ValueError(f"--workdir={path} holds a run. Give another folder to a search.")
-        record = study.Record(path, experiment, of, settings)
-        found = Found(experiment, of, settings, record.read(trials))
-        for trial in trials[len(found.trials) :]:
-            done = _tried(trial, settings, telling(trial.name))
-            record.add(done)
-            found.trials.append(done)
-            after(found)
-        if found.best is None:
-            return found
-        chosen = found.best.experiment
-        summary = train_and_evaluate(chosen, **telling(f"{found.best.name}, the best"))
+        record = study.Record(path, experiment, space, settings)
+        outcome = Outcome(experiment, space, settings, record.read(trials))
+        for trial in trials[len(outcome.trials) :]:
+            finished = _train(trial, settings, reporting(trial.name))
+            record.add(finished)
+            outcome.trials.append(finished)
+            after_trial(outcome)
+        if outcome.best is None:
+            return outcome
+        chosen = outcome.best.experiment
+        summary = train_and_evaluate(chosen, **reporting(f"{outcome.best.name}, the best"))
         of_step = summary["best"] if settings.search_by == "best" else summary
         tested = {f"test_{name}": of_step.get(f"test_{name}") for name in chosen.measures}
-        return found._replace(tested=tested)
+        return outcome._replace(tested=tested)
 
 
-def _tried(trial, settings, arguments):
+def _train(trial, settings, arguments):
     """Train a trial, and return it with its score on validation."""
     experiment = trial.experiment
     column = f"validation_{experiment.score}"

@@ -15,13 +15,13 @@ _ACROSS = 4  # panels
 _STEP = {"last": "last\nstep", "best": "best\nstep"}
 
 
-def table(found, most=None):
+def table(outcome, most=None):
     """Return the trials of a search as a rich table, the best one marked.
 
     Nothing in it is of the test split.
 
     Args:
-        found: A `tfbio.studies.search.Found`.
+        outcome: A `tfbio.studies.search.Outcome`.
         most: With a number, only so many of the best, and the newest trial.
 
     Returns:
@@ -31,15 +31,15 @@ def table(found, most=None):
         >>> from tfbio.studies import ranges, search
         >>> from tfbio.training import Classification
         >>> base, settings = Classification(), search.Settings(trials=1)
-        >>> of = ranges.parse("--batch_size=choice(32, 64)", base)
-        >>> (trial,) = search.draw(base, of, settings)
-        >>> found = search.Found(base, of, settings, [trial._replace(score=0.912, step=42)])
-        >>> first, *_, score, step = (list(column.cells)[0] for column in table(found).columns)
+        >>> space = [ranges.parse("batch_size = choice(32, 64)", base)]
+        >>> (trial,) = search.draw_trials(base, space, settings)
+        >>> outcome = search.Outcome(base, space, settings, [trial._replace(score=0.912, step=42)])
+        >>> first, *_, score, step = (list(column.cells)[0] for column in table(outcome).columns)
         >>> first, score, step
         ('trial000 *', '91.20', '42')
     """
-    best = found.best
-    shown = found.trials
+    best = outcome.best
+    shown = outcome.trials
     out = Table()
     if most is not None and len(shown) > most + 1:
         ranked = sorted(
@@ -48,18 +48,18 @@ def table(found, most=None):
         )
         shown = sorted({trial.number: trial for trial in [*ranked[:most], shown[-1]]}.items())
         shown = [trial for _, trial in shown]
-        out.title = f"The best {most} of {len(found.trials)} trials so far, and the newest"
+        out.title = f"The best {most} of {len(outcome.trials)} trials so far, and the newest"
     else:
-        out.title = f"{len(found.trials)} of {found.settings.trials} trials"
+        out.title = f"{len(outcome.trials)} of {outcome.settings.trials} trials"
     out.add_column("trial", no_wrap=True)
-    for one in found.ranges:
+    for one in outcome.space:
         out.add_column(one.name, justify="right", overflow="fold")
-    label = found.experiment.label
+    label = outcome.experiment.label
     out.add_column(f"validation\n{label}, %", justify="right", no_wrap=True)
-    out.add_column(_STEP[found.settings.search_by], justify="right", no_wrap=True)
+    out.add_column(_STEP[outcome.settings.search_by], justify="right", no_wrap=True)
     for trial in shown:
         mark = " *" if best is not None and trial.number == best.number else ""
-        values = (_short(trial.parameters[one.name]) for one in found.ranges)
+        values = (_short(trial.parameters[one.name]) for one in outcome.space)
         score = "failed" if trial.score is None else f"{100 * trial.score:.2f}"
         step = "–" if trial.step is None else f"{trial.step:,}"
         out.add_row(f"{trial.name}{mark}", *values, score, step, style="bold" if mark else None)
@@ -68,13 +68,13 @@ def table(found, most=None):
     return out
 
 
-def save(found, path):
-    """Write what was found to a folder: search.json, search.png and, of the best trial, best.cfg.
+def save(outcome, path):
+    """Write the outcome to a folder: search.json, search.png and, of the best trial, best.cfg.
 
     Neither holds a time, so that a search which was cut ends with the same files.
 
     Args:
-        found: A `tfbio.studies.search.Found`.
+        outcome: A `tfbio.studies.search.Outcome`.
         path: The folder.
 
     Raises:
@@ -85,79 +85,80 @@ def save(found, path):
         >>> from tfbio.studies import ranges, search
         >>> from tfbio.training import Classification
         >>> base, settings = Classification(), search.Settings(trials=1)
-        >>> of = ranges.parse("--batch_size=choice(32, 64)", base)
-        >>> (trial,) = search.draw(base, of, settings)
-        >>> folder_ = tempfile.mkdtemp()
-        >>> save(search.Found(base, of, settings, [trial._replace(score=0.9, step=42)]), folder_)
-        >>> sorted(each.name for each in pathlib.Path(folder_).iterdir())
+        >>> space = [ranges.parse("batch_size = choice(32, 64)", base)]
+        >>> (trial,) = search.draw_trials(base, space, settings)
+        >>> outcome = search.Outcome(base, space, settings, [trial._replace(score=0.9, step=42)])
+        >>> path = tempfile.mkdtemp()
+        >>> save(outcome, path)
+        >>> sorted(each.name for each in pathlib.Path(path).iterdir())
         ['best.cfg', 'search.json', 'search.png']
     """
     path = pathlib.Path(path)
-    folder.save_json(path / "search.json", document(found))
-    figure(found, path / "search.png")
-    if found.best is not None:
-        write(path / "best.cfg", config(found, path).encode())
+    folder.save_json(path / "search.json", document(outcome))
+    figure(outcome, path / "search.png")
+    if outcome.best is not None:
+        write(path / "best.cfg", config(outcome, path).encode())
 
 
-def document(found):
-    """Return what was found as a dict for JSON.
+def document(outcome):
+    """Return the outcome as a dict for JSON.
 
     Args:
-        found: A `tfbio.studies.search.Found`.
+        outcome: A `tfbio.studies.search.Outcome`.
 
     Example:
         >>> from tfbio.studies import search
         >>> from tfbio.training import Classification
-        >>> sorted(document(search.Found(Classification(), [], search.Settings(), [])))
+        >>> sorted(document(search.Outcome(Classification(), [], search.Settings(), [])))
         ['best', 'options', 'ranges', 'search_by', 'search_seed', 'task', 'test', 'trials']
     """
-    best = found.best
+    best = outcome.best
     return {
-        "task": type(found.experiment).__name__.lower(),
-        "ranges": list(map(str, found.ranges)),
-        "search_by": found.settings.search_by,
-        "search_seed": found.settings.search_seed,
-        "options": folder.comparable(found.experiment),
+        "task": type(outcome.experiment).__name__.lower(),
+        "ranges": list(map(str, outcome.space)),
+        "search_by": outcome.settings.search_by,
+        "search_seed": outcome.settings.search_seed,
+        "options": folder.comparable(outcome.experiment),
         "trials": [
             {
                 "trial": trial.name,
                 "parameters": trial.parameters,
-                f"validation_{found.experiment.score}": trial.score,
+                f"validation_{outcome.experiment.score}": trial.score,
                 "step": trial.step,
                 "failed": trial.failed or None,
             }
-            for trial in found.trials
+            for trial in outcome.trials
         ],
         "best": best and best.name,
-        "test": found.tested,
+        "test": outcome.tested,
     }
 
 
-def config(found, path):
+def config(outcome, path):
     """Return the best trial as the text of a config, whose run has a folder of its own.
 
     Args:
-        found: A `tfbio.studies.search.Found` with a best trial.
+        outcome: A `tfbio.studies.search.Outcome` with a best trial.
         path: The search's folder.
 
     Example:
         >>> from tfbio.studies import search
         >>> from tfbio.training import Classification
         >>> trial = search.Trial(2, Classification(), {"epochs": 30}, score=0.9, step=42)
-        >>> found = search.Found(Classification(), [], search.Settings(), [trial])
-        >>> print(config(found, "runs/search").splitlines()[1])
+        >>> outcome = search.Outcome(Classification(), [], search.Settings(), [trial])
+        >>> print(config(outcome, "runs/search").splitlines()[1])
         # trial002, the best of 1 by validation accuracy: 90.00 %, after the last step, 42.
     """
-    best, path = found.best, pathlib.Path(path)
+    best, path = outcome.best, pathlib.Path(path)
     trainer = {"classification": "classify", "detection": "detect"}
     kind, *flags = folder.flagfile(
         dataclasses.replace(best.experiment, workdir=str(path / "best"))
     ).splitlines()
-    when = "after the last step" if found.settings.search_by == "last" else "of the best step"
+    when = "after the last step" if outcome.settings.search_by == "last" else "of the best step"
     name = trainer[type(best.experiment).__name__.lower()]
     lines = [
         kind,
-        f"# {best.name}, the best of {len(found.trials)} by validation {best.experiment.label}: "
+        f"# {best.name}, the best of {len(outcome.trials)} by validation {best.experiment.label}: "
         f"{100 * best.score:.2f} %, {when}, {best.step}.",
         f"# Found: {json.dumps(best.parameters)}",
         f"# Command: python -m trainers.{name} --flagfile={path / 'best.cfg'}",
@@ -166,11 +167,11 @@ def config(found, path):
     return "\n".join(lines) + "\n"
 
 
-def figure(found, path):
+def figure(outcome, path):
     """Draw the score against every parameter, a panel each, to a PNG.
 
     Args:
-        found: A `tfbio.studies.search.Found`.
+        outcome: A `tfbio.studies.search.Outcome`.
         path: The file to write.
 
     Example:
@@ -178,10 +179,10 @@ def figure(found, path):
         >>> from tfbio.studies import ranges, search
         >>> from tfbio.training import Classification
         >>> base, settings = Classification(), search.Settings(trials=2)
-        >>> of = ranges.parse("--learning_rate=log(1e-3, 1e-1)", base)
-        >>> one, two = search.draw(base, of, settings)
+        >>> space = [ranges.parse("learning_rate = log(1e-3, 1e-1)", base)]
+        >>> one, two = search.draw_trials(base, space, settings)
         >>> trials = [one._replace(score=0.9, step=42), two._replace(failed="The loss is none.")]
-        >>> figure(search.Found(base, of, settings, trials), tempfile.mkdtemp() + "/a.png")
+        >>> figure(search.Outcome(base, space, settings, trials), tempfile.mkdtemp() + "/a.png")
     """
     require("matplotlib", extra="plots")
     import matplotlib
@@ -189,8 +190,8 @@ def figure(found, path):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    across = min(len(found.ranges), _ACROSS)
-    down = -(-len(found.ranges) // across)
+    across = min(len(outcome.space), _ACROSS)
+    down = -(-len(outcome.space) // across)
     fig, panels = plt.subplots(
         down,
         across,
@@ -199,31 +200,31 @@ def figure(found, path):
         squeeze=False,
         sharey=True,
     )
-    for axes in panels.flat[len(found.ranges) :]:
+    for axes in panels.flat[len(outcome.space) :]:
         axes.remove()
-    for axes, one in zip(panels.flat, found.ranges, strict=False):
-        _panel(axes, found, one)
+    for axes, one in zip(panels.flat, outcome.space, strict=False):
+        _panel(axes, outcome, one)
     for row in panels:
-        row[0].set_ylabel(f"validation {found.experiment.label}, %")
+        row[0].set_ylabel(f"validation {outcome.experiment.label}, %")
     handles, labels = panels[0][0].get_legend_handles_labels()
     if handles:
         fig.legend(handles, labels, loc="outside lower left", ncols=3, frameon=False)
     fig.suptitle(
-        f"{len(found.trials)} of {found.settings.trials} trials, score "
-        + ("after the last step" if found.settings.search_by == "last" else "of the best step")
+        f"{len(outcome.trials)} of {outcome.settings.trials} trials, score "
+        + ("after the last step" if outcome.settings.search_by == "last" else "of the best step")
     )
     fig.savefig(path, dpi=140)
     plt.close(fig)
 
 
-def _panel(axes, found, one):
+def _panel(axes, outcome, one):
     """Draw the score against one parameter."""
     from matplotlib.transforms import blended_transform_factory
 
-    best = found.best
+    best = outcome.best
     place = _places(axes, one)
-    scored = [trial for trial in found.trials if trial.score is not None]
-    failed = [trial for trial in found.trials if trial.score is None]
+    scored = [trial for trial in outcome.trials if trial.score is not None]
+    failed = [trial for trial in outcome.trials if trial.score is None]
     axes.plot(
         [place(trial) for trial in scored],
         [100 * trial.score for trial in scored],
@@ -255,7 +256,7 @@ def _panel(axes, found, one):
 
 def _places(axes, one):
     """Prepare an axis for a range, and return the function from a trial to its place there."""
-    if one.function == "choice":
+    if one.kind == "choice":
         axes.set_xticks(range(len(one.values)), [str(value) for value in one.values])
         axes.set_xlim(-0.5, len(one.values) - 0.5)
         if sum(len(str(value)) + 2 for value in one.values) > 30:
@@ -264,7 +265,7 @@ def _places(axes, one):
                 label.set_ha("right")
         return lambda trial: one.values.index(trial.parameters[one.name])
     low, high = one.values
-    if one.function == "log":
+    if one.kind == "log":
         axes.set_xscale("log")
         edge = (high / low) ** 0.05
         axes.set_xlim(low / edge, high * edge)

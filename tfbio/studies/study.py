@@ -5,20 +5,23 @@ The journal, ``study.journal`` in the search's folder, is one that Optuna's own 
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import numpy as np
 
 from tfbio._extras import require
+from tfbio.studies.parameters import format_values
+from tfbio.studies.ranges import Range
 from tfbio.training import folder
 from tfbio.training.experiment import differences
 from tfbio.training.records import REMEDY
 
 
-def drawn(of, seed, number):
+def draw_parameters(space: list[Range], seed: int, number: int) -> dict[str, Any]:
     """Return the parameters of a trial: a pure function of these arguments.
 
     Args:
-        of: A list of `tfbio.studies.ranges.Range`.
+        space: The ranges.
         seed: The search's seed.
         number: The trial's number.
 
@@ -26,28 +29,19 @@ def drawn(of, seed, number):
         A dict from a range's name to a value.
 
     Example:
-        >>> from tfbio.studies.ranges import Range
-        >>> of = [Range("momentum", "uniform", (0.5, 0.99))]
-        >>> 0.5 <= drawn(of, 0, 3)["momentum"] <= 0.99
+        >>> space = [Range("momentum", "uniform", (0.5, 0.99))]
+        >>> 0.5 <= draw_parameters(space, 0, 3)["momentum"] <= 0.99
         True
-        >>> drawn(of, 0, 3) == drawn(of, 0, 3) != drawn(of, 1, 3)
+        >>> draw_parameters(space, 0, 3) == draw_parameters(space, 0, 3)
         True
+        >>> draw_parameters(space, 0, 3) == draw_parameters(space, 1, 3)
+        False
     """
     optuna = _optuna()
     # The sampler alone would go on from trial to trial, and begin anew when a search is resumed.
     derived = np.random.SeedSequence([seed, number]).generate_state(1)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=int(derived[0])))
-    return study.ask(_distributions(of)).params
-
-
-def listed(parameters):
-    """Return parameters as text.
-
-    Example:
-        >>> listed({"momentum": 0.5, "rule.scale": "xiao"})
-        "momentum=0.5, rule.scale='xiao'"
-    """
-    return ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+    return study.ask(_distributions(space)).params
 
 
 class Record:
@@ -56,17 +50,17 @@ class Record:
     Args:
         path: The search's folder, held by `tfbio.training.folder.locked`.
         experiment: The `Experiment` whose options are varied.
-        of: A list of `tfbio.studies.ranges.Range`.
+        space: The ranges.
         settings: The `Settings`.
 
     Raises:
         ValueError: If the folder is another search's, or the record is damaged.
     """
 
-    def __init__(self, path, experiment, of, settings):
+    def __init__(self, path, experiment, space, settings):
         self.path = pathlib.Path(path, "study.journal")
         optuna = _optuna()
-        self.distributions = _distributions(of)
+        self.distributions = _distributions(space)
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
@@ -82,7 +76,7 @@ class Record:
         identity = {
             "task": type(experiment).__name__.lower(),
             "options": folder.comparable(experiment),
-            "ranges": list(map(str, of)),
+            "ranges": list(map(str, space)),
             "search_by": settings.search_by,
             "search_seed": settings.search_seed,
         }
@@ -121,21 +115,22 @@ class Record:
                 f"--trials={len(recorded)} or more, or another folder. "
                 f"Received: --trials={len(trials)}."
             )
-        found = []
+        finished = []
         for trial, one in zip(trials, recorded, strict=False):
             if one.params != trial.parameters:
                 raise ValueError(
                     f"--workdir={self.path.parent}: {trial.name} was drawn as "
-                    f"{listed(one.params)}, and would now be {listed(trial.parameters)}: by "
-                    "another version of Optuna or NumPy. Give another folder, or that version."
+                    f"{format_values(one.params)}, and would now be "
+                    f"{format_values(trial.parameters)}: by another version of "
+                    "Optuna or NumPy. Give another folder, or that version."
                 )
             attributes = one.user_attrs
-            found.append(
+            finished.append(
                 trial._replace(
                     score=one.value, step=attributes["step"], failed=attributes["failed"]
                 )
             )
-        return found
+        return finished
 
     def add(self, trial):
         """Write a trial that is finished or has failed: one line, whole or not at all."""
@@ -184,18 +179,19 @@ def _optuna():
     return optuna
 
 
-def _distributions(of):
+def _distributions(space):
     from optuna.distributions import (
         CategoricalDistribution,
         FloatDistribution,
         IntDistribution,
     )
 
-    found = {}
-    for one in of:
-        if one.function == "choice":
-            found[one.name] = CategoricalDistribution(one.values)
+    distributions = {}
+    for searched in space:
+        if searched.kind == "choice":
+            distributions[searched.name] = CategoricalDistribution(searched.values)
         else:
-            kind = IntDistribution if one.integer else FloatDistribution
-            found[one.name] = kind(*one.values, log=one.function == "log")
-    return found
+            kind = IntDistribution if searched.integer else FloatDistribution
+            log = searched.kind == "log"
+            distributions[searched.name] = kind(*searched.values, log=log)
+    return distributions
