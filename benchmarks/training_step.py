@@ -14,11 +14,7 @@ MODEL = flags.DEFINE_string(
     "resnet18",
     "The network: one of tfbio.models, or keras: and a name in keras.applications.",
 )
-_ANY_NETWORK = [
-    name
-    for name in tfbio.rules.names()
-    if not isinstance(tfbio.rules.get(name), tfbio.rules.TargetPropagation)
-]
+_ANY_NETWORK = [name for name in tfbio.rules.names() if tfbio.rules.get(name).has_gradient]
 RULES = flags.DEFINE_string("rules", ",".join(_ANY_NETWORK), "Learning rules, separated by commas.")
 
 

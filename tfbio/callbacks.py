@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfbio import metrics
+from tfbio.rules import checks
 
 
 class Telemetry(keras.callbacks.Callback):
@@ -41,11 +42,9 @@ class Telemetry(keras.callbacks.Callback):
 
     def __init__(self, log_dir, batch=None, every=0):
         super().__init__()
-        if not isinstance(every, int) or every < 0:
-            raise ValueError(f"`every` must be an integer of 0 or more. Received: {every!r}.")
         self.log_dir = log_dir
         self.batch = batch
-        self.every = every
+        self.every = checks.integer("every", every, low=0)
         self.history = []
         self._writer = self._weights = self._gradients = None
 

@@ -9,13 +9,7 @@ from tfbio import rules, saving
 from tfbio.layers import TWINS, FeedbackMixin
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_layers, find_without_twin
-from tfbio.networks import direct, rewired, target_propagation
-
-_NETWORKS = {
-    rules.DirectFeedback: (direct.plan, direct.DirectNetwork),
-    rules.TargetPropagation: (target_propagation.stages, target_propagation.TargetNetwork),
-}
-"""From each kind of network rule to what refuses a model that it cannot rewire, and the network."""
+from tfbio.networks.network import unwire
 
 
 def convert(model, rule, *, last_layer=None, overrides=None, unsupported="error"):
@@ -112,7 +106,7 @@ class Conversion:
         """Attach a copy of a layer rule to every kernel layer, heeding last layer and overrides.
 
         Args:
-            rule: The `FeedbackRule` of all other layers.
+            rule: The `tfbio.rules.LayerRule` of all other layers.
 
         Returns:
             The model.
@@ -128,14 +122,14 @@ class Conversion:
         """Put the whole model under a rule of networks.
 
         Args:
-            rule: A `tfbio.rules.DirectFeedback` or `tfbio.rules.TargetPropagation`.
+            rule: The `tfbio.rules.NetworkRule`.
 
         Returns:
             The model.
 
         Raises:
             ValueError: If a rule of its own is asked for a layer, which means nothing here; and as
-                `tfbio.networks.direct.plan` or `tfbio.networks.target_propagation.stages` does.
+                the `check` of the rule's network does.
         """
         for argument, given in (("last_layer", self.last_layer), ("overrides", self.overrides)):
             if given:
@@ -144,10 +138,9 @@ class Conversion:
                     "network: the last layer learns by its true gradient, and all others as the "
                     f"rule says. Leave it out. Received: {given!r}."
                 )
-        check, network = next(found for kind, found in _NETWORKS.items() if isinstance(rule, kind))
-        check(self.model, rule)
+        rule.network.check(self.model, rule)
         self._put_under(dict.fromkeys(self.kernel_layers, rule))
-        return rewired.rewire(self.model, network)
+        return rule.network.restored(self.model, {})
 
     def _put_under(self, chosen):
         for name, layer in self.kernel_layers.items():
@@ -155,7 +148,7 @@ class Conversion:
         for layer, own, copies in self._prepared(chosen):
             layer.put_under(own, copies)
         for part in (self.model, *self._all.values()):
-            rewired.restore(part)
+            unwire(part)
         for part in (self.model, *self._all.values()):
             if isinstance(part, keras.Model):
                 # Compiled before, they would go on without the feedback.
@@ -199,7 +192,7 @@ class Conversion:
             f"overrides[{pattern!r}]": each for pattern, each in self.overrides.items()
         }}  # fmt: skip
         for argument, given in several.items():
-            if given is not None and given.of_network:
+            if given is not None and not given.has_matrix:
                 raise ValueError(
                     f"`{argument.partition('[')[0]}` takes rules of layers, and {given.alias!r} is "
                     "one of the whole network: give it as `rule`. "

@@ -1,23 +1,141 @@
-"""Saving: a layer that makes its own sub-layers keeps their rules in its config, by position.
+"""Saving: how files, clones and copies of a model keep its rules.
 
-Keras makes a model again from its layers' configs. The config of an attention layer, of a user's
-block or of a subclassed model says nothing of the sub-layers that its code makes, which would come
-back on plain backpropagation without a word. `contain` gives such a layer a config that does.
+Keras makes a model again from the configs of its layers. A feedback layer's config holds its rule;
+two kinds of layer need more, and become, in place, of a class that is derived from their own
+(`Derived`): a layer that makes feedback layers by itself, whose config would say nothing of them
+(`RuledContainer`), and a model under a rule of whole networks (`tfbio.networks.Network`).
 """
 
 import functools
 import types
+from typing import Any, ClassVar
 
 import keras
 
-from tfbio import rules
+from tfbio import _keras, rules
 from tfbio.layers import TWINS, FeedbackMixin
 from tfbio.layers.sites import find_layers
+
+
+class Derived:
+    """The first base of classes made at run time, which keep more of a layer than its own class.
+
+    `derive` makes such a class from a kind, a subclass of this one, and the layer's own class,
+    whose name and behavior it has. All classes of a kind are saved under the kind's name: the
+    config holds the layer's own class, and what `kept` returns. A kind is registered with
+    `keras.saving.register_keras_serializable("tfbio")`, since a file may be loaded before the
+    first class of that kind is made.
+
+    Attributes:
+        key: Under what name the config holds it.
+        kind: The kind of a class made at run time; None for a kind.
+        own_class: The layer's own class, likewise.
+    """
+
+    key: ClassVar[str]
+    kind: "ClassVar[type[Derived] | None]" = None
+    own_class: ClassVar[type | None] = None
+
+    def kept(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """Return what the config holds beside the layer's own: its class's `identity`, and more."""
+        return identity
+
+    @classmethod
+    def restored(cls, layer, kept: dict[str, Any]):
+        """Return a layer of its own class as one of this kind again."""
+        raise NotImplementedError(f"{cls.__name__} must define `restored(layer, kept)`.")
+
+    def get_config(self):
+        """Return the layer's own config, and what this kind keeps."""
+        own = self.own_class
+        identity = {
+            "module": own.__module__,
+            "class_name": own.__name__,
+            "registered_name": keras.saving.get_registered_name(own),
+        }
+        return {**super().get_config(), self.key: self.kept(identity)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Return the layer of `config`, of its own class first, and then of this kind."""
+        config, more = dict(config), {}
+        if custom_objects is not None:
+            more["custom_objects"] = custom_objects
+        kept = config.pop(cls.key, None)
+        if kept is None:  # made again from a config that the layer's own class has written
+            return super().from_config(config, **more)
+        if cls.own_class is not None:
+            layer = cls.own_class.from_config(config, **more)
+        else:
+            identity = kept.get("class", kept)
+            layer = keras.saving.deserialize_keras_object({**identity, "config": config}, **more)
+        return (cls.kind or cls).restored(layer, kept)
+
+    def __reduce__(self):
+        # Keras's own function to load with is that of a class which no module holds.
+        return _keras.unpickle_model, super().__reduce__()[1]
+
+
+def derive(layer, kind: type[Derived]) -> None:
+    """Make a layer one of a kind, in place.
+
+    Args:
+        layer: A Keras layer or model.
+        kind: A subclass of `Derived`.
+
+    Example:
+        >>> @keras.saving.register_keras_serializable("example")
+        ... class Noted(Derived):
+        ...     key = "noted"
+        >>> layer = keras.layers.Dense(1)
+        >>> derive(layer, Noted)
+        >>> type(layer).__name__, layer.get_config()["noted"]["class_name"]
+        ('Dense', 'Dense')
+    """
+    layer.__class__ = _class(kind, type(layer))
+
+
+def underive(layer) -> None:
+    """Give a layer its own class again, in place; any other layer stays as it is.
+
+    Args:
+        layer: A Keras layer or model.
+
+    Example:
+        >>> layer = keras.layers.Dense(1)
+        >>> underive(layer)
+        >>> type(layer) is keras.layers.Dense
+        True
+    """
+    if isinstance(layer, Derived):
+        layer.__class__ = layer.own_class
+
+
+@functools.cache
+def _class(kind, own):
+    # Keras looks at the method to see whether the class relies on automatic configs.
+    get_config = functools.wraps(own.get_config)(lambda self: kind.get_config(self))
+    namespace = {
+        "__module__": kind.__module__,
+        "__doc__": own.__doc__,
+        "kind": kind,
+        "own_class": own,
+        "get_config": get_config,
+    }
+    # Called as the layer's class is, because paths in weights files hold class names.
+    made = types.new_class(own.__name__, (kind, own), exec_body=lambda n: n.update(namespace))
+    # One name stands for all classes of a kind, and for the kind, which finds a file's own class.
+    package, name = keras.saving.get_registered_name(kind).split(">")
+    register = keras.saving.register_keras_serializable(package, name)
+    register(made)
+    register(kind)
+    return made
+
 
 _KEY = "tfbio_rules"
 
 
-def contain(model):
+def contain(model) -> None:
     """Turn every layer below a model that holds feedback layers into a `RuledContainer`.
 
     Keras's own functional and sequential models are left as they are: they write out each of
@@ -40,26 +158,26 @@ def contain(model):
             _make_container(layer)
 
 
-class RuledContainer:
-    """What a layer becomes that makes feedback layers by itself: the same, with their rules kept.
+@keras.saving.register_keras_serializable("tfbio")
+class RuledContainer(Derived):
+    """A layer that makes feedback layers by itself: the same, with their rules kept.
 
-    `contain` derives a class from this one and the layer's, with the layer's name and behavior.
-    Its config is the layer's own, and for each feedback layer below, by its position among its
-    parent's sub-layers, the rule. What is made again from it has its sub-layers turned into
-    feedback layers as soon as they are there: when it is made, or when it is built.
+    Its config holds, for each feedback layer below, by its position among its parent's sub-layers,
+    the rule. What is made again from it has its sub-layers turned into feedback layers as soon as
+    they are there: when it is made, or when it is built.
 
     Raises:
         ValueError: When a sub-layer that had a rule is missing or of another class; and from
             `get_config`, if the layer's own config holds that of a sub-layer without its class.
     """
 
-    _ruled_class = None  # the layer's own
+    key = _KEY
     _awaited_rules = types.MappingProxyType({})  # of sub-layers that are not there yet
 
     def get_config(self):
         """Return the layer's own config, its class, and the rules of the layers below."""
         config = super().get_config()
-        if any(_bare(value) for value in config.values()):
+        if any(_bare(value) for name, value in config.items() if name != _KEY):
             raise ValueError(
                 f"Layer {self.name!r} of class {type(self).__name__} writes the config of a "
                 "sub-layer without its class, so that it would come back without its learning "
@@ -67,34 +185,18 @@ class RuledContainer:
                 "model.save_weights('….weights.h5') and, to restore, build the model, put it "
                 "under the same rule with tfbio.convert, and load the weights."
             )
-        cls = self._ruled_class
-        identity = {
-            "module": cls.__module__,
-            "class_name": cls.__name__,
-            "registered_name": keras.saving.get_registered_name(cls),
-        }
-        return {**config, _KEY: {"class": identity, "layers": _described(self)}}
+        return config
+
+    def kept(self, identity):
+        """Return the layer's own class, and the rules of the layers below."""
+        return {"class": identity, "layers": _described(self)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Return the layer of `config`, its sub-layers under their rules; see the class."""
-        more = {} if custom_objects is None else {"custom_objects": custom_objects}
-        config = dict(config)
-        saved = config.pop(_KEY, None)
-        if cls._ruled_class is not None:
-            layer = cls._ruled_class.from_config(config, **more)
-        else:
-            layer = keras.saving.deserialize_keras_object(
-                {**saved["class"], "config": config}, **more
-            )
-        if saved is not None:
-            _make_container(layer)
-            layer._put_back(saved["layers"])
+    def restored(cls, layer, kept):
+        """Return the layer with its sub-layers under their rules."""
+        _make_container(layer)
+        layer._put_back(kept["layers"])
         return layer
-
-    def __reduce__(self):
-        # Keras's own function to load with is that of a class which no module holds.
-        return keras.Model._unpickle_model, super().__reduce__()[1]
 
     def _post_build(self):
         # Keras's hook; `build` itself is bound to each layer as it is made.
@@ -123,28 +225,10 @@ class RuledContainer:
         vars(self)["_awaited_rules"] = _put_back(self, described)
 
 
-@functools.cache
-def _container_class(cls):
-    namespace = {"__module__": __name__, "__doc__": cls.__doc__, "_ruled_class": cls}
-    # Keras looks at the method to see whether the class relies on automatic configs.
-    namespace["get_config"] = functools.wraps(cls.get_config)(
-        lambda self: RuledContainer.get_config(self)
-    )
-    # Called as the layer's class is, because paths in weights files hold class names.
-    made = types.new_class(
-        cls.__name__, (RuledContainer, cls), exec_body=lambda n: n.update(namespace)
-    )
-    register = keras.saving.register_keras_serializable("tfbio", "RuledContainer")
-    # All are saved under one name, which stands for the base: it finds the layer's class.
-    register(made)
-    register(RuledContainer)
-    return made
-
-
 def _make_container(layer):
     own = isinstance(layer, RuledContainer | FeedbackMixin)
     if not own and not _writes_out_its_layers(layer):
-        layer.__class__ = _container_class(type(layer))
+        derive(layer, RuledContainer)
 
 
 def _writes_out_its_layers(layer):
@@ -153,13 +237,14 @@ def _writes_out_its_layers(layer):
 
 
 def _plain_class(layer):
-    own = (RuledContainer, FeedbackMixin)
+    own = (Derived, FeedbackMixin)
     return next(cls for cls in type(layer).__mro__ if not issubclass(cls, own))
 
 
 def _children(layer):
     # A sequential model has an input layer once it is built.
-    return [child for child in layer._layers if not isinstance(child, keras.layers.InputLayer)]
+    children = _keras.get_sublayers(layer)
+    return [child for child in children if not isinstance(child, keras.layers.InputLayer)]
 
 
 def _described(layer):
@@ -179,7 +264,7 @@ def _described(layer):
 def _put_back(layer, described):
     """Put what is there of a layer's sub-layers under their rules; return what is not there."""
     missing = {}
-    children = dict(zip(map(str, range(len(layer._layers))), _children(layer), strict=False))
+    children = {str(index): child for index, child in enumerate(_children(layer))}
     for index, entry in described.items():
         if index not in children:
             missing[index] = entry

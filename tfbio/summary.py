@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from tfbio import _keras
 from tfbio.layers.sites import find_sites, find_without_twin
 
 
@@ -36,13 +37,15 @@ def summary(model, console=None):
     for column in ("layer", "rule", "scale"):
         table.add_column(column, overflow="fold")
     table.add_column("kernel", justify="right", no_wrap=True)
+    notes = {}  # each once
     for name, site in sites.items():
-        table.add_row(name, site.rule.rule_label(), site.rule.scale_label(), _shape(site.kernel))
-    notes = dict.fromkeys(filter(None, (site.rule.note() for site in sites.values())))
+        described = site.rule.describe()
+        table.add_row(name, described.rule, described.scale, _shape(site.kernel))
+        notes |= {described.note: None} if described.note else {}
     if notes:
         table.caption = "; ".join(notes)
     for name, layer in find_without_twin(model).items():
-        for variable in layer._trainable_variables:
+        for variable in _keras.get_shallow_trainable_variables(layer):
             if len(variable.shape) > 1:
                 table.add_row(name, "backprop (no feedback twin)", "", _shape(variable))
     (console or Console()).print(table)

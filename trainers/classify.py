@@ -10,7 +10,8 @@ from absl import flags
 
 from tfbio import training
 from tfbio.training import use
-from trainers import cli, command
+
+from . import cli, command
 
 USES = command.Uses(training.Classification, use.predict, "predictions.csv", use.export)
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from tfbio import training
 from tfbio.training import strategies, use
 from tfbio.training.experiment import CHECKPOINTS
-from trainers import cli, compare
+
+from . import cli, compare
 
 MODES = ("train", "evaluate", "predict", "export")
 
@@ -118,7 +119,7 @@ def act(values, uses):
 
 def _use(command, experiment, uses, console):
     path = pathlib.Path(experiment.workdir)
-    tell = console.print
+    tell = cli.tell_on(console)
     if command.mode == "evaluate":
         with cli.progress(console) as (tell, bar):
             found = use.evaluate(experiment, command.checkpoint, tell, bar("measuring"))

@@ -15,9 +15,11 @@ import sys
 from absl import flags
 
 from tfbio import detection, training
+from tfbio._extras import require
 from tfbio.studies import comparison, comparison_figure, sweep
 from tfbio.training import memory
-from trainers import cli
+
+from . import cli
 
 LISTS = ("rule", "seed")
 """The options of which a command line may name several."""
@@ -164,6 +166,7 @@ def compare(chosen, workdir, console):
                 f"--rule and one --seed: {len(chosen)} would be compared."
             )
         # Rather now than after an hour of training.
+        require("matplotlib", extra="plots")
         for experiment in chosen:
             with training.folder.locked(experiment.workdir) as path:
                 training.folder.check(path, experiment)
@@ -225,7 +228,7 @@ def _tell_what_next(kind, console):
         training.Classification: ("classify", "fashion_mnist_lenet"),
         detection.Detection: ("detect", "digits_detection"),
     }[kind]
-    trainer = f"{cli.python()} -m trainers.{name}"
+    trainer = f"{cli.python()} -m {__package__}.{name}"
     console.print(
         f"Try next:    {trainer} --rule='sign_symmetry(agreement=0.8)'\n"
         f"             {trainer} --rule=backprop,frsf,brsf --seed=0,1,2\n"

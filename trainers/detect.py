@@ -10,7 +10,8 @@ from absl import flags
 
 from tfbio import detection
 from tfbio.detection import predictions
-from trainers import cli, command
+
+from . import cli, command
 
 USES = command.Uses(detection.Detection, predictions.predict, "predictions", predictions.export)
 

@@ -22,8 +22,10 @@ import re
 from absl import flags
 
 from tfbio import detection, training
+from tfbio._extras import require
 from tfbio.studies import ranges, search, search_report
-from trainers import cli
+
+from . import cli
 
 TASKS = {"classification": training.Classification, "detection": detection.Detection}
 _LEADERS = 5
@@ -132,6 +134,7 @@ def run(values):
         experiment = kind(**cli.absolute(cli.options(kind, values)))
         space = ranges.read(command.ranges, experiment)
         path = pathlib.Path(experiment.workdir)
+        require("matplotlib", extra="plots")  # before the work
         with cli.progress(console) as (tell, bar):
 
             def reporting(name):
@@ -162,7 +165,7 @@ def run(values):
             f"{outcome.best.name}: validation {experiment.label} {outcome.best.score:.2%}, "
             f"{cli.result(experiment, outcome.tested)}\n"
             f"Results:  {path / 'search.json'}\nFigure:   {path / 'search.png'}\n"
-            f"Try next: {cli.python()} -m trainers.{trainer} --flagfile={path / 'best.cfg'} "
+            f"Try next: {cli.python()} -m {__package__}.{trainer} --flagfile={path / 'best.cfg'} "
             "--seed=1,2,3",
             soft_wrap=True,
             highlight=False,

@@ -106,7 +106,7 @@ pytestmark = [
 ]
 
 
-class Stateless(tfbio.rules.FeedbackRule):
+class Stateless(tfbio.rules.LayerRule):
     """B = sign(W)/4: sign symmetry without its saved scale, because Keras's tests count weights."""
 
     def feedback(self, kernel):

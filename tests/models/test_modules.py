@@ -12,7 +12,7 @@ RULE = """
 import tfbio
 
 @tfbio.rules.register("{name}")
-class Mine(tfbio.rules.FeedbackRule):
+class Mine(tfbio.rules.LayerRule):
     def feedback(self, kernel):
         return kernel / 2
 """

@@ -1,4 +1,4 @@
-"""The rules' own properties (RULES.md, sections 2 and 10) and the registry."""
+"""The rules' own properties (how B follows W, its scale and its draws) and the registry."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import tfbio
 from tests.cases import CONFIGURATIONS, LAYER_RULES, RULES, Case, derivatives, random
 from tfbio.rules import Fans
-from tfbio.rules.rule import fingerprint
+from tfbio.rules.fingerprint import fingerprint
 from tfbio.rules.scales import draw, magnitude
 
 
@@ -272,13 +272,13 @@ def test_match_falls_back_to_xavier_for_a_zero_kernel_and_says_so():
     layer = tfbio.layers.FeedbackDense(5, kernel_initializer="zeros")
     layer.build((None, 3))
     assert float(layer.rule.s) == pytest.approx(math.sqrt(2 / 8))
-    assert layer.rule.scale_label() == "xavier 0.5 (W was 0)"
+    assert layer.rule.describe().scale == "xavier 0.5 (W was 0)"
     # A square orthogonal matrix has Xavier's rms, and none of this.
     layer = tfbio.layers.FeedbackDense(16, kernel_initializer="orthogonal")
     layer.build((None, 16))
-    assert layer.rule.scale_label() == "match 0.25"
-    assert dense("sign_symmetry").rule.scale_label().startswith("match 0.")
-    assert dense("sign_symmetry(scale=2)").rule.scale_label() == "2"
+    assert layer.rule.describe().scale == "match 0.25"
+    assert dense("sign_symmetry").rule.describe().scale.startswith("match 0.")
+    assert dense("sign_symmetry(scale=2)").rule.describe().scale == "2"
 
 
 FANS = [
@@ -421,25 +421,25 @@ def test_a_bad_rule_is_refused_with_what_would_be_right(rule, error, message):
 @given(st.text(max_size=30) | st.from_regex(r"\A(frsf|fa|usf)\([a-z]*=.{0,9}\)?\Z"))
 def test_any_text_is_a_rule_or_a_value_error(text):
     with contextlib.suppress(ValueError):
-        assert isinstance(tfbio.rules.get(text), tfbio.rules.FeedbackRule)
+        assert isinstance(tfbio.rules.get(text), tfbio.rules.Rule)
 
 
 def test_registering_refuses_what_is_no_rule_and_names_that_are_taken():
-    with pytest.raises(TypeError, match="subclass of FeedbackRule"):
+    with pytest.raises(TypeError, match="subclass of LayerRule"):
         tfbio.rules.register("test_none")(dict)
     with pytest.raises(ValueError, match="'frsf' is taken"):
         tfbio.rules.register("test_other", aliases=("frsf",))(
-            type("Other", (tfbio.rules.FeedbackRule,), {"feedback": lambda self, kernel: kernel})
+            type("Other", (tfbio.rules.LayerRule,), {"feedback": lambda self, kernel: kernel})
         )
     with pytest.raises(TypeError, match=r"`aliases` must be a list or tuple.*'abc' of type str"):
         tfbio.rules.register("test_string", aliases="abc")
     with pytest.raises(ValueError, match="identifier"):
         tfbio.rules.register("no name")(
-            type("Other", (tfbio.rules.FeedbackRule,), {"feedback": lambda self, kernel: kernel})
+            type("Other", (tfbio.rules.LayerRule,), {"feedback": lambda self, kernel: kernel})
         )
     assert "test_other" not in tfbio.rules.names()
 
 
 def test_a_rule_without_feedback_cannot_be_made():
     with pytest.raises(TypeError, match="abstract"):
-        type("Empty", (tfbio.rules.FeedbackRule,), {})()
+        type("Empty", (tfbio.rules.LayerRule,), {})()

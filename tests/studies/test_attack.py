@@ -407,7 +407,7 @@ BAD = [
     (["--run={run}", "--examples=many"], "--examples must be an integer. Received: 'many'"),
     (["--run={run}", "--seed=-1"], "--seed must be 0 or more"),
     (["--run={run}", "--batch_size=-1"], "--batch_size must be 0 or more"),
-    (["--run={run}", "--data_dir=/none"], "--dataset=digits comes with scikit-learn and reads no"),
+    (["--run={run}", "--data_dir=/none"], "--data_dir must be empty for digits"),
     (["--run={run}", "--output={run}/flags.cfg"], "flags.cfg cannot be written: File exists. Give"),
     (["--run={run}", "--epsilon=0"], "Unknown command line flag 'epsilon'"),
     (["--run={other}"], "--run={other} holds a run on other data than --dataset=digits"),

@@ -61,7 +61,7 @@ def _read(file, path, most):
     dtype, rank = np.dtype(_DTYPES[start[2]]), start[3]
     header = file.read(4 * rank)
     if not 0 < rank <= 32 or len(header) < 4 * rank:
-        raise ValueError(f"{path} has an IDX header of {rank} dimensions, too many or cut short.")
+        raise ValueError(f"{path} has an IDX header of {rank} dimensions, too many or truncated.")
     shape = struct.unpack(f">{rank}I", header)
     if 0 in shape:
         raise ValueError(f"{path} has an IDX header of shape {shape}, which holds nothing.")

@@ -8,13 +8,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfbio import _keras
+from tfbio.data.scaling import to_float
 from tfbio.detection import boxes, coco_metrics, coco_results, datasets, pictures
 from tfbio.detection.options import Detection, Facts
 from tfbio.detection.retinanet import copy_backbone, retinanet
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_sites
 from tfbio.training import preparation, strategies, transfer
-from tfbio.training.experiment import default
+from tfbio.training.experiment import default, named
 from tfbio.training.preparation import Prepared, build, prepare
 
 _SHOWN = 8  # images of a picture
@@ -46,7 +48,7 @@ class PreparedDetection(Prepared):
                 name: self._of_all(np.concatenate([each[name] for each in found]))
                 for name in found[0]
             }
-            results = coco_results.of_batch(split.annotations, every, every)
+            results = coco_results.convert_batch(split.annotations, every, every)
             measured = coco_metrics.evaluate(split.annotations, results)
             return {
                 **{name.lower(): value for name, value in measured.summary.items()},
@@ -78,7 +80,7 @@ def detection(model, strategy):
         strategy: The strategy that it lives under.
 
     Returns:
-        A function from images, as `preparation.ready` takes them, to what
+        A function from images, as `tfbio.data.scaling.to_float` takes them, to what
         `RetinaNet.decode_predictions` returns.
 
     Example:
@@ -89,7 +91,7 @@ def detection(model, strategy):
     """
 
     def step(images):
-        images = preparation.ready(images)
+        images = to_float(images)
         return model.decode_predictions(model(images, training=False), images)
 
     # Never by XLA, which cannot choose among boxes.
@@ -159,7 +161,9 @@ def _splits(experiment, dataset):
             f"--dataset={experiment.dataset} has one of {dataset.validation.size:,} images. "
             f"Received: {experiment.validation_fraction}."
         )
-    return dataset.train.share(experiment.train_fraction, experiment.seed), dataset.validation
+    with named("train_fraction", fraction="train_fraction"):
+        train = dataset.train.share(experiment.train_fraction, experiment.seed)
+    return train, dataset.validation
 
 
 @build.register
@@ -188,7 +192,7 @@ def _(experiment: Detection, facts, strategy, learning_rate, source=None):
         model.optimizer.build(model.trainable_variables)
         size = strategy.num_replicas_in_sync
         targets = {"boxes": -tf.ones((size, 1, 4)), "classes": -tf.ones((size, 1))}
-        model._symbolic_build(data_batch=(tf.zeros((size, *facts.image_shape)), targets))
+        _keras.build_symbolically(model, (tf.zeros((size, *facts.image_shape)), targets))
 
     copy = preparation.WHOLE
     if source and not isinstance(source, RetinaNet):
@@ -218,7 +222,7 @@ def _check_standardization(source, mean, std):
     """Refuse to give a backbone images of another scale than its weights have learned from."""
     own = [[0.0] * 3, [1.0] * 3] if mean is None else [mean, std]
     theirs = [[0.0] * 3, [1.0] * 3]
-    for layer in source._flatten_layers():
+    for layer in _keras.flatten_layers(source):
         if isinstance(layer, keras.layers.Normalization):
             mean, variance = (np.ravel(each) for each in (layer.mean, layer.variance))
             theirs = [mean.tolist(), np.sqrt(variance).tolist()]

@@ -3,9 +3,10 @@
 import keras
 import tensorflow as tf
 
+from tfbio import _keras
+from tfbio.layers import context
 from tfbio.layers.mixin import TWINS, FeedbackMixin
 from tfbio.layers.sites import find_layers, find_without_twin
-from tfbio.rules import passage
 
 
 def find_last_layers(model):
@@ -78,7 +79,7 @@ def _depends_directly(model, kernel_layers):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             # Under direct feedback every hidden layer would hear from the output.
-            with passage.untapped():
+            with context.within(rewired=False):
                 outputs = tf.nest.flatten(model(*arguments, **keywords, training=training))
             outputs = [output for output in outputs if output.dtype.is_floating]
         for name, gradients in tape.gradient(outputs, variables).items():
@@ -108,7 +109,7 @@ def _depends_directly(model, kernel_layers):
             if kept[name] is not None:
                 layer.call = kept[name]
         # What the trace added to model.losses is a tensor of the trace.
-        model._clear_losses()
+        _keras.clear_losses(model)
     return reached
 
 

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import keras
 import tensorflow as tf
-from keras.src.backend import AutocastScope
 
-from tfbio import rules
+from tfbio import _keras, rules
 from tfbio.feedback import asymmetric
-from tfbio.layers import witness
-from tfbio.rules import checks
+from tfbio.layers import context
+from tfbio.layers.guard import guarded
+from tfbio.rules import contract
 
 TWINS = {}
 """From each Keras layer class to its feedback twin; filled by `feedback_twin`."""
@@ -105,14 +105,10 @@ class Site(NamedTuple):
 
     def adopt(self, rule):
         """Make `rule` this kernel's rule; what it replaces is no longer tracked or saved."""
-        tracker = self.layer._tracker
-        locked = tracker.locked
-        tracker.unlock()
-        if self._rule_name in vars(self.layer):
-            tracker.untrack(self.rule)
-        setattr(self.layer, self._rule_name, rule)
-        if locked:
-            tracker.lock()
+        with _keras.unlocked(self.layer):
+            if self._rule_name in vars(self.layer):
+                _keras.untrack(self.layer, self.rule)
+            setattr(self.layer, self._rule_name, rule)
 
 
 class FeedbackMixin:
@@ -194,7 +190,7 @@ class FeedbackMixin:
         """Return copies of `rule`, one per kernel, without changing the layer.
 
         Args:
-            rule: A `FeedbackRule`.
+            rule: A `tfbio.rules.Rule`.
 
         Returns:
             A list of rules, with their state made if the layer is built.
@@ -222,12 +218,12 @@ class FeedbackMixin:
 
     def _attach(self, copies):
         # Built within the call of another layer, the kernel would show that one's compute dtype.
-        with AutocastScope(self.variable_dtype), self._open_name_scope():
+        with _keras.autocast(self.variable_dtype), _keras.open_name_scope(self):
             for site, rule in zip(self.sites(), copies, strict=True):
                 # A layer loaded as quantized, which only backprop admits, may have no kernel.
                 if site.kernel is not None:
                     rule.attach(site.kernel, self.fans(site.kernel_name))
-                    checks.feedback(rule, site.kernel, self.name)
+                    contract.feedback(rule, site.kernel, self.name)
                     if not self.trainable:
                         rule.trainable = False  # as Keras freezes what a frozen layer holds
 
@@ -266,18 +262,26 @@ class FeedbackMixin:
         # One reading serves layer and rule: TensorFlow's graph optimizer would lose the order of a
         # second one, and a rule might see W after its update. The rule has it in full precision,
         # where a sign does not underflow; the layer as Keras casts it.
-        with AutocastScope(None):
+        with _keras.autocast(None):
             full = tf.convert_to_tensor(site.kernel)
         kernel = tf.cast(full, self.compute_dtype) if self.autocast else full
-        if site.rule.of_network:
-            if site.kernel_name != self.kernel_names[0]:
-                return op(inputs, kernel)  # within the layer, whose parts are one to the network
-            return site.rule.propagate(op, inputs, kernel, self)
+        if not site.rule.has_matrix:
+            return self._propagate_in_network(op, inputs, kernel, site)
         last = site.kernel_name == self.kernel_names[-1]
         circuit = rules.Circuit(op, inputs, self.respond if last else tf.identity)
         feedback = tf.cast(site.rule(full, circuit=circuit), kernel.dtype)
         outputs = asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
-        return witness.passed(outputs, site, op, inputs, kernel, feedback)
+        return context.show(outputs, site, op, inputs, kernel, feedback)
+
+    def _propagate_in_network(self, op, inputs, kernel, site):
+        """Return ``op(inputs, kernel)``, its error going where the network says, or nowhere."""
+        if site.kernel_name != self.kernel_names[0]:
+            return op(inputs, kernel)  # within the layer, whose parts are one to the network
+        error = context.current().error
+        if error == context.CUT:
+            return asymmetric(op, inputs, kernel, None, transport=self.true_gradient_switch)
+        outputs = op(inputs, kernel)
+        return outputs if error == context.OPEN else guarded(outputs, self, site.rule)
 
     def enable_lora(self, *args, **kwargs):
         """Enable LoRA as Keras does, under backprop; refuse it under any other rule."""

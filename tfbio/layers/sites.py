@@ -2,8 +2,8 @@
 
 import keras
 
+from tfbio import _keras
 from tfbio.layers.mixin import FeedbackMixin
-from tfbio.rules import FeedbackRule
 
 # Their matrices meet no error on its way down: an embedding's input is an index, the others act
 # entry by entry, and activations and normalization keep their true derivatives.
@@ -44,7 +44,7 @@ def find_layers(model):
     found, seen = {}, set()
 
     def visit(parent, prefix):
-        for layer in parent._layers:
+        for layer in _keras.get_sublayers(parent):
             if id(layer) in seen:
                 continue
             seen.add(id(layer))
@@ -120,7 +120,7 @@ def has_kernel(layer):
         return False
     return any(
         "kernel" in variable.name or len(variable.shape) >= 2
-        for variable in layer._trainable_variables
+        for variable in _keras.get_shallow_trainable_variables(layer)
     )
 
 
@@ -139,9 +139,34 @@ def find_without_twin(model):
         >>> list(find_without_twin(keras.Sequential([keras.Input((3, 2)), keras.layers.LSTM(1)])))
         ['lstm/lstm_cell']
     """
+    layers = find_layers(model)
+    rules = {id(rule) for rule in _rules_of([model, *layers.values()])}
     return {
         name: layer
         # A model's own name may be that of one of its layers; theirs have no colon.
-        for name, layer in {f"model:{model.name}": model, **find_layers(model)}.items()
-        if has_kernel(layer) and not isinstance(layer, (FeedbackMixin, FeedbackRule))
+        for name, layer in {f"model:{model.name}": model, **layers}.items()
+        if has_kernel(layer) and not isinstance(layer, FeedbackMixin) and id(layer) not in rules
     }
+
+
+def find_rules(model):
+    """Return the rules of all kernels below a model, built or not.
+
+    Args:
+        model: A Keras model or layer.
+
+    Returns:
+        A list of `tfbio.rules.Rule`.
+
+    Example:
+        >>> import keras, tfbio
+        >>> layer = tfbio.layers.FeedbackDense(1, rule="brsf(seed=1)")
+        >>> find_rules(keras.Sequential([keras.Input((2,)), layer]))
+        [brsf(scale='match', seed=1)]
+    """
+    return _rules_of(find_layers(model).values())
+
+
+def _rules_of(layers):
+    layers = [layer for layer in layers if isinstance(layer, FeedbackMixin)]
+    return [site.rule for layer in layers for site in layer.sites()]

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from tfbio import rules
+from tfbio import _keras
 from tfbio.feedback import input_gradients
-from tfbio.layers import witness
+from tfbio.layers import context
 from tfbio.layers.sites import find_sites
 from tfbio.layers.true_gradient import true_gradient
 from tfbio.metrics.definitions import angle_of_tensors
@@ -80,14 +80,14 @@ def gradient_angles(model, x, y, loss, training=True):
         angle of the hidden delta, which is the local one above that layer).
     """
     for site in find_sites(model).values():
-        if isinstance(site.rule, rules.TargetPropagation):
+        if not site.rule.has_gradient:
             raise ValueError(
                 f"Under {site.rule.alias!r} a model learns from targets, and not from a gradient "
                 "of its loss. Compile it, and take tfbio.metrics.GradientMeter(model)(x, y), which "
                 "compares what its training step learns."
             )
     loss = keras.losses.get(loss)
-    options = {"training": training} if getattr(model, "_call_has_training_arg", False) else {}
+    options = {"training": training} if _keras.accepts_training(model) else {}
     optimizer = getattr(model, "optimizer", None)
 
     def gradients(x, y):
@@ -181,13 +181,15 @@ class GradientMeter:
     def _measure(self, *batch):
         """Return (the gradient of each kernel, its local angle)."""
         graph = tf.compat.v1.get_default_graph()
-        with witness.errors() as seen:
+        with context.within(sightings=[]) as here:
             learned = self._of_kernels(batch)
         angles = {name: tf.constant(0.0) for name, s in self._sites.items() if s.rule.symmetric}
         for name, site in self._sites.items():
             # Those of a loop within the model are out of reach here.
             passages = [
-                sighting for sighting in seen if sighting.site == site and _is_of(graph, sighting)
+                sighting
+                for sighting in here.sightings
+                if sighting.site == site and _is_of(graph, sighting)
             ]
             if passages:
                 angles[name] = _local_angle(passages)
@@ -220,7 +222,7 @@ def _local_angle(passages):
 def _is_of(graph, sighting):
     """Return whether what was seen can be used in a graph; eagerly computed, it always can."""
     tensors = [sighting.error, *tf.nest.flatten(sighting.inputs, expand_composites=True)]
-    symbolic = [t for t in tensors if not isinstance(t, tf.__internal__.EagerTensor)]
+    symbolic = filter(tf.is_symbolic_tensor, tensors)
     return all(tensor.graph is graph for tensor in symbolic)
 
 
@@ -237,7 +239,7 @@ class _Collector:
         """Have Keras make the metrics' variables, which a first step would make, once."""
         if not self._prepared:
             with strategy_of(self._model).scope():
-                self._model._symbolic_build(data_batch=batch)
+                _keras.build_symbolically(self._model, batch)
             self._prepared = True
 
     def __getattr__(self, name):

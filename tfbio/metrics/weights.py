@@ -81,7 +81,7 @@ def sites_with_matrix(model):
         >>> list(sites_with_matrix(keras.Sequential([keras.Input((2,)), layer])))
         ['out']
     """
-    return {n: site for n, site in find_sites(model).items() if not site.rule.of_network}
+    return {n: site for n, site in find_sites(model).items() if site.rule.has_matrix}
 
 
 class WeightMetrics(NamedTuple):

@@ -1,15 +1,13 @@
 """Optimizers as the papers have them: the published SGD, and the variants of Liao et al. 2016."""
 
-import difflib
-import math
-import numbers
-
 import keras
 
+from tfbio._arguments import suggest
 from tfbio.optimizers.descents import VariantAdam, VariantRMSprop, VariantSGD
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.optimizers.loss_scale import LossScale
+from tfbio.rules import checks
 
 WITH_MOMENTUM = ("sgd", "nesterov", "rmsprop")
 """The names of those that take a momentum."""
@@ -27,6 +25,10 @@ __all__ = [
     "get",
     "names",
 ]
+
+
+def __dir__():
+    return __all__
 
 
 def names():
@@ -80,27 +82,18 @@ def get(
         'VariantSGD'
     """
     if str(name) not in _NAMES:
-        close = difflib.get_close_matches(str(name).lower(), _NAMES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown optimizer {name!r}.{hint} Optimizers: {', '.join(_NAMES)}.")
-    if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-        if not _is_number(learning_rate) or learning_rate <= 0:
-            raise ValueError(
-                "`learning_rate` must be a number greater than 0, or a LearningRateSchedule. "
-                f"Received: {learning_rate!r}."
-            )
-        learning_rate = float(learning_rate)
-    if not _is_number(momentum) or not 0 <= momentum < 1:
         raise ValueError(
-            f"`momentum` must be a number of 0 or more, less than 1. Received: {momentum!r}."
+            f"Unknown optimizer {name!r}.{suggest(name, _NAMES)} Optimizers: {', '.join(_NAMES)}."
         )
+    if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        learning_rate = checks.number("learning_rate", learning_rate, above=0)
+    momentum = checks.number("momentum", momentum, low=0, below=1)
     if momentum and name not in WITH_MOMENTUM:
         raise ValueError(
             f"`momentum` must be 0 with {name!r}, whose moments are its own. "
             f"Received: {momentum!r}. With momentum: {', '.join(WITH_MOMENTUM)}."
         )
-    if not _is_number(clip_norm) or clip_norm < 0:
-        raise ValueError(f"`clip_norm` must be a number of 0 or more. Received: {clip_norm!r}.")
+    checks.number("clip_norm", clip_norm, low=0)
     options = {
         "weight_decay": weight_decay,
         "batch_manhattan": batch_manhattan,
@@ -109,14 +102,8 @@ def get(
         "feedback": feedback,
         "global_clipnorm": clip_norm or None,
     }
-    momentum = float(momentum)
     if name == "rmsprop":
         return VariantRMSprop(learning_rate, momentum, **options)
     if name in WITH_MOMENTUM:
         return VariantSGD(learning_rate, momentum, nesterov=name == "nesterov", **options)
     return VariantAdam(learning_rate, decoupled=name == "adamw", **options)
-
-
-def _is_number(value):
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return real and math.isfinite(value)

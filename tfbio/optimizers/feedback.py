@@ -1,11 +1,11 @@
 """The feedback's settings: how an optimizer treats weights that learn by a loss of their own."""
 
 import dataclasses
-import math
-import numbers
 
 import keras
 import tensorflow as tf
+
+from tfbio.rules import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,21 +48,11 @@ class Feedback:
 
     def __post_init__(self):
         """Check the settings; turn an optimizer's config into one."""
-        scale = self.learning_rate_scale
-        number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
-        if not (number and math.isfinite(scale) and scale >= 0):
-            raise ValueError(
-                f"`learning_rate_scale` must be a number of 0 or more. Received: {scale!r}."
-            )
-        integer = isinstance(self.delay, numbers.Integral) and not isinstance(self.delay, bool)
-        if not (integer and self.delay >= 0):
-            raise ValueError(f"`delay` must be an integer of 0 or more. Received: {self.delay!r}.")
-        if not isinstance(self.alternate, numbers.Integral) or self.alternate < 0:
-            raise ValueError(
-                "`alternate` must be an integer of 0 or more, the steps of a turn. "
-                f"Received: {self.alternate!r}."
-            )
-        object.__setattr__(self, "alternate", int(self.alternate))
+        checks.number("learning_rate_scale", self.learning_rate_scale, low=0)
+        checks.integer("delay", self.delay, low=0)
+        # True means turns of one step.
+        turn = int(self.alternate) if self.alternate is True else self.alternate
+        object.__setattr__(self, "alternate", checks.integer("alternate", turn, low=0))
         if isinstance(self.optimizer, dict):
             optimizer = keras.saving.deserialize_keras_object(self.optimizer)
             object.__setattr__(self, "optimizer", optimizer)

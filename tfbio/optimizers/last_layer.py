@@ -1,10 +1,9 @@
 """The last layer's settings: which variables are its own, and how the optimizer treats them."""
 
 import dataclasses
-import math
-import numbers
 
 from tfbio.layers.last_layers import find_last_layers
+from tfbio.rules import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +74,7 @@ class LastLayer:
         """Check the settings; turn lists, which a file gives back for tuples, into tuples."""
         object.__setattr__(self, "indexes", tuple(self.indexes))
         object.__setattr__(self, "shapes", tuple(map(tuple, self.shapes)))
-        scale = self.learning_rate_scale
-        number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
-        if not (number and math.isfinite(scale) and scale >= 0):
-            raise ValueError(
-                f"`learning_rate_scale` must be a number of 0 or more. Received: {scale!r}."
-            )
+        checks.number("learning_rate_scale", self.learning_rate_scale, low=0)
         for name in ("batch_manhattan", "no_sign_change"):
             if getattr(self, name) not in (True, False, None):
                 raise ValueError(

@@ -1,13 +1,13 @@
 """Variants: one step is the gradient's transformations, a descent, and what the signs allow."""
 
-import math
-import numbers
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfbio import _keras
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
+from tfbio.rules import checks
 
 _TINY = 1e-10
 """The magnitude that a weight keeps instead of changing sign: Xiao et al. 2018's code."""
@@ -66,17 +66,9 @@ class Variants:
         feedback=None,
         **kwargs,
     ):
-        number = isinstance(weight_decay, numbers.Real) and not isinstance(weight_decay, bool)
-        if not (number and math.isfinite(weight_decay) and weight_decay >= 0):
-            raise ValueError(
-                f"`weight_decay` must be a number of 0 or more. Received: {weight_decay!r}."
-            )
-        for name, value in (
-            ("batch_manhattan", batch_manhattan),
-            ("no_sign_change", no_sign_change),
-        ):
-            if not isinstance(value, bool):
-                raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
+        weight_decay = checks.number("weight_decay", weight_decay, low=0)
+        checks.boolean("batch_manhattan", batch_manhattan)
+        checks.boolean("no_sign_change", no_sign_change)
         if isinstance(last_layer, dict):
             last_layer = LastLayer(**last_layer)
         if not isinstance(last_layer, LastLayer | None):
@@ -91,7 +83,7 @@ class Variants:
                 "`feedback` must be a tfbio.optimizers.Feedback or None. "
                 f"Received: {feedback!r} of type {type(feedback).__name__}."
             )
-        super().__init__(*args, weight_decay=float(weight_decay), **kwargs)
+        super().__init__(*args, weight_decay=weight_decay, **kwargs)
         self.batch_manhattan = batch_manhattan
         self.no_sign_change = no_sign_change
         self.last_layer = last_layer
@@ -161,7 +153,7 @@ class Variants:
             variable: The variable.
             learning_rate: η.
         """
-        alone = self._learns[self._get_variable_index(variable)] == "alone"
+        alone = self._learns[_keras.get_variable_index(self, variable)] == "alone"
         update = self._align if alone else self._learn
 
         def updated():
@@ -189,7 +181,7 @@ class Variants:
 
     def _learn(self, gradient, variable, learning_rate):
         """Take one step for a weight of the network, or a B that follows its kernel."""
-        settings = self._settings[self._get_variable_index(variable)]
+        settings = self._settings[_keras.get_variable_index(self, variable)]
         # Dense even for an embedding: momentum and decay reach the rows without a gradient too.
         gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
         if settings.learning_rate_scale != 1:
@@ -197,7 +189,7 @@ class Variants:
         before = tf.convert_to_tensor(variable)
         if settings.batch_manhattan:
             gradient = tf.sign(gradient)
-        if self.weight_decay and self._use_weight_decay(variable):
+        if self.weight_decay and _keras.uses_weight_decay(self, variable):
             if self.decoupled:
                 rate = tf.cast(learning_rate, variable.dtype)
                 self.assign_sub(variable, before * self.weight_decay * rate)
@@ -215,7 +207,7 @@ class Variants:
         """Return the replicas' gradients summed, and then clipped where that is asked for."""
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)
         gradients = [gradient for gradient, _ in pairs]
-        learns = [self._learns[self._get_variable_index(variable)] for _, variable in pairs]
+        learns = [self._learns[_keras.get_variable_index(self, variable)] for _, variable in pairs]
         if self.global_clipnorm and any(learns):
             # A B that follows its kernel has the same gradient, which would count twice.
             own = [g for g, each in zip(gradients, learns, strict=True) if each is None]

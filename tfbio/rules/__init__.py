@@ -1,7 +1,13 @@
 """Learning rules: how the feedback matrix B is made, and how it follows W."""
 
+from tfbio.rules import checks, draws
 from tfbio.rules.registry import aliases, deserialize, get, names, register, serialize
-from tfbio.rules.rule import Circuit, FeedbackRule
+from tfbio.rules.rule import Description, Rule
+
+# isort: split
+from tfbio.rules.layer_rule import Circuit, LayerRule
+from tfbio.rules.learned import LearnedRule
+from tfbio.rules.network_rule import NetworkRule
 from tfbio.rules.scales import Fans, ScaledRule
 
 # isort: split
@@ -49,6 +55,7 @@ __all__ = [
     "Backprop",
     "BatchwiseRandomSignFeedback",
     "Circuit",
+    "Description",
     "DifferenceTargetPropagation",
     "DirectFeedback",
     "DirectFeedbackAlignment",
@@ -56,13 +63,16 @@ __all__ = [
     "Fans",
     "FeedbackAlignment",
     "FeedbackAlignmentSignedInit",
-    "FeedbackRule",
     "FixedRandomSignFeedback",
     "InformationAlignment",
     "KolenPollack",
+    "LayerRule",
+    "LearnedRule",
     "LocalAlignment",
     "LocalDifferenceReconstruction",
     "MirrorAlignment",
+    "NetworkRule",
+    "Rule",
     "ScaledRule",
     "SignDirectFeedback",
     "SignSymmetry",
@@ -72,9 +82,15 @@ __all__ = [
     "VanillaTargetPropagation",
     "WeightMirror",
     "aliases",
+    "checks",
     "deserialize",
+    "draws",
     "get",
     "names",
     "register",
     "serialize",
 ]
+
+
+def __dir__():
+    return __all__

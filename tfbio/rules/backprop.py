@@ -1,11 +1,11 @@
 """Backpropagation: B = W, the control of every experiment."""
 
+from tfbio.rules.layer_rule import LayerRule
 from tfbio.rules.registry import register
-from tfbio.rules.rule import FeedbackRule
 
 
 @register("backprop", aliases=("bp", "sham"))
-class Backprop(FeedbackRule):
+class Backprop(LayerRule):
     """Backpropagation: ``B = W``, so that ``∂x = e Wᵀ``.
 
     A layer under this rule equals its Keras twin to the last bit, in outputs and gradients.

@@ -7,22 +7,20 @@ passes through.
 
 import abc
 import math
-import numbers
 
 import tensorflow as tf
 
-from tfbio.feedback import asymmetric
-from tfbio.rules import checks, passage, targets
-from tfbio.rules.guard import guarded
+from tfbio.rules import checks, targets
+from tfbio.rules.draws import uniform
+from tfbio.rules.network_rule import NetworkRule
 from tfbio.rules.registry import register
-from tfbio.rules.rule import FeedbackRule
-from tfbio.rules.scales import uniform
+from tfbio.rules.rule import Description
 
 INITS = ("launay", "frenkel")
 SPATIAL = ("shared", "dense")
 
 
-class DirectFeedback(FeedbackRule):
+class DirectFeedback(NetworkRule):
     """What the rules of direct feedback share: options, the matrices, and how layers behave.
 
     Each kernel layer of the network holds a copy. The last layer's owns the matrices of all, the
@@ -40,68 +38,25 @@ class DirectFeedback(FeedbackRule):
 
     Raises:
         ValueError: If an option is out of its range.
+
+    Attributes:
+        reads_targets: Whether the signal is made of the targets, which are read from the error of
+            a softmax cross-entropy.
     """
 
-    of_network = True
-    reads_targets = False
+    refusal = "its error comes from its network's output, and it was called outside of its network."
+    reads_targets: bool = False
 
     def __init__(self, init="launay", spatial="shared", max_feedback_gib=2.0, seed=None):
         super().__init__()
-        for name, value, known in (("init", init, INITS), ("spatial", spatial, SPATIAL)):
-            if not isinstance(value, str) or value not in known:
-                choices = " or ".join(map(repr, known))
-                raise ValueError(f"`{name}` must be {choices}. Received: {value!r}.")
-        number = isinstance(max_feedback_gib, numbers.Real) and not isinstance(
-            max_feedback_gib, bool
-        )
-        if not number or not 0 < max_feedback_gib < math.inf:
-            raise ValueError(
-                f"`max_feedback_gib` must be a number greater than 0. Received: "
-                f"{max_feedback_gib!r}."
-            )
-        self.init = init
-        self.spatial = spatial
-        self.max_feedback_gib = float(max_feedback_gib)
+        self.init = checks.choice("init", init, INITS)
+        self.spatial = checks.choice("spatial", spatial, SPATIAL)
+        self.max_feedback_gib = checks.number("max_feedback_gib", max_feedback_gib, above=0)
         self.seed = checks.seed(seed)
-        self.role = ""
-        self.taught_by = ""
 
     def spawn(self, index):
         """Return a copy with the same seed: one layer's draws serve all."""
         return self.from_config(self.get_config())
-
-    def apply(self, conversion):
-        """Rewire the model; see the base class and `tfbio.networks.direct`."""
-        return conversion.rewire(self)
-
-    def feedback(self, kernel):
-        """Return 0: no error passes down through a matrix of the kernel's shape."""
-        return tf.zeros_like(kernel)
-
-    def propagate(self, op, inputs, kernel, layer):
-        """Return ``op(inputs, kernel)``, its error going where the layer's place says.
-
-        Args:
-            op: The layer's linear operation, see `tfbio.feedback.asymmetric`.
-            inputs: Its input.
-            kernel: The kernel, a tensor.
-            layer: The feedback layer.
-
-        Raises:
-            ValueError: When it is differentiated, if the layer was called outside of its network.
-        """
-        place = passage.current()
-        if place == passage.CUT:
-            return asymmetric(op, inputs, kernel, None, transport=layer.true_gradient_switch)
-        outputs = op(inputs, kernel)
-        if place == passage.OPEN:
-            return outputs
-        return guarded(
-            outputs,
-            layer,
-            self.alias,
-            "its error comes from its network's output, and it was called outside of its network.",
-        )
 
     def make_matrices(self, sizes, classes, dtype):
         """Make the matrices of the whole network.
@@ -171,21 +126,15 @@ class DirectFeedback(FeedbackRule):
             A tensor (N, classes) of at least float32.
         """
 
-    def rule_label(self):
-        """Return the rule, or for a last layer that it learns by its true gradient."""
-        return self.role or self.alias
-
-    def note(self):
-        """Return the memory that the matrices take, where this layer owns them."""
+    def describe(self) -> Description:
+        """Return where this layer's error comes from, and what the matrices take that it owns."""
+        described = super().describe()
         if not hasattr(self, "matrices"):
-            return ""
+            return described
         size = sum(int(m.shape[0]) * int(m.shape[1]) for m in self.matrices)
         gib = size * tf.as_dtype(self.matrices[0].dtype).size / 2**30
-        return f"Direct feedback to {len(self.sizes)} activations takes {gib:.3g} GiB"
-
-    def scale_label(self):
-        """Return where this layer's error comes from."""
-        return self.taught_by
+        note = f"Direct feedback to {len(self.sizes)} activations takes {gib:.3g} GiB"
+        return described._replace(note=note)
 
 
 def _checked(error, logits):

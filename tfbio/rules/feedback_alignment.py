@@ -32,8 +32,7 @@ class FeedbackAlignment(ScaledRule):
 
     def make_state(self, kernel, fans):
         """Draw B; see the base class."""
-        super().make_state(kernel, fans)
-        self.matrix = self.new_random("feedback", kernel, fans)
+        self.matrix = self.new_random("feedback", kernel)
 
     def feedback(self, kernel):
         """Return B, whatever the kernel."""
@@ -72,7 +71,6 @@ class FeedbackAlignmentSignedInit(ScaledRule):
 
     def make_state(self, kernel, fans):
         """Take the signs of W₀; see the base class."""
-        super().make_state(kernel, fans)
         self.matrix = self.new_state(
             "feedback",
             tuple(kernel.shape),

@@ -43,9 +43,10 @@ class KolenPollack(ScaledRule):
         "Deep learning without weight transport".
     """
 
+    learns = "with_kernel"
+
     def make_state(self, kernel, fans):
         """Draw the first B; see the base class."""
-        super().make_state(kernel, fans)
         for name in ("regularizer", "constraint"):
             if getattr(kernel, name, None) is not None:
                 raise ValueError(
@@ -53,7 +54,7 @@ class KolenPollack(ScaledRule):
                     "B. Give the optimizer a `weight_decay` instead, which decays both. "
                     f"Received: kernel_{name}={getattr(kernel, name)!r}."
                 )
-        self.matrix = self.new_random("feedback", kernel, fans, learns="with_kernel")
+        self.matrix = self.new_random("feedback", kernel, changes=self.learns)
 
     def feedback(self, kernel):
         """Return B as it has learned to be, whatever the kernel."""

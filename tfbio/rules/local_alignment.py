@@ -1,12 +1,15 @@
 """Local alignment: B learns by a loss of its own layer, whose only gradient is on B."""
 
+import dataclasses
 import math
 
 import tensorflow as tf
 
 from tfbio.rules import checks
+from tfbio.rules.draws import uniform
+from tfbio.rules.learned import LearnedRule
 from tfbio.rules.registry import register
-from tfbio.rules.scales import ScaledRule, uniform
+from tfbio.rules.scales import ScaledRule
 
 
 def decay(feedback):
@@ -87,7 +90,7 @@ def _mean_over_batch(entries):
 
 
 @register("local_alignment")
-class LocalAlignment(ScaledRule):
+class LocalAlignment(LearnedRule):
     """Local alignment: B learns by any sum of Kunin et al.'s primitives.
 
     The loss of each kernel, a mean over the batch and a sum over all else, for the layer's input x
@@ -99,11 +102,7 @@ class LocalAlignment(ScaledRule):
     transposed operation at B. A layer that is called several times has the data's terms of every
     call, and one decay and self_.
 
-    B is trainable and R joins the model's losses with the value 0, so that the optimizer that
-    updates W updates B too; a training loop of one's own must add ``sum(model.losses)``. It is
-    left out where a weight of the network is meant: weight decay, clipping, the optimizer's
-    variants (`tfbio.optimizers`, which also gives it a learning rate, an optimizer or a turn of
-    its own).
+    The optimizer that updates W updates B, too; see `tfbio.rules.LearnedRule`.
 
     Cost, in operations of the size of the layer's own, beside the three of a step: amp alone 3,
     sparse alone 2, both 3, null 4, amp and null 6; decay and self_ a pass over the weights.
@@ -156,44 +155,41 @@ class LocalAlignment(ScaledRule):
         names = ("decay", "self_", "amp", "sparse", "null")
         return {name: getattr(self, name) for name in names}
 
-    def make_state(self, kernel, fans):
-        """Draw the first B; see the base class."""
-        super().make_state(kernel, fans)
-        learns = "alone" if any(self.primitives().values()) else None
-        self.matrix = self.new_random("feedback", kernel, fans, learns=learns)
-        self.draw_key = self.steps = None
-        if self.noise:
-            self.draw_key = self.new_state("key", (2,), lambda: tf.constant(self.key()), "int64")
-            self.steps = self.new_state("steps", (), lambda: 0, "int64", stepped=True)
+    @property
+    def learns(self):
+        """What trains B: nothing where all coefficients are 0."""
+        return "alone" if any(self.primitives().values()) else None
 
     @property
-    def _steps(self):
+    def has_step(self):
+        """Whether there is noise, which is drawn anew with every step."""
         return bool(self.noise)
 
-    def step(self, kernel, circuit):
-        """Count a step: the next noise."""
-        return {"steps": self.steps + 1}
-
-    def feedback(self, kernel):
-        """Return B as it has learned to be; the layer's own error does not reach it."""
-        return tf.stop_gradient(tf.convert_to_tensor(self.matrix))
+    def make_state(self, kernel, fans):
+        """Draw the first B, and prepare the noise; see the base class."""
+        super().make_state(kernel, fans)
+        if self.noise:
+            self.make_draws()
 
     def learn(self, kernel, circuit):
         """Add R, its terms of the weights in the first call of a pass only; see the class."""
         of = self.primitives()
         # Keras takes the losses of the pass before away when the model is called.
         if (of["decay"] or of["self_"]) and not self.losses:
-            self.add_loss(_pull(lambda b: self._of_weights(b, kernel), self.matrix))
+            self.learn_by(lambda b: self._of_weights(b, kernel))
         if of["amp"] or of["sparse"] or of["null"]:
-            x = self._driven(circuit.inputs, kernel.dtype)
-            self.add_loss(_pull(lambda b: self._of_data(b, kernel, circuit.op, x), self.matrix))
+            if self.noise:
+                noise = self._noise(circuit.inputs, kernel.dtype)
+                circuit = dataclasses.replace(circuit, inputs=noise)
+            super().learn(kernel, circuit)
 
     def _of_weights(self, feedback, kernel):
         of = self.primitives()
         return of["decay"] * decay(feedback) + of["self_"] * self_(feedback, kernel)
 
-    def _of_data(self, feedback, kernel, op, x):
-        of, loss = self.primitives(), 0.0
+    def loss(self, feedback, kernel, circuit):
+        """Return the terms of R that depend on the layer's input."""
+        of, loss, op, x = self.primitives(), 0.0, circuit.op, circuit.inputs
         if of["amp"] or of["sparse"]:
             at_feedback = op(x, feedback)
         if of["amp"] or of["null"]:
@@ -206,17 +202,10 @@ class LocalAlignment(ScaledRule):
             loss += of["null"] * null(_sent_back(op, x, feedback, at_kernel))
         return loss
 
-    def _driven(self, inputs, dtype):
-        """Return x: the layer's input, or noise of its shape."""
-        if not self.noise:
-            return tf.cast(inputs, dtype)
-        key = tf.random.experimental.stateless_fold_in(
-            tf.convert_to_tensor(self.draw_key),
-            tf.convert_to_tensor(self.steps),
-            alg=tf.random.Algorithm.PHILOX,
-        )
+    def _noise(self, inputs, dtype):
+        """Return noise of the input's shape for the present step."""
         shape = tf.concat([[self.samples], tf.shape(inputs)[1:]], 0)
-        drawn = uniform(shape, key, double=dtype == tf.float64)
+        drawn = uniform(shape, self.draw_key(), double=dtype == tf.float64)
         drawn = tf.ensure_shape(drawn, (self.samples, *inputs.shape[1:]))
         return tf.cast(self.noise * math.sqrt(2.0) * tf.math.erfinv(drawn), dtype)
 
@@ -362,25 +351,6 @@ class InformationAlignment(_TwoOrThree):
 
 def _of(**coefficients):
     return {"decay": 0.0, "self_": 0.0, "amp": 0.0, "sparse": 0.0, "null": 0.0, **coefficients}
-
-
-def _pull(loss, matrix):
-    """Return 0, with the gradient that ``loss(B)`` has for B.
-
-    The loss that is shown stays the task's.
-    """
-
-    @tf.custom_gradient
-    def pulled(feedback):
-        def gradient(upstream):
-            with tf.GradientTape() as tape:
-                tape.watch(feedback)
-                value = loss(feedback)
-            return upstream * tape.gradient(value, feedback)
-
-        return tf.zeros((), feedback.dtype), gradient
-
-    return pulled(tf.convert_to_tensor(matrix))
 
 
 def _sent_back(op, inputs, feedback, outputs):

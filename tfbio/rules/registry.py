@@ -1,12 +1,12 @@
 """The registry: from a rule's name, with options, to the rule."""
 
 import ast
-import difflib
 import keyword
 
 import keras
 
-from tfbio.rules.rule import FeedbackRule
+from tfbio._arguments import suggest
+from tfbio.rules.rule import Rule
 
 _RULES = {}
 _ALIASES = {}
@@ -23,12 +23,13 @@ def register(name, aliases=()):
         The decorator.
 
     Raises:
-        TypeError: If what is decorated is not a subclass of `FeedbackRule`, or `aliases` a string.
+        TypeError: If what is decorated is not a subclass of `Rule`, or `aliases` a string.
         ValueError: If a name is taken by another rule, or no identifier.
 
     Example:
+        >>> import tfbio
         >>> @register("quarter")
-        ... class Quarter(FeedbackRule):
+        ... class Quarter(tfbio.rules.LayerRule):
         ...     def feedback(self, kernel):
         ...         return kernel / 4
         >>> get("quarter")
@@ -41,8 +42,10 @@ def register(name, aliases=()):
         )
 
     def decorate(cls):
-        if not (isinstance(cls, type) and issubclass(cls, FeedbackRule)):
-            raise TypeError(f"A rule must be a subclass of FeedbackRule. Received: {cls!r}.")
+        if not (isinstance(cls, type) and issubclass(cls, Rule)):
+            raise TypeError(
+                f"A rule must be a subclass of LayerRule or NetworkRule. Received: {cls!r}."
+            )
         for each in (name, *aliases):
             if not each.isidentifier() or keyword.iskeyword(each):
                 raise ValueError(f"A rule's name must be an identifier. Received: {each!r}.")
@@ -85,7 +88,7 @@ def serialize(rule):
     """Return the config dict of a rule, from which `get` makes a copy.
 
     Args:
-        rule: A `FeedbackRule`.
+        rule: A `Rule`.
 
     Returns:
         A dict with "class_name", the registered name, and "config", the options.
@@ -116,7 +119,7 @@ def get(identifier):
             rule class, or a rule, which is returned as it is.
 
     Returns:
-        A `FeedbackRule`.
+        A `Rule`.
 
     Raises:
         ValueError: If the name or an option is unknown, or an option has a wrong value.
@@ -126,9 +129,9 @@ def get(identifier):
         >>> get("usf")
         sign_symmetry(scale='match', agreement=1.0, seed=None)
     """
-    if isinstance(identifier, FeedbackRule):
+    if isinstance(identifier, Rule):
         return identifier
-    if isinstance(identifier, type) and issubclass(identifier, FeedbackRule):
+    if isinstance(identifier, type) and issubclass(identifier, Rule):
         return _create(identifier, {})
     if isinstance(identifier, dict):
         keys = set(identifier) == {"class_name", "config"}
@@ -142,7 +145,7 @@ def get(identifier):
         name, options = _parse(identifier)
         return _create(_lookup(name), options)
     raise TypeError(
-        "`rule` must be a rule's name, a config dict, a FeedbackRule class or instance. "
+        "`rule` must be a rule's name, a config dict, a rule's class or instance. "
         f"Received: {identifier!r} of type {type(identifier).__name__}."
     )
 
@@ -151,8 +154,7 @@ def _lookup(name):
     name = _ALIASES.get(str(name), str(name))
     if name in _RULES:
         return _RULES[name]
-    close = difflib.get_close_matches(str(name), [*_RULES, *_ALIASES], n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = suggest(name, [*_RULES, *_ALIASES])
     raise ValueError(f"Unknown rule {name!r}.{hint} Registered rules: {', '.join(_RULES)}.")
 
 

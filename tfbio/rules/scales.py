@@ -6,12 +6,16 @@ by orders of magnitude at every layer.
 
 import math
 import numbers
+from collections.abc import Callable
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from tfbio.rules import checks
-from tfbio.rules.rule import FeedbackRule
+from tfbio.rules.draws import normal, uniform
+from tfbio.rules.layer_rule import LayerRule
+from tfbio.rules.rule import Description
 
 NAMES = ("match", "xiao", "xavier", "unit")
 
@@ -163,50 +167,7 @@ def draw(shape, dtype, key, scale, fans, s):
     return tf.cast(unit * (math.sqrt(3.0) * s if scale == "xavier" else s), dtype)
 
 
-def uniform(shape, key, double=False):
-    """Draw from the open interval (−1, 1), alike eagerly, compiled and under XLA.
-
-    Made from the generator's bits: TensorFlow's own floating-point draws differ between XLA and
-    the rest for one and the same key, its bits do not.
-
-    Args:
-        shape: The shape to draw.
-        key: Two integers, the seed of the stateless generator.
-        double: Whether to draw 52 bits as float64, instead of 23 as float32.
-
-    Returns:
-        A tensor.
-
-    Example:
-        >>> bool(tf.reduce_all(tf.abs(uniform((100,), (1, 2))) < 1))
-        True
-    """
-    integer, drop, dtype = (tf.uint64, 12, tf.float64) if double else (tf.uint32, 9, tf.float32)
-    keep = 8 * integer.size - drop
-    bits = tf.random.stateless_uniform(
-        # Named, because "auto" may choose another generator on another kind of device.
-        shape,
-        key,
-        minval=None,
-        maxval=None,
-        dtype=integer,
-        alg=tf.random.Algorithm.PHILOX,
-    )
-    bits = tf.bitwise.right_shift(bits, tf.constant(drop, integer))
-    return (tf.cast(bits, dtype) + 0.5) * 2.0 ** (1 - keep) - 1.0
-
-
-def normal(shape, key, double=False):
-    """Draw from N(0, 1), by way of `uniform`, whose arguments and promise it has.
-
-    Example:
-        >>> abs(float(tf.math.reduce_std(normal((10000,), (1, 2)))) - 1) < 0.05
-        True
-    """
-    return math.sqrt(2.0) * tf.math.erfinv(uniform(shape, key, double))
-
-
-class ScaledRule(FeedbackRule):
+class ScaledRule(LayerRule):
     """A rule whose B has a scale s; under "match" the rms of W₀ is kept as saved state.
 
     Args:
@@ -217,14 +178,14 @@ class ScaledRule(FeedbackRule):
         ValueError: If an option is out of its range.
     """
 
-    def __init__(self, scale="match", seed=None):
+    def __init__(self, scale: str | float = "match", seed: int | None = None):
         super().__init__()
         self.scale = check(scale)
         self.seed = checks.seed(seed)
 
-    def make_state(self, kernel, fans):
+    def make_base_state(self, kernel, fans) -> None:
         """Keep the rms of W₀ under "match"; see the base class."""
-        super().make_state(kernel, fans)
+        super().make_base_state(kernel, fans)
         self._fans = fans
         if self.scale == "match":
             self.rms = self.new_state("rms", (), lambda: root_mean_square(kernel), "float32")
@@ -236,33 +197,32 @@ class ScaledRule(FeedbackRule):
             return magnitude(self.scale, self._fans, kernel=None)
         return magnitude("match", self._fans, tf.convert_to_tensor(self.rms))
 
-    def new_random(self, name, kernel, fans, transform=tf.identity, learns=None, stepped=False):
+    def new_random(
+        self,
+        name: str,
+        kernel,
+        transform: Callable = tf.identity,
+        changes: str | None = None,
+    ) -> keras.Variable:
         """Return a random matrix of the kernel's shape and dtype, drawn under the scale.
 
         Args:
             name: The weight's name.
             kernel: The kernel.
-            fans: Its `Fans`.
             transform: A function of the drawn matrix, such as `tf.abs`.
-            learns: How it learns, if it does, as for `new_state`.
-            stepped: Whether `step` gives it new values.
-
-        Returns:
-            The `keras.Variable`.
+            changes: What changes it, as for `new_state`.
         """
         shape, dtype = tuple(kernel.shape), kernel.dtype
-        return self.new_state(
-            name,
-            shape,
-            lambda: transform(draw(shape, dtype, self.key(), self.scale, fans, self.s)),
-            dtype,
-            learns=learns,
-            stepped=stepped,
-        )
 
-    def scale_label(self):
+        def initialize():
+            return transform(draw(shape, dtype, self.key(), self.scale, self._fans, self.s))
+
+        return self.new_state(name, shape, initialize, dtype, changes)
+
+    def describe(self) -> Description:
         """Return the scale's name and s, and that W₀ was zero where "match" had to give way."""
         s = float(self.s)
+        scale = f"{self.scale} {s:.3g}" if isinstance(self.scale, str) else f"{s:.3g}"
         if self.scale == "match" and not float(tf.convert_to_tensor(self.rms)):
-            return f"xavier {s:.3g} (W was 0)"
-        return f"{self.scale} {s:.3g}" if isinstance(self.scale, str) else f"{s:.3g}"
+            scale = f"xavier {s:.3g} (W was 0)"
+        return Description(self.alias, scale)

@@ -3,8 +3,9 @@
 import tensorflow as tf
 
 from tfbio.rules import checks
+from tfbio.rules.draws import uniform
 from tfbio.rules.registry import register
-from tfbio.rules.scales import ScaledRule, draw, uniform
+from tfbio.rules.scales import ScaledRule, draw
 
 
 @register("sign_symmetry", aliases=("ss", "usf"))
@@ -43,7 +44,6 @@ class SignSymmetry(ScaledRule):
 
     def make_state(self, kernel, fans):
         """Draw the mask C where signs may disagree; see the base class."""
-        super().make_state(kernel, fans)
         shape = tuple(kernel.shape)
         self.concordance = None
         if self.agreement < 1:
@@ -89,8 +89,7 @@ class FixedRandomSignFeedback(ScaledRule):
 
     def make_state(self, kernel, fans):
         """Draw M; see the base class."""
-        super().make_state(kernel, fans)
-        self.magnitudes = self.new_random("magnitudes", kernel, fans, transform=tf.abs)
+        self.magnitudes = self.new_random("magnitudes", kernel, transform=tf.abs)
 
     def feedback(self, kernel):
         """Return ``M∘sign(W)``."""
@@ -128,22 +127,14 @@ class BatchwiseRandomSignFeedback(ScaledRule):
         Liao, Leibo and Poggio 2016, "How important is weight symmetry in backpropagation?" (brSF).
     """
 
+    has_step = True
+
     def make_state(self, kernel, fans):
         """Keep the key of the draws and the number of steps; see the base class."""
-        super().make_state(kernel, fans)
-        self.draw_key = self.new_state("key", (2,), lambda: tf.constant(self.key()), "int64")
-        self.steps = self.new_state("steps", (), lambda: 0, "int64", stepped=True)
-
-    def step(self, kernel, circuit):
-        """Count a step: the next M."""
-        return {"steps": self.steps + 1}
+        self.make_draws()
 
     def feedback(self, kernel):
         """Return ``M∘sign(W)`` with the M of the present step."""
-        key = tf.random.experimental.stateless_fold_in(
-            tf.convert_to_tensor(self.draw_key),
-            tf.convert_to_tensor(self.steps) + self.unseen(kernel),
-            alg=tf.random.Algorithm.PHILOX,
-        )
+        key = self.draw_key(ahead_of=kernel)
         matrix = draw(kernel.shape, kernel.dtype, key, self.scale, self._fans, self.s)
         return tf.abs(matrix) * tf.sign(kernel)

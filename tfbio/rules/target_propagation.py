@@ -9,18 +9,17 @@ import math
 
 import tensorflow as tf
 
-from tfbio.rules import checks, passage
-from tfbio.rules.guard import guarded
+from tfbio.rules import checks
+from tfbio.rules.draws import uniform
+from tfbio.rules.network_rule import NetworkRule
 from tfbio.rules.registry import register
-from tfbio.rules.rule import FeedbackRule
-from tfbio.rules.scales import uniform
 
 SCHEDULES = ("parallel", "alternating")
 RECONSTRUCT = ("clean", "corrupted")
 _MOST = 2000  # iterations; the noise of more would be drawn twice
 
 
-class TargetPropagation(FeedbackRule):
+class TargetPropagation(NetworkRule):
     """What the rules of target propagation share.
 
     Each kernel layer of the network holds a copy, which owns the weights of the layer's inverse:
@@ -34,61 +33,48 @@ class TargetPropagation(FeedbackRule):
 
     Raises:
         ValueError: If an option is out of its range.
+
+    Attributes:
+        difference: Whether what the inverse misses is added to its targets:
+            ĥ = h − g(h′) + g(ĥ′).
+        inverts_output: Whether the first target is the output's, whose layer then has an inverse;
+            if not, it is the last hidden layer's, down the gradient of the loss.
+        reads_targets: Whether the output's target is the label; if not, it is down the gradient
+            of the loss.
+        local_factor: What the local losses are multiplied by.
+        output_factor: What the loss is multiplied by from which the output layer learns.
     """
 
-    of_network = True
-    difference = True
-    """Whether what the inverse misses is added to its targets: ĥ = h − g(h′) + g(ĥ′)."""
-    top = "loss"
-    """Where the first target comes from: the "loss", for the last hidden layer; the "label" or the
-    "logits", for the output, whose layer then has an inverse."""
-    trained_by_optimizer = True
-    """Whether V and c are the optimizer's; else the rule's network trains them by itself."""
-    auxiliary = 0
-    schedule = "parallel"
-    reconstruct = "clean"
+    has_gradient = False
+    learns = "alone"
+    measures = ("inverse_loss", "local_loss", "target_distance")
+    refusal = (
+        "its target comes from its network, no gradient passes through it, and it was "
+        "differentiated outside of its network's training step."
+    )
+    difference: bool = True
+    inverts_output: bool = False
+    reads_targets: bool = False
+    local_factor: float = 1.0
+    output_factor: float = 1.0
+    auxiliary: int = 0
+    schedule: str = "parallel"
+    reconstruct: str = "clean"
 
     def __init__(self, noise=0.1, seed=None):
         super().__init__()
         self.noise = checks.number("noise", noise, above=0)
         self.seed = checks.seed(seed)
-        self.inverts = ""
 
-    def apply(self, conversion):
-        """Put the model under this rule; see the base class."""
-        return conversion.rewire(self)
-
-    def make_state(self, kernel, fans):
+    def attach(self, kernel, fans) -> None:
         """Keep the fans, for V; see the base class."""
-        super().make_state(kernel, fans)
         self._fans = fans
+        super().attach(kernel, fans)
 
-    def feedback(self, kernel):
-        """Return 0: no error passes down through a matrix of the kernel's shape."""
-        return tf.zeros_like(kernel)
-
-    def propagate(self, op, inputs, kernel, layer):
-        """Return ``op(inputs, kernel)``: what the layer learns from is its network's affair.
-
-        Args:
-            op: The layer's linear operation.
-            inputs: Its input.
-            kernel: The kernel, a tensor.
-            layer: The feedback layer.
-
-        Raises:
-            ValueError: When it is differentiated, other than by its network's training step.
-        """
-        outputs = op(inputs, kernel)
-        if passage.current() == passage.OPEN:
-            return outputs
-        return guarded(
-            outputs,
-            layer,
-            self.alias,
-            "its target comes from its network, no gradient passes through it, and it was "
-            "differentiated outside of its network's training step.",
-        )
+    @property
+    def takes_turns(self) -> bool:
+        """Whether inverses and kernels learn in turns."""
+        return self.schedule == "alternating"
 
     def make_inverse(self, kernel, bias_shape, below, auxiliary=0):
         """Make the weights of the layer's inverse, if they are not there.
@@ -103,24 +89,25 @@ class TargetPropagation(FeedbackRule):
         """
         if hasattr(self, "inverse_kernel"):
             return
-        learns = "alone" if self.trained_by_optimizer else None
         dtype = kernel.dtype
         # Saved, so that a model that was loaded goes on as the one that was saved would have.
         self.noise_key = self.new_state("noise_key", (), lambda: self.key()[0], "int64")
         limit = math.sqrt(6 / (self._fans.fan_in + self._fans.fan_out))
-        self.inverse_kernel = self._drawn("inverse_kernel", kernel.shape, limit, 0, dtype, learns)
+        self.inverse_kernel = self._drawn(
+            "inverse_kernel", kernel.shape, limit, 0, dtype, self.learns
+        )
         self.inverse_bias = self.new_state(
-            "inverse_bias", bias_shape, lambda: tf.zeros(bias_shape, dtype), dtype, learns
+            "inverse_bias", bias_shape, lambda: tf.zeros(bias_shape, dtype), dtype, self.learns
         )
         if auxiliary:
             shape = (below, auxiliary)
             limit = math.sqrt(6 / sum(shape))
             self.auxiliary_kernel = self._drawn("auxiliary_kernel", shape, limit, 1, dtype, None)
             self.inverse_auxiliary_kernel = self._drawn(
-                "inverse_auxiliary_kernel", shape, limit, 2, dtype, learns
+                "inverse_auxiliary_kernel", shape, limit, 2, dtype, self.learns
             )
 
-    def _drawn(self, name, shape, limit, stream, dtype, learns):
+    def _drawn(self, name, shape, limit, stream, dtype, changes):
         first, second = self.key()
         double = tf.as_dtype(dtype) == tf.float64
         shape = tuple(shape)
@@ -128,11 +115,7 @@ class TargetPropagation(FeedbackRule):
         def draw():
             return limit * uniform(shape, (first, second + stream), double)
 
-        return self.new_state(name, shape, draw, dtype, learns)
-
-    def scale_label(self):
-        """Return what the layer's inverse maps to what, or nothing where it has none."""
-        return self.inverts
+        return self.new_state(name, shape, draw, dtype, changes)
 
 
 class _Scheduled(TargetPropagation):
@@ -140,8 +123,8 @@ class _Scheduled(TargetPropagation):
 
     def __init__(self, schedule="parallel", noise=0.1, reconstruct="clean", seed=None):
         super().__init__(noise, seed)
-        self.schedule = _choice("schedule", schedule, SCHEDULES)
-        self.reconstruct = _choice("reconstruct", reconstruct, RECONSTRUCT)
+        self.schedule = checks.choice("schedule", schedule, SCHEDULES)
+        self.reconstruct = checks.choice("reconstruct", reconstruct, RECONSTRUCT)
 
 
 class _FromLoss(_Scheduled):
@@ -236,7 +219,8 @@ class SimplifiedDifferenceTargetPropagation(_Scheduled):
         algorithms and architectures".
     """
 
-    top = "label"
+    inverts_output = True
+    reads_targets = True
 
 
 @register("ao_sdtp", aliases=("auxiliary_output_sdtp",))
@@ -265,7 +249,8 @@ class AuxiliaryOutputSDTP(_Scheduled):
         algorithms and architectures".
     """
 
-    top = "label"
+    inverts_output = True
+    reads_targets = True
 
     def __init__(
         self, schedule="parallel", auxiliary=512, noise=0.1, reconstruct="clean", seed=None
@@ -309,14 +294,15 @@ class LocalDifferenceReconstruction(TargetPropagation):
         targets".
     """
 
-    top = "logits"
-    trained_by_optimizer = False
+    inverts_output = True
+    learns = None
+    local_factor = 0.5
 
     def __init__(
         self, beta=0.7, iterations=20, rate=0.001, noise=0.2, momentum=0.9, seed=None
     ):  # fmt: skip
         super().__init__(seed=seed)
-        self.beta = checks.number("beta", beta, above=0)
+        self.beta = self.output_factor = checks.number("beta", beta, above=0)
         self.iterations = _each("iterations", iterations, _count)
         self.rate = _each("rate", rate, _positive)
         self.noise = _each("noise", noise, _positive)
@@ -338,13 +324,6 @@ class LocalDifferenceReconstruction(TargetPropagation):
             )
             for variable in (self.inverse_kernel, self.inverse_bias)
         ]
-
-
-def _choice(name, value, known):
-    if not isinstance(value, str) or value not in known:
-        choices = " or ".join(map(repr, known))
-        raise ValueError(f"`{name}` must be {choices}. Received: {value!r}.")
-    return value
 
 
 def _count(name, value):

@@ -3,8 +3,9 @@
 import tensorflow as tf
 
 from tfbio.rules import checks
+from tfbio.rules.draws import uniform
 from tfbio.rules.registry import register
-from tfbio.rules.scales import ScaledRule, uniform
+from tfbio.rules.scales import ScaledRule
 
 
 @register("weight_mirror", aliases=("wm",))
@@ -92,10 +93,8 @@ class WeightMirror(ScaledRule):
                 f"rate={rate!r}, decay={decay!r} with samples={samples!r}, noise={noise!r}: "
                 f"{self.rate * self._decay:.3g}."
             )
-        for name, value in (("center", center), ("normalize", normalize)):
-            if not isinstance(value, bool):
-                raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
-        self.center, self.normalize = center, normalize
+        self.center = checks.boolean("center", center)
+        self.normalize = checks.boolean("normalize", normalize)
 
     @property
     def _decay(self):
@@ -103,11 +102,9 @@ class WeightMirror(ScaledRule):
 
     def make_state(self, kernel, fans):
         """Draw the first B; see the base class."""
-        super().make_state(kernel, fans)
-        self.matrix = self.new_random("feedback", kernel, fans, stepped=True)
-        self.draw_key = self.new_state("key", (2,), lambda: tf.constant(self.key()), "int64")
-        # Of the optimizer; before the first come those of `before`.
-        self.steps = self.new_state("steps", (), lambda: 0, "int64", stepped=True)
+        self.matrix = self.new_random("feedback", kernel, changes="by_step")
+        # Its steps are the optimizer's; before the first come those of `before`.
+        self.make_draws()
         self.norm = None
         if self.normalize:
             self.norm = self.new_state(
@@ -129,13 +126,11 @@ class WeightMirror(ScaledRule):
             lambda index, matrix: (index + 1, self._mirror(index, matrix, kernel, circuit, uses)),
             (first, tf.convert_to_tensor(self.matrix)),
         )
-        return {"feedback": matrix, "steps": steps + 1}
+        return {"feedback": matrix}
 
     def _mirror(self, index, matrix, kernel, circuit, uses):
         """Return B after one mirror step, the `index`-th of all."""
-        key = tf.random.experimental.stateless_fold_in(
-            tf.convert_to_tensor(self.draw_key), index, alg=tf.random.Algorithm.PHILOX
-        )
+        key = self.draw_key(index)
         shape = tf.concat([[self.samples], tf.shape(circuit.inputs)[1:]], 0)
         drawn = uniform(shape, key, double=kernel.dtype == tf.float64)
         xi = tf.cast(0.5 * self.noise * drawn, kernel.dtype)

@@ -23,8 +23,6 @@ def draw(results, path):
         results: What `by_settings` returned.
         path: The file to write.
     """
-    from matplotlib.ticker import MaxNLocator
-
     measured = any(
         _curve(run, mean_of("gradient_angle"), "gradient_angle")
         for runs in results.values()
@@ -36,6 +34,8 @@ def draw(results, path):
         figsize=(17 if measured else 13, 4.2),
         width_ratios=(5, 5, 5, 3) if measured else (5, 5, 3),
     )
+    from matplotlib.ticker import MaxNLocator
+
     panels = dict(zip(_ANGLES, of_angles, strict=False))
     first = next(iter(results.values()))[0]
     of, column, factor = _followed(first)

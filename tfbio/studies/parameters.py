@@ -5,11 +5,10 @@ name of the option that holds the rule, such as ``rule.agreement`` or ``last_lay
 """
 
 import dataclasses
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
 from tfbio import rules
+from tfbio._arguments import suggest
 from tfbio.training.experiment import Experiment
 
 _RULES = ("rule", "last_layer_rule")
@@ -122,14 +121,3 @@ def format_values(values: dict[str, Any]) -> str:
         "momentum=0.5, rule.scale='xiao'"
     """
     return ", ".join(f"{name}={value!r}" for name, value in values.items())
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a question after the known name that is closest to an unknown one, or no text.
-
-    Example:
-        >>> suggest("momentun", ["momentum", "epochs"])
-        " Did you mean 'momentum'?"
-    """
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from tfbio._extras import require
+
 # Okabe and Ito's palette, which readers with any color vision can tell apart.
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """The colors of rules and settings, in order."""
@@ -41,6 +43,7 @@ def subplots(*args: Any, **options: Any) -> tuple[Any, Any]:
         >>> len(axes)
         2
     """
+    require("matplotlib", extra="plots")
     import matplotlib
 
     matplotlib.use("agg")

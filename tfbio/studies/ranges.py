@@ -21,6 +21,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
+from tfbio._arguments import suggest
 from tfbio.studies import parameters
 from tfbio.training.experiment import Experiment
 
@@ -154,9 +155,7 @@ def parse(text: str, experiment: Experiment, where: str = "ranges") -> Range:
         name, kind, values = _split(text)
         option_type = parameters.get_type(name, experiment)
         if kind not in KINDS:
-            raise ValueError(
-                f"A range must be one of {', '.join(KINDS)}.{parameters.suggest(kind, KINDS)}"
-            )
+            raise ValueError(f"A range must be one of {', '.join(KINDS)}.{suggest(kind, KINDS)}")
         if kind == "choice":
             values = _check_choice(values, option_type)
         else:

@@ -154,7 +154,7 @@ def measure(experiment, attack, tell=print, measuring=lambda done, total: None):
     experiment = dataclasses.replace(experiment, **here)
     step, prepared = use.measurable(experiment, attack.checkpoint, tell)
     rule = rules.get(experiment.rule)
-    if "rule" in _parts(attack.gradients) and isinstance(rule, rules.TargetPropagation):
+    if "rule" in _parts(attack.gradients) and not rule.has_gradient:
         raise ValueError(
             f"--gradients=rule: {experiment.workdir} learned under --rule={experiment.rule}, by "
             "targets, and no gradient of it comes down to the image. Give --gradients=true."
@@ -182,7 +182,7 @@ def _measured(model, split, attack, prepared, measuring):
     for done, batch in enumerate(split.batches(size, pad=True)):
         measuring(done, batches)
         images, labels, weights = batch
-        images = preparation.ready(images)
+        images = data.to_float(images)
         rows = split.rows[done * size : (done + 1) * size]
         rows = tf.constant([*rows, *[0] * (size - len(rows))], tf.int64)
         count += float(tf.reduce_sum(weights))

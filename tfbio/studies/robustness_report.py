@@ -53,13 +53,13 @@ def figure(results, attack, path):
         >>> found = Robustness(100, 360, 0.97, {"true": 0.0}, {("fgsm", "true", "0.1"): 0.25})
         >>> figure({"backprop": [found]}, attack, tempfile.mkdtemp() + "/a.png")
     """
-    from matplotlib.lines import Line2D
-
     names = list(dict.fromkeys(a for a, _ in attack.columns))
     fig, panels = plots.subplots(
         1, len(names), figsize=(3 + 4.4 * len(names), 4.2), squeeze=False,
         sharey=True,
     )  # fmt: skip
+    from matplotlib.lines import Line2D
+
     eps = dict(sorted(attack.eps.items(), key=lambda item: item[1]))
     places = [255 * value for value in eps.values()]
     titles = {"fgsm": "FGSM", "pgd": f"PGD, {attack.steps} steps"}

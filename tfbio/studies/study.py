@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfbio._extras import require
 from tfbio.studies.parameters import format_values
 from tfbio.studies.ranges import Range
 from tfbio.training import folder
@@ -58,8 +59,8 @@ class Record:
 
     def __init__(self, path, experiment, space, settings):
         self.path = pathlib.Path(path, "study.journal")
-        self.distributions = _distributions(space)
         optuna = _optuna()
+        self.distributions = _distributions(space)
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
@@ -171,6 +172,7 @@ def _check_same(path, experiment, before, now):
 
 def _optuna():
     """Return Optuna, which says nothing below a warning."""
+    require("optuna", extra="search")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -22,9 +22,6 @@ TARGETS = {
 }
 """The same under target propagation."""
 
-_WITHOUT_B = (rules.DirectFeedback, rules.TargetPropagation)
-"""Rules of a network, whose layers have no B to be compared with W."""
-
 
 def descriptions(experiment):
     """Return the summaries that describe a run: charts, options as text, hyper-parameters.
@@ -59,13 +56,13 @@ def descriptions(experiment):
 
 def _charts(experiment):
     charts, rule = dict(experiment.charts), rules.get(experiment.rule)
-    if isinstance(rule, _WITHOUT_B):
+    if not rule.has_matrix:
         charts["Feedback"] = {
             title: tags
             for title, tags in charts["Feedback"].items()
             if tags[0].startswith("^gradient_angle/")
         }
-    if isinstance(rule, rules.TargetPropagation):
+    if rule.measures:
         charts["Targets"] = {f"{what}, every layer": (f"^{t}/",) for what, t in TARGETS.items()}
     return charts
 

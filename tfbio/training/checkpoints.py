@@ -8,7 +8,8 @@ import pathlib
 import re
 
 import numpy as np
-from keras.src.random.seed_generator import global_seed_generator
+
+from tfbio import _keras
 
 _NAME = re.compile(r"step-(\d{9,})-([0-9a-f]{16})\.npz")
 
@@ -28,7 +29,7 @@ def state_variables(model):
         26
     """
     # What a layer draws without a seed of its own comes from Keras's global generator.
-    chance = global_seed_generator().state
+    chance = _keras.get_global_seed()
     every = [*model.variables, *model.optimizer.variables, *model.metrics_variables, chance]
     return list({id(variable): variable for variable in every}.values())
 

@@ -6,7 +6,7 @@ import hashlib
 import keras
 import tensorflow as tf
 
-from tfbio import data, models
+from tfbio import _keras, data, models
 from tfbio.training import preparation, strategies
 from tfbio.training.classification import Classification, Facts
 from tfbio.training.experiment import named
@@ -56,7 +56,8 @@ def _(experiment: Classification, source=None):
     )
     if service := _service(experiment):
         service.check()
-    dataset.test.check_crops(experiment.evaluation_crops)
+    with named("evaluation_crops", crops="evaluation_crops"):
+        dataset.test.check_crops(experiment.evaluation_crops)
     train, validation = preparation.hold_out(experiment, dataset.train)
     schedule = preparation.schedule(experiment, preparation.steps(experiment, devices, train))
     mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)
@@ -80,7 +81,7 @@ def _(experiment: Classification, facts, strategy, learning_rate, source=None):
             )
         if facts.mean is None:
             return model
-        return models.standardized(model, facts.mean, facts.std)
+        return models.standardize(model, facts.mean, facts.std)
 
     def compiled(model, optimizer):
         model.compile(
@@ -93,7 +94,7 @@ def _(experiment: Classification, facts, strategy, learning_rate, source=None):
         model.optimizer.build(model.trainable_variables)
         size = strategy.num_replicas_in_sync
         images, labels = tf.zeros((size, *facts.image_shape)), tf.zeros((size,), tf.int64)
-        model._symbolic_build(data_batch=(images, labels))
+        _keras.build_symbolically(model, (images, labels))
 
     return preparation.under_rule(experiment, strategy, network, compiled, learning_rate, source)
 
@@ -109,7 +110,7 @@ def _evaluation(prepared):
 
     def measured(images, labels, weights):
         logits = data.average_over_crops(
-            lambda images: model(preparation.ready(images), training=False), images
+            lambda images: model(data.to_float(images), training=False), images
         )
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         correct = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)

@@ -10,7 +10,6 @@ import functools
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from tfbio import optimizers, rules
 from tfbio.convert import convert
@@ -174,6 +173,7 @@ def build(experiment, facts, strategy, learning_rate, source=None):
         ValueError: If model, weights, rule, overrides and images do not fit together.
 
     Example:
+        >>> import tensorflow as tf
         >>> from tfbio.training.classifier import Facts
         >>> from tfbio.training import Classification
         >>> strategy = tf.distribute.get_strategy()
@@ -201,6 +201,7 @@ def under_rule(experiment, strategy, network, compiled, learning_rate, source, c
         ValueError: As `build` does.
 
     Example:
+        >>> import tensorflow as tf
         >>> from tfbio import models
         >>> from tfbio.training import Classification
         >>> model = under_rule(
@@ -300,8 +301,10 @@ def hold_out(experiment, split):
     """
     validation = None
     if experiment.validation_fraction:
-        split, validation = split.hold_out(experiment.validation_fraction, experiment.seed)
-    return split.share(experiment.train_fraction, experiment.seed), validation
+        with named("validation_fraction", fraction="validation_fraction"):
+            split, validation = split.hold_out(experiment.validation_fraction, experiment.seed)
+    with named("train_fraction", fraction="train_fraction"):
+        return split.share(experiment.train_fraction, experiment.seed), validation
 
 
 def schedule(experiment, steps_per_epoch):
@@ -364,8 +367,8 @@ def _feedback(e, model, learning_rate):
     """Return the settings of such weights, and refuse them where there are none."""
     given = [f"feedback_{name}" for name in _FEEDBACK]
     given = [name for name in given if getattr(e, name) != default(e, name)]
-    schedule = getattr(rules.get(e.rule), "schedule", None)
-    in_turns = schedule == "alternating"
+    rule = rules.get(e.rule)
+    in_turns = rule.takes_turns
     if not given and not in_turns:
         return None
     if all(getattr(v, "feedback_learns", None) != "alone" for v in model.trainable_variables):
@@ -386,7 +389,7 @@ def _feedback(e, model, learning_rate):
         own = optimizers.get(e.feedback_optimizer, e.learning_rate, momentum=momentum)
     scale = (e.feedback_learning_rate or e.learning_rate) / e.learning_rate
     turn = int(e.feedback_alternate)
-    if schedule and turn:
+    if not rule.has_gradient and turn:
         raise ValueError(
             f"--feedback_alternate, turns of one step, does not go with --rule={e.rule}, whose "
             "schedule says when inverses learn: at every step if it is 'parallel', in turns of an "
@@ -443,16 +446,3 @@ def slug(text):
     defaults = rule.options()
     changed = {name: v for name, v in rule.get_config().items() if v != defaults[name]}
     return "-".join([rule.alias, *(f"{name}={value}" for name, value in changed.items())])
-
-
-def ready(images):
-    """Return images as models take them: bytes, a quarter of the traffic, become 0 to 1 here.
-
-    Args:
-        images: A uint8 tensor of 0 to 255, or a float32 one of 0 to 1.
-
-    Example:
-        >>> ready(tf.constant([0, 255], tf.uint8)).numpy(), ready(tf.constant([0.5])).numpy()
-        (array([0., 1.], dtype=float32), array([0.5], dtype=float32))
-    """
-    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images

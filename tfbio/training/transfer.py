@@ -4,8 +4,7 @@ import logging
 
 from tfbio import rules
 from tfbio.layers.last_layers import find_last_layers
-from tfbio.layers.sites import find_layers, find_sites
-from tfbio.rules import FeedbackRule
+from tfbio.layers.sites import find_rules, find_sites
 
 
 def copy_weights(source, target):
@@ -116,13 +115,7 @@ def _copy_feedback(pairs):
 
 def _weights(model):
     """Return (layer's name and weight's, variable) of all that belongs to no rule, in order."""
-    layers = find_layers(model)
-    of_rules = {
-        id(variable)
-        for layer in layers.values()
-        if isinstance(layer, FeedbackRule)
-        for variable in layer.variables
-    }
+    of_rules = {id(variable) for rule in find_rules(model) for variable in rule.variables}
     return [(v.path, v) for v in model.weights if id(v) not in of_rules]
 
 

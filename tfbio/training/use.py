@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio import data
-from tfbio.data.folder import to_predict
+from tfbio.data.folder import list_images
 from tfbio.training import folder, preparation
 from tfbio.training.checkpoints import Checkpoints, restore, state_variables
 from tfbio.training.loop import Loop
@@ -99,7 +99,7 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
     with output_told(output):  # before the work
         if output.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    spare(images, to_predict(images), output, [output])
+    spare(images, list_images(images), output, [output])
     with folder_made(output.parent, output):
         return _predict(experiment, images, output, checkpoint, tell)
 
@@ -110,7 +110,7 @@ def _predict(experiment, images, output, checkpoint, tell):
         images, facts.image_shape[:2], facts.image_shape[2], cropped=facts.cropped
     )
     rows = []
-    with data.clear_errors("images"):
+    with data.clear_errors():
         for batch in batches:
             logits = tf.cast(model(batch, training=False), tf.float32)
             for probabilities in tf.nn.softmax(logits).numpy():

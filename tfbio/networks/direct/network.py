@@ -4,21 +4,23 @@ Each tapped tensor h passes a *gate*, and the logits pass a *join*, both the ide
 gives its upstream e to the logits unchanged, and the rule's signal to every gate, along a tensor
 of zeros that leads from the gate to the join; a gate gives signal·B to h in place of its upstream,
 if it is not the true gradient that is asked for. Layers of which nothing above the taps wants an
-error (`tfbio.rules.passage`) compute none.
+error (`tfbio.layers.context`) compute none.
 """
 
 import keras
 import tensorflow as tf
-from keras.src import backend, tree
-from keras.src.models.functional import operation_fn
 
+from tfbio import _keras, rules
+from tfbio.layers import context
 from tfbio.layers.sites import find_layers, find_sites
-from tfbio.networks import graph, rewired
+from tfbio.networks import graph
 from tfbio.networks.direct import taps
-from tfbio.rules import losses, passage
+from tfbio.networks.network import Network
+from tfbio.rules import Description, losses
 
 
-class DirectNetwork(rewired.Rewired):
+@keras.saving.register_keras_serializable("tfbio")
+class DirectNetwork(Network):
     """What a model becomes under direct feedback: the same graph, rewired; see the module.
 
     Raises:
@@ -27,6 +29,11 @@ class DirectNetwork(rewired.Rewired):
     """
 
     wiring = ("_direct_plan", "_direct_owner")
+
+    @classmethod
+    def check(cls, model, rule):
+        """Refuse a model that has no taps; see `tfbio.networks.direct.plan` for the errors."""
+        taps.plan(model, rule)
 
     def wire(self):
         """Find the taps, make the matrices if they are not there, and tell the layers of both."""
@@ -37,17 +44,20 @@ class DirectNetwork(rewired.Rewired):
         if training and getattr(self, "compiled", False):
             _check_loss(self)
         functional = graph.inside(self)
-        inputs = functional._standardize_inputs(inputs)
+        inputs = _keras.standardize_inputs(functional, inputs)
         if mask is not None:
-            for x, each in zip(inputs, tree.flatten(mask), strict=False):
+            for x, each in zip(inputs, keras.tree.flatten(mask), strict=False):
                 if each is not None:
-                    backend.set_keras_mask(x, each)
+                    _keras.set_mask(x, each)
         run = _Run(self, {"training": training, **kwargs})
         (outputs,) = run.through(functional, inputs, ())
         outputs = outputs if run.plan is None else run.joined(outputs)
-        return tree.pack_sequence_as(functional._outputs_struct, [outputs])
+        return keras.tree.pack_sequence_as(functional.output, [outputs])
 
     call.of_rewired = True
+
+
+rules.DirectFeedback.network = DirectNetwork
 
 
 def owner(model):
@@ -80,17 +90,18 @@ def _plan(model):
     rule = layer.rule
     if not hasattr(rule, "matrices"):
         sizes = [tap.size(rule.spatial) for tap in tapped]
-        with layer._open_name_scope(), keras.name_scope(rule.name):
+        with _keras.open_name_scope(layer), keras.name_scope(rule.name):
             rule.make_matrices(sizes, plan.classes, layer.variable_dtype)
     for name, site in sites.items():
         taught = [tap for tap in tapped if any(_within(name, each) for each in tap.learners)]
         last = any(_within(name, each) for each in plan.last)
-        site.rule.role = "backprop (last layer)" if last and not taught else ""
-        site.rule.taught_by = "; ".join(
+        sources = "; ".join(
             f"from {plan.classes} outputs at {tap.name}, "
             + ("×".join(map(str, tap.shape)) if rule.spatial == "dense" else _shared(tap))
             for tap in taught
         )
+        alias = "backprop (last layer)" if last and not taught else site.rule.alias
+        site.rule.place = Description(alias, sources)
     # Past Keras's tracking, and in a function: its saver would find the layer here first.
     vars(model).update(_direct_plan=plan, _direct_owner=lambda: layer)
 
@@ -107,10 +118,10 @@ def _shared(tap):
 class _Run:
     """One call of a network."""
 
-    def __init__(self, model, context):
+    def __init__(self, model, options):
         self.model = model
-        self.context = context
-        self.plan = None if passage.is_untapped() else vars(model)["_direct_plan"]
+        self.options = options
+        self.plan = vars(model)["_direct_plan"] if context.current().rewired else None
         if self.plan is not None:
             layer = owner(model)
             self.rule = layer.rule
@@ -126,12 +137,12 @@ class _Run:
             arguments, keywords = node.arguments.fill_in(tensors)
             nested = graph.inside(node.operation)
             if nested is not None:
-                given = nested._standardize_inputs(arguments[0])
+                given = _keras.standardize_inputs(nested, arguments[0])
                 outputs = self.through(nested, given, (*path, id(node)))
             else:
-                operation = operation_fn(node.operation, **self.context)
-                with passage.of(self._passage(path, node)):
-                    outputs = tree.flatten(operation(*arguments, **keywords))
+                operation = _keras.bind_context(node.operation, **self.options)
+                with context.within(error=self._error(path, node)):
+                    outputs = keras.tree.flatten(operation(*arguments, **keywords))
             for x, y in zip(node.outputs, outputs, strict=True):
                 tensors[id(x)] = self._tapped((path, id(x)), y)
         return [tensors[id(x)] for x in functional.outputs]
@@ -139,7 +150,7 @@ class _Run:
     def joined(self, outputs):
         """Return the outputs, from whose error every gate hears."""
         ends_in = self.plan.ends_in
-        logits = outputs._keras_logits if ends_in else outputs
+        logits = _keras.get_logits(outputs) if ends_in else outputs
         rule = self.rule
 
         @tf.custom_gradient
@@ -156,20 +167,19 @@ class _Run:
         # Keras's losses take the logits of what such a function has made.
         return getattr(keras.activations, ends_in)(logits)
 
-    def _passage(self, path, node):
-        if self.plan is None:
-            return passage.OPEN
-        return passage.CUT if (path, id(node)) in self.plan.cut else passage.OPEN
+    def _error(self, path, node):
+        cut = self.plan is not None and (path, id(node)) in self.plan.cut
+        return context.CUT if cut else context.OPEN
 
     def _tapped(self, place, h):
         if self.plan is None or place not in self.plan.taps:
             return h
         index, tap = self.plan.taps[place]
         matrix = self.rule.matrix(index)
-        mask = backend.get_keras_mask(h)
+        mask = _keras.get_mask(h)
         h, signal = gate(h, matrix, self.switch, tap, self.rule.spatial)
         if mask is not None:
-            backend.set_keras_mask(h, mask)
+            _keras.set_mask(h, mask)
         self.signals.append(signal)
         return h
 

@@ -5,17 +5,19 @@ import math
 
 import keras
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
+from tfbio import _keras
 from tfbio.layers.convolution import AnyConvolution
 from tfbio.layers.sites import find_sites
-from tfbio.networks import rewired
+from tfbio.networks.network import Network
 from tfbio.networks.target_propagation import adjoint
 from tfbio.networks.target_propagation.stages import stages
-from tfbio.networks.target_propagation.step import MEASURES, Step
+from tfbio.networks.target_propagation.step import Step
+from tfbio.rules import Description, TargetPropagation
 
 
-class TargetNetwork(rewired.Rewired):
+@keras.saving.register_keras_serializable("tfbio")
+class TargetNetwork(Network):
     """What a model becomes under target propagation: the same layers, and a training step.
 
     It is evaluated, and predicts, as before. A training step takes no gradient from one layer to
@@ -32,28 +34,33 @@ class TargetNetwork(rewired.Rewired):
 
     wiring = ("_target_wiring",)
 
+    @classmethod
+    def check(cls, model, rule):
+        """Refuse a model without stages; see `tfbio.networks.target_propagation.stages`."""
+        stages(model, rule)
+
     def wire(self):
         """Find the stages, and make the weights of the inverses if they are not there."""
         rule = next(iter(find_sites(self).values())).rule
         found = stages(self, rule)
-        inverted = found[1:-1] if rule.top == "loss" else found[1:]
-        if not rule.trained_by_optimizer:
+        inverted = found[1:] if rule.inverts_output else found[1:-1]
+        if rule.learns is None:
             adjoint.check(rule, len(inverted))
         for stage in inverted:
             auxiliary = rule.auxiliary if stage is found[-1] else 0
             own = stage.rule
-            with stage.layer._open_name_scope(), keras.name_scope(own.name):
+            with _keras.open_name_scope(stage.layer), keras.name_scope(own.name):
                 below = math.prod(stage.shape)
                 # Of a frozen layer's rule Keras would not freeze what is made after it was.
                 own.trainable = True
                 own.make_inverse(stage.layer.kernel, _bias_shape(stage), below, auxiliary)
                 own.trainable = stage.layer.trainable
-            own.inverts = f"inverse to {'×'.join(map(str, stage.shape))}" + (
-                f", with {auxiliary} auxiliary units" if auxiliary else ""
-            )
+            inverse = f"inverse to {'×'.join(map(str, stage.shape))}"
+            inverse += f", with {auxiliary} auxiliary units" if auxiliary else ""
+            own.place = Description(own.alias, inverse)
         trackers = {
             f"{measure}/{stage.name}": _Tracker(name=f"{measure}/{stage.name}")
-            for measure in MEASURES
+            for measure in rule.measures
             for stage in (inverted if measure == "inverse_loss" else found[:-1])
         }
         # Past Keras's tracking: the layers are the model's already, and metrics are no weights.
@@ -74,7 +81,7 @@ class TargetNetwork(rewired.Rewired):
         Returns:
             The logs, a dict.
         """
-        x, y, weights = unpack_x_y_sample_weight(data)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         wiring = vars(self)["_target_wiring"]
         step = Step(self, wiring.stages, (x, y, weights))
         with step.weights_read_once():
@@ -82,7 +89,7 @@ class TargetNetwork(rewired.Rewired):
         for variable, value in zip(step.own_learning, aligned, strict=True):
             variable.assign(value)
         count = tf.shape(outputs)[0]
-        self._loss_tracker.update_state(loss * step.replicas, sample_weight=count)
+        _keras.get_loss_tracker(self).update_state(loss * step.replicas, sample_weight=count)
         for name, tracker in wiring.trackers.items():
             value, was_measured = measured[name]
             tracker.update_state(value, sample_weight=tf.cast(count, value.dtype) * was_measured)
@@ -93,6 +100,9 @@ class TargetNetwork(rewired.Rewired):
         """Evaluate on a batch as Keras does; layers are measured as they learn, not here."""
         trackers = vars(self)["_target_wiring"].trackers
         return {k: v for k, v in super().test_step(data).items() if k not in trackers}
+
+
+TargetPropagation.network = TargetNetwork
 
 
 @dataclasses.dataclass(frozen=True)

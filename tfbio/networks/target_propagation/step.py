@@ -5,19 +5,12 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from tfbio.layers import witness
+from tfbio import _keras
+from tfbio.layers import context
 from tfbio.networks import graph
 from tfbio.networks.target_propagation import adjoint, learning
 from tfbio.networks.target_propagation.stages import ends_in_softmax
-from tfbio.rules import losses, passage
-from tfbio.rules.scales import normal
-
-MEASURES = ("inverse_loss", "local_loss", "target_distance")
-"""What is measured of every layer as it learns."""
-
-
-_SPREAD = 0x1E3779B97F4A7C15
-"""An odd number, whose multiples differ in all bits: the keys of micro-batches."""
+from tfbio.rules import draws, losses
 
 
 class Step:
@@ -52,12 +45,13 @@ class Step:
         x, self.y, self.weights = batch
         self.model, self.stages = model, stages
         self.rule = self.stages[-1].rule
-        (self.x,) = graph.inside(model)._standardize_inputs(x)
+        (self.x,) = _keras.standardize_inputs(graph.inside(model), x)
         self.given = x
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.feedback = _settings(model.optimizer)
+        self.by_optimizer = self.rule.learns is not None
         self.own_learning = []
-        if not self.rule.trained_by_optimizer:
+        if not self.by_optimizer:
             self.own_learning = [v for stage in stages for v in adjoint.variables(stage.rule)]
         _check(self)
 
@@ -74,7 +68,7 @@ class Step:
         mapping = list(zip(weights, values, strict=True))
         with (
             keras.StatelessScope(state_mapping=mapping, collect_losses=True),
-            passage.of(passage.OPEN),
+            context.within(error=context.OPEN),
         ):
             yield
 
@@ -84,12 +78,12 @@ class Step:
         The gradients are those of all trainable weights; they and the loss are divided by the
         number of replicas, as Keras has it.
         """
-        if witness.is_watched():
+        if context.current().sightings is not None:
             # To compare gradients, all in one graph: those of backpropagation, or these.
             switch = tf.convert_to_tensor(self.stages[0].layer.true_gradient_switch)
             return tf.cond(switch, self._by_backpropagation, self._by_targets)
         settings = self.feedback
-        if settings is None or not settings.gated or not self.rule.trained_by_optimizer:
+        if settings is None or not settings.gated or not self.by_optimizer:
             return self._by_targets()
         iterations = tf.convert_to_tensor(self.model.optimizer.iterations)
         # What is not updated in this step is not computed either.
@@ -116,7 +110,9 @@ class Step:
 
     def _measures(self, measured):
         """Return, for every measure, its value and 1, or 0 and 0 for one that was not taken."""
-        names = [f"{measure}/{stage.name}" for measure in MEASURES for stage in self.stages]
+        names = [
+            f"{measure}/{stage.name}" for measure in self.rule.measures for stage in self.stages
+        ]
         values = {name: tf.cast(measured.get(name, 0.0), tf.float32) for name in names}
         return {name: (v, tf.constant(float(name in measured))) for name, v in values.items()}
 
@@ -143,7 +139,7 @@ class Step:
                 # A target is the example's own; its weight is in what is made of it below.
                 unweighted = loss if self.weights is None else self._loss(outputs, None)
             constant = [tf.stop_gradient(each.output) for each in seen]
-            own, aligned = not rule.trained_by_optimizer, []
+            own, aligned = not self.by_optimizer, []
             if own:
                 with tape.stop_recording():
                     matrices, aligned, losses = self._aligned(seen, constant)
@@ -157,16 +153,15 @@ class Step:
                     highest = self._highest(top, below, unweighted, outputs, constant, inverse)
                     targets = learning.targets(inverse, constant, highest, rule.difference)
                 parts.append(self._scaled(loss))
-                half = 0.5 if rule.top == "logits" else 1.0
                 for index, stage in enumerate(stages[:-1]):
-                    error = half * learning.squared(
+                    error = rule.local_factor * learning.squared(
                         learning.full(seen[index].output) - targets[index], self.weights
                     )
                     parts.append(error / self.replicas)
                     measured[f"local_loss/{stage.name}"] = error
                     away = learning.distance(targets[index], constant[index])
                     measured[f"target_distance/{stage.name}"] = away
-            if rule.trained_by_optimizer and inverses:
+            if self.by_optimizer and inverses:
                 for index, stage in enumerate(stages):
                     if matrices[index] is not None:
                         value = self._reconstruction(inverse, index, constant, tape)
@@ -192,14 +187,15 @@ class Step:
         )
 
     def _scaled(self, loss):
-        """Return the loss, times β where the output's target is β down its gradient.
+        """Return the loss that the output layer learns from, times the rule's factor.
 
         What regularizes is left as it is: hidden kernels have theirs unscaled, too.
         """
-        if self.rule.top != "logits":
+        factor = self.rule.output_factor
+        if factor == 1.0:
             return loss
         others = [tf.cast(tf.reduce_sum(other), loss.dtype) for other in self.model.losses]
-        return self.rule.beta * loss + (1.0 - self.rule.beta) * sum(others)
+        return factor * loss + (1.0 - factor) * sum(others)
 
     def _matrices(self):
         names = (
@@ -222,10 +218,10 @@ class Step:
             gradient = learning.full(gradient)
             return learning.full(h) - factor * tf.cast(alone, gradient.dtype) * gradient
 
-        if self.rule.top == "loss":
+        if not self.rule.inverts_output:
             at = constant[last - 1]
             return last - 1, down(at, top.gradient(loss, below), self.rule.alpha)
-        if self.rule.top == "logits":
+        if not self.rule.reads_targets:
             return last, down(constant[last], top.gradient(loss, outputs), self.rule.beta)
         constant[last] = _probabilities(self.stages[last], constant[last])
         label = tf.cast(_labels(self.y, outputs), outputs.dtype)
@@ -260,13 +256,16 @@ class Step:
 
     def _noise(self, index, draw, like):
         """Return N(0, 1) of a tensor's shape: another for each step, draw, layer, replica, part."""
-        key = self.values[id(self.stages[index].rule.noise_key)]
-        key += _SPREAD * getattr(self.model.optimizer, "micro_batch", 0)
         replica = tf.distribute.get_replica_context()
         replica = 0 if replica is None else replica.replica_id_in_sync_group
-        iterations = tf.cast(self.model.optimizer.iterations, tf.int64)
-        place = (iterations * 4096 + tf.cast(draw, tf.int64)) * 4096 + tf.cast(replica, tf.int64)
-        drawn = normal(tf.shape(like), tf.stack([key, place]), like.dtype == tf.float64)
+        key = draws.place(
+            self.values[id(self.stages[index].rule.noise_key)],
+            self.model.optimizer.iterations,
+            draw,
+            replica,
+            getattr(self.model.optimizer, "micro_batch", 0),
+        )
+        drawn = draws.normal(tf.shape(like), key, like.dtype == tf.float64)
         return tf.cast(tf.ensure_shape(drawn, like.shape), like.dtype)
 
 
@@ -311,21 +310,21 @@ def _check(step):
                 f"default. Received: reduction={reduction!r}."
             )
     others = [loss for loss, options in losses.known(model.loss) if options is None]
-    if rule.top == "label" and others:
+    if rule.reads_targets and others:
         raise ValueError(
             f"Rule {rule.alias!r} compares the softmax of the outputs with the label: compile with "
             "keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, or take dtp, "
             f"which takes any loss. Received: loss={others[0]!r}."
         )
     turn = step.feedback.alternate if step.feedback else 0
-    if rule.schedule == "parallel" and turn:
+    if not rule.takes_turns and turn:
         raise ValueError(
             f"Rule {rule.alias!r} with schedule='parallel' lets all learn at every step, and the "
             "optimizer takes turns: give its Feedback alternate=0"
-            + (", or the rule schedule='alternating'" if rule.trained_by_optimizer else "")
+            + (", or the rule schedule='alternating'" if step.by_optimizer else "")
             + f". Received: alternate={turn}."
         )
-    if rule.schedule == "alternating" and not turn:
+    if rule.takes_turns and not turn:
         raise ValueError(
             f"Rule {rule.alias!r} with schedule='alternating' needs an optimizer that takes turns: "
             "compile with one of tfbio.optimizers, such as tfbio.optimizers.get('adam', 0.001, "
@@ -333,13 +332,13 @@ def _check(step):
             f"Received: {type(model.optimizer).__name__}."
         )
     inverses = any(hasattr(stage.rule, "inverse_kernel") for stage in step.stages)
-    if rule.schedule == "alternating" and not inverses:
+    if rule.takes_turns and not inverses:
         raise ValueError(
             f"Rule {rule.alias!r} with schedule='alternating' has no inverse to take turns with: "
             "the model has one hidden layer, whose target comes from the loss. Give "
             "schedule='parallel'."
         )
-    if not rule.trained_by_optimizer and step.replicas > 1:
+    if not step.by_optimizer and step.replicas > 1:
         raise ValueError(
             f"Rule {rule.alias!r}, whose inverses take steps of their own, runs on one device. "
             f"Received: a strategy with {step.replicas}."

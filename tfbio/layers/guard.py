@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 
-def guarded(outputs, layer, alias, reason):
+def guarded(outputs, layer, rule):
     """Return `outputs`, which refuse to be differentiated, except for the true gradient.
 
     Such a layer on its own would learn by plain backpropagation, and nothing would say so.
@@ -13,8 +13,7 @@ def guarded(outputs, layer, alias, reason):
     Args:
         outputs: A tensor.
         layer: The feedback layer whose it is.
-        alias: The name of its rule.
-        reason: What the error says between the layer's name and what would be right.
+        rule: Its rule, a `tfbio.rules.NetworkRule`.
 
     Returns:
         The same values. Differentiated within `tfbio.true_gradient` they pass the error on; a
@@ -36,7 +35,7 @@ def guarded(outputs, layer, alias, reason):
     """
     switch = layer.true_gradient_switch
     message = (
-        f"Layer {layer.name!r} is under {alias!r}, a rule of whole networks: {reason} "
+        f"Layer {layer.name!r} is under {rule.alias!r}, a rule of whole networks: {rule.refusal} "
         "Put the model that is to learn under the rule with tfbio.convert. Of a keras.Sequential, "
         "keras.models.clone_model makes a plain one: it is copied with copy.deepcopy, or converted "
         "again. For the true gradient there is tfbio.true_gradient(model)."
