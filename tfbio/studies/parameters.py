@@ -48,7 +48,7 @@ def get_type(name: str, experiment: Experiment) -> type | None:
         return _get_type_of_rule_option(option, rule_option, experiment)
     fields = {field.name: field for field in dataclasses.fields(experiment)}
     if name not in fields:
-        raise ValueError(f"There is no option `{name}`.{suggest(name, fields)}")
+        raise ValueError(f"There is no option `{name}`.{suggest(name, list(fields))}")
     reason = _FIXED.get(name)
     if reason is None and name in experiment.elsewise:
         reason = "it changes how a score is measured"
@@ -72,7 +72,7 @@ def _get_type_of_rule_option(option, rule_option, experiment):
     defaults = rule.options()
     if rule_option not in defaults:
         raise ValueError(
-            f"Rule {rule.alias!r} has no option {rule_option!r}.{suggest(rule_option, defaults)} "
+            f"Rule {rule.alias!r} has no option {rule_option!r}.{suggest(rule_option, list(defaults))} "
             f"Its options: {', '.join(defaults) or 'none'}."
         )
     if rule_option == "seed":
