@@ -72,8 +72,8 @@ def _get_type_of_rule_option(option, rule_option, experiment):
     defaults = rule.options()
     if rule_option not in defaults:
         raise ValueError(
-            f"Rule {rule.alias!r} has no option {rule_option!r}.{suggest(rule_option, list(defaults))} "
-            f"Its options: {', '.join(defaults) or 'none'}."
+            f"Rule {rule.alias!r} has no option {rule_option!r}."
+            f"{suggest(rule_option, list(defaults))} Its options: {', '.join(defaults) or 'none'}."
         )
     if rule_option == "seed":
         raise ValueError(f"`{option}.seed` cannot be searched: {_FIXED['seed']}.")
