@@ -3,6 +3,7 @@
 import dataclasses
 
 from tfbio import rules
+from tfbio.training import tasks
 from tfbio.training.preparation import slug
 
 FEEDBACK = {
@@ -58,7 +59,7 @@ def descriptions(experiment):
 
 
 def _charts(experiment):
-    charts, rule = dict(experiment.charts), rules.get(experiment.rule)
+    charts, rule = dict(tasks.get(experiment.task).charts), rules.get(experiment.rule)
     if isinstance(rule, _WITHOUT_B):
         charts["Feedback"] = {
             title: tags

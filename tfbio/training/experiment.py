@@ -21,9 +21,6 @@ _HIGHEST_RATE = 1e6  # greater ones are slips, and beyond 3.4e38 infinite in flo
 WHERE = ("none", "hidden", "last", "all")
 """The layers that a variant of the optimizer's applies to."""
 
-KINDS = {}
-"""The kinds of experiment by name, such as "classification"; filled as they are defined."""
-
 
 def option(default, text, choices=(), low=None, high=None, below=None, changes_results=True):
     """Return a dataclass field with what the command line and the checks need to know of it.
@@ -55,14 +52,12 @@ class Experiment:
     """The options of one training run; the command line's flags are made from these fields.
 
     Attributes:
-        measures: What is measured on a split; the first is the loss, if the kind has one there.
+        task: The name of what is learned, one of `tfbio.training.tasks.names()`.
+        measures: What is measured on a split; the first is the loss, if the task has one there.
         score: The measure by which validation chooses the best step, the greater the better.
         label: What the score is called.
         elsewise: The options, beside the strategy, that a trained run may be measured with
             otherwise.
-        facts: The named tuple of what the network must know of its data.
-        charts: The charts of TensorBoard's Custom Scalars page: a dict from category to a dict
-            from title to patterns of tags.
 
     Raises:
         ValueError: If an option is unknown, of the wrong type, out of its range, or does not go
@@ -73,12 +68,11 @@ class Experiment:
         64
     """
 
+    task: ClassVar[str] = ""
     measures: ClassVar[tuple] = ()
     score: ClassVar[str] = ""
     label: ClassVar[str] = ""
     elsewise: ClassVar[tuple] = ()
-    facts: ClassVar[type] = tuple
-    charts: ClassVar[dict] = {}
 
     # Data.
     data_dir: str = option(
@@ -217,11 +211,6 @@ class Experiment:
         2, "How many checkpoints to keep.", low=1, high=1000, changes_results=False
     )
 
-    def __init_subclass__(cls):
-        """Keep the kind, for `tfbio.training.folder.read_flags` to find it by its name."""
-        super().__init_subclass__()
-        KINDS[cls.__name__.lower()] = cls
-
     def __post_init__(self):
         """Check every option."""
         for field in dataclasses.fields(self):
@@ -313,14 +302,6 @@ class Experiment:
                 "--warmup_epochs must end before the first milestone and the last epoch. "
                 f"Received: {self.warmup_epochs}."
             )
-
-    def line(self, values):
-        """Return what the end of an epoch is told with.
-
-        Args:
-            values: The epoch's line of metrics.csv, a dict.
-        """
-        return f"loss {values['loss']:.4f}"
 
     def published_errors(self):
         """Return the errors that a paper reports, in percent, as a dict from rule.

@@ -15,16 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfbio.training import tasks
 from tfbio.training.checkpoints import write
-from tfbio.training.experiment import KINDS, differences
+from tfbio.training.experiment import differences
 from tfbio.training.records import REMEDY
 from tfbio.version import __version__
-
-_LATER = (
-    "telemetry_every",
-    *(f"feedback_{name}" for name in ("learning_rate", "optimizer", "delay", "alternate")),
-)
-"""Options that folders from before there were these lack; such runs go on with the default."""
 
 
 @contextlib.contextmanager
@@ -104,7 +99,7 @@ def flagfile(experiment):
         experiment: An `Experiment`.
 
     Returns:
-        A comment that names the kind of experiment, and a line for every option.
+        A comment that names the task, and a line for every option.
 
     Example:
         >>> from tfbio.training import Classification
@@ -113,7 +108,7 @@ def flagfile(experiment):
         --data_dir=
         --nodownload
     """
-    lines = [f"# {_kind(experiment)}"]
+    lines = [f"# {experiment.task}"]
     for field in dataclasses.fields(experiment):
         value = getattr(experiment, field.name)
         if isinstance(value, bool):
@@ -145,9 +140,7 @@ def read_flags(workdir):
     options = {}
     try:
         lines = path.read_text().splitlines()
-        # Folders from before there were kinds have no comment.
-        named = lines and lines[0].startswith("# ")
-        kind = KINDS[lines.pop(0).removeprefix("# ") if named else "classification"]
+        kind = tasks.get(lines.pop(0).removeprefix("# ")).experiment
         fields = {field.name: field for field in dataclasses.fields(kind)}
         for line in lines:
             name, equals, text = line.removeprefix("--").partition("=")
@@ -157,11 +150,10 @@ def read_flags(workdir):
                 options[name] = True
             else:
                 options[name.removeprefix("no")] = False
-        options = {**{name: fields[name].default for name in _LATER}, **options}
         if set(options) != set(fields):
             odd = sorted(set(options) ^ set(fields))
             raise ValueError(f"--{odd[0]} is missing or unknown")
-    except (KeyError, ValueError) as error:
+    except (IndexError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged, or of another version: {error}. {REMEDY}") from error
     return kind(**options)
 
@@ -213,7 +205,7 @@ def check(folder, experiment):
         return
     if type(before) is not type(experiment):
         raise ValueError(
-            f"--workdir={folder} holds a run of {_kind(before)}, not of {_kind(experiment)}. Give "
+            f"--workdir={folder} holds a run of {before.task}, not of {experiment.task}. Give "
             "another folder."
         )
     odd = differences(before, experiment)
@@ -366,10 +358,6 @@ def save_json(path, document):
     """
     text = json.dumps(_without_nan(document), indent=1, allow_nan=False)
     write(path, (text + "\n").encode())
-
-
-def _kind(experiment):
-    return type(experiment).__name__.lower()
 
 
 def _without_nan(value):

@@ -33,7 +33,7 @@ class Loop:
     def __init__(self, prepared):
         self.prepared = prepared
         self._train = _training(prepared)
-        self._measure = prepared.evaluator()
+        self._measure = prepared.task.make_evaluator(prepared)
 
     def train(self, iterator, steps):
         """Take steps, stopping after one whose loss is no finite number.

@@ -1,12 +1,10 @@
 """Preparation: from an experiment's options to a compiled model under its rule, and its data.
 
-What every experiment has in common is here; `prepare` and `build` go by its kind.
+What all experiments have in common is here; for the rest, their task is asked.
 """
 
-import abc
 import contextlib
 import dataclasses
-import functools
 from typing import Any
 
 import keras
@@ -15,19 +13,17 @@ import tensorflow as tf
 from tfbio import optimizers, rules
 from tfbio.convert import convert
 from tfbio.layers.sites import find_layers
-from tfbio.training import strategies, transfer
+from tfbio.training import strategies, tasks
 from tfbio.training.experiment import Experiment, default, named
 from tfbio.training.schedules import Schedule
 
-WHOLE = (transfer.copy_weights, transfer.copy_feedback)
-"""How a network starts from another of its kind."""
-
 
 @dataclasses.dataclass(frozen=True)
-class Prepared(abc.ABC):
+class Prepared:
     """A compiled model and its data: all that can fail for a wrong option has been done.
 
     Attributes:
+        task: The `tfbio.training.tasks.Task`.
         experiment: The `Experiment`.
         devices: The `tfbio.training.strategies.Devices` that the model lives on.
         model: The compiled `keras.Model`, under its rule.
@@ -38,6 +34,7 @@ class Prepared(abc.ABC):
         facts: A named tuple of what the network must know of its data, for data.json.
     """
 
+    task: tasks.Task
     experiment: Experiment
     devices: strategies.Devices
     model: keras.Model
@@ -80,16 +77,6 @@ class Prepared(abc.ABC):
         for split in filter(None, (self.validation, self.dataset.test)):
             split.check()
 
-    @property
-    def training_batches(self):
-        """What else a split's `batches` takes in training, a dict from argument to value."""
-        return {}
-
-    @property
-    def evaluation_batches(self):
-        """What else it takes in evaluation."""
-        return {}
-
     def epoch(self, index, start):
         """Return one epoch's batches, a pure function of the seed, the epoch and the start.
 
@@ -105,7 +92,7 @@ class Prepared(abc.ABC):
                 augmentation=self.experiment.augmentation,
                 multiple=multiple(self.experiment, self.devices),
                 shard=shard,
-                **self.training_batches,
+                **self.task.training_batches(self.experiment),
             )
         )
 
@@ -115,29 +102,19 @@ class Prepared(abc.ABC):
         Args:
             split: One of the splits.
         """
-        size, more = self.experiment.batch_size, self.evaluation_batches
+        size, more = self.experiment.batch_size, self.task.evaluation_batches(self.experiment)
         return self.devices.distribute(
             lambda shard: split.batches(size, pad=True, shard=shard, **more)
         )
 
-    @abc.abstractmethod
-    def evaluator(self):
-        """Return a function that measures the model on a split.
 
-        Its arguments are the split, an iterator over what `all_of` returns for it, and
-        optionally, a function to show pictures with, of a name and an image. It returns a dict of
-        the experiment's `measures`, and of further numbers. All workers call it alike.
-        """
-
-
-@functools.singledispatch
 def prepare(experiment, source=None):
     """Load the data, build and convert the model, and compile it.
 
     Sets Keras's, numpy's and Python's global seeds.
 
     Args:
-        experiment: An `Experiment`, of a kind.
+        experiment: An `Experiment` with a task.
         source: A model under a rule, whose weights to start from.
 
     Returns:
@@ -152,15 +129,21 @@ def prepare(experiment, source=None):
         >>> prepare(Classification(batch_size=100)).steps_per_epoch
         13
     """
-    raise TypeError(f"There is nothing to learn for an experiment of no kind: {experiment!r}.")
+    task = tasks.get(experiment.task)
+    devices = strategies.of(experiment)
+    dataset = task.load(experiment)
+    train, validation = task.split(experiment, dataset)
+    rate = schedule(experiment, steps(experiment, devices, train))
+    facts = task.describe_data(experiment, dataset, train)
+    model = build(experiment, facts, devices.strategy, rate, source)
+    return Prepared(task, experiment, devices, model, dataset, train, validation, rate, facts)
 
 
-@functools.singledispatch
 def build(experiment, facts, strategy, learning_rate, source=None):
     """Build an experiment's network, put it under its rule, and compile it.
 
     Args:
-        experiment: An `Experiment`, of a kind.
+        experiment: An `Experiment` with a task.
         facts: The facts on its data.
         strategy: The strategy that it is to live under.
         learning_rate: A number or schedule.
@@ -168,7 +151,8 @@ def build(experiment, facts, strategy, learning_rate, source=None):
             rule is the same.
 
     Returns:
-        A compiled model, whose optimizer and metrics are built.
+        A compiled model, whose optimizer and metrics have their variables, which a checkpoint must
+        find.
 
     Raises:
         ValueError: If model, weights, rule, overrides and images do not fit together.
@@ -178,49 +162,17 @@ def build(experiment, facts, strategy, learning_rate, source=None):
         >>> from tfbio.training import Classification
         >>> strategy = tf.distribute.get_strategy()
         >>> facts = Facts((32, 32, 1), ("cat", "dog"))
-        >>> build(Classification(model="lenet"), facts, strategy, 0.1).name
-        'lenet'
-    """
-    raise TypeError(f"There is no network for an experiment of no kind: {experiment!r}.")
-
-
-def under_rule(experiment, strategy, network, compiled, learning_rate, source, copy=WHOLE):
-    """Return a network that an experiment builds, under its rule and compiled.
-
-    Args:
-        experiment: An `Experiment`.
-        strategy: The strategy that it is to live under.
-        network: A function that returns the plain network.
-        compiled: A function of the converted one and an optimizer that compiles it, and makes the
-            variables of the optimizer and the metrics, which a checkpoint must find.
-        learning_rate: A number or schedule.
-        source: As for `build`.
-        copy: How weights and feedback get from it to the network, two functions of both.
-
-    Raises:
-        ValueError: As `build` does.
-
-    Example:
-        >>> from tfbio import models
-        >>> from tfbio.training import Classification
-        >>> model = under_rule(
-        ...     Classification(rule="fa"),
-        ...     tf.distribute.get_strategy(),
-        ...     lambda: models.build("lenet", 10, (32, 32, 1)),
-        ...     lambda model, optimizer: model.compile(optimizer, "mse"),
-        ...     learning_rate=0.1,
-        ...     source=None,
-        ... )
+        >>> model = build(Classification(model="lenet", rule="fa"), facts, strategy, 0.1)
         >>> model.get_layer("conv1").rule.alias
         'feedback_alignment'
     """
-    copy_weights, copy_feedback = copy
+    task = tasks.get(experiment.task)
     keras.utils.set_random_seed(experiment.seed)
     with _dtype_policy(experiment.precision), strategy.scope():
-        model = network()
+        model = task.build_network(experiment, facts)
         if source:
             with named("init_from"):
-                copy_weights(source, model)
+                task.copy_weights(experiment, source, model)
         with named("rule", last_layer="last_layer_rule", overrides="overrides"):
             convert(
                 model,
@@ -229,13 +181,16 @@ def under_rule(experiment, strategy, network, compiled, learning_rate, source, c
                 overrides=experiment.override_rules() or None,
             )
         if source:
-            copy_feedback(source, model)
+            task.copy_feedback(source, model)
         if experiment.sync_batch_norm:
             _synchronize(model)
         optimizer = _optimizer(experiment, learning_rate, model)
         if experiment.precision == "mixed_float16":
             optimizer = optimizers.LossScale(optimizer)
-        compiled(model, optimizer)
+        task.compile(experiment, model, optimizer)
+        model.optimizer.build(model.trainable_variables)
+        batch = task.example_batch(facts, strategy.num_replicas_in_sync)
+        model._symbolic_build(data_batch=batch)
     return model
 
 

@@ -386,7 +386,7 @@ class Training:
         if end_of_epoch and self.telling.epochs:
             self.tell(
                 f"epoch {epoch:>3}/{self.experiment.epochs}, step {self.step:,}: "
-                f"{self.experiment.line(values)}, {speed:,.0f} images/s"
+                f"{self.prepared.task.report(values)}, {speed:,.0f} images/s"
             )
 
     def save(self):
