@@ -196,10 +196,9 @@ def experiment_of_run(values, kind):
         raise ValueError(
             f"--workdir must be a run's folder, with its flags.cfg. Received: {values.workdir!r}."
         )
-    if type(run) is not kind:
+    if run.task != kind.task:
         raise ValueError(
-            f"--workdir={values.workdir} holds a run of {type(run).__name__.lower()}, not of "
-            f"{kind.__name__.lower()}."
+            f"--workdir={values.workdir} holds a run of {run.task}, not of {kind.task}."
         )
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     given = {name: values[name].value for name in fields if values[name].present}

@@ -21,11 +21,11 @@ import re
 
 from absl import flags
 
-from tfbio import detection, training
 from tfbio.studies import ranges, search, search_report
+from tfbio.training import tasks
 from trainers import cli
+from trainers.compare import TRAINERS
 
-TASKS = {"classification": training.Classification, "detection": detection.Detection}
 _LEADERS = 5
 """The trials that are listed after each one."""
 
@@ -40,7 +40,7 @@ class Command:
 
     task: str = cli.option(
         "classification",
-        f"What is learned, which decides what other flags there are: {', '.join(TASKS)}.",
+        f"What is learned, which decides what other flags there are: {', '.join(tasks.names())}.",
     )
     ranges: str = cli.option(
         "",
@@ -49,8 +49,10 @@ class Command:
 
     def __post_init__(self):
         """Check every option."""
-        if self.task not in TASKS:
-            raise ValueError(f"--task must be one of {', '.join(TASKS)}. Received: {self.task!r}.")
+        if self.task not in tasks.names():
+            raise ValueError(
+                f"--task must be one of {', '.join(tasks.names())}. Received: {self.task!r}."
+            )
 
 
 def main():
@@ -63,11 +65,11 @@ def define(values, task="classification"):
 
     Args:
         values: The `absl.flags.FlagValues` to define them in.
-        task: One of `TASKS`.
+        task: One of `tasks.names()`.
     """
     cli.define(Command, values)
     cli.define(search.Settings, values)
-    cli.define(TASKS[task], values)
+    cli.define(tasks.get(task).experiment, values)
     # A folder of runs is no run's folder.
     values.set_default("workdir", "runs/search")
 
@@ -83,8 +85,8 @@ def parse(values, arguments):
         The program's name, in a list.
     """
     task = _task(arguments)
-    if task not in TASKS:
-        cli.fail(f"--task must be one of {', '.join(TASKS)}. Received: {task!r}.", status=2)
+    if task not in tasks.names():
+        cli.fail(f"--task must be one of {', '.join(tasks.names())}. Received: {task!r}.", status=2)
     define(values, task)
     left = cli.parse(values, arguments)
     paths = cli.split(values.ranges) if values.ranges else cli.flagfiles(arguments[1:])
@@ -123,7 +125,7 @@ def run(values):
     with cli.errors_in_one_line():
         command = Command(**cli.options(Command, values))
         settings = search.Settings(**cli.options(search.Settings, values))
-        kind = TASKS[command.task]
+        kind = tasks.get(command.task).experiment
         experiment = kind(**cli.absolute(cli.options(kind, values)))
         of = ranges.read(cli.split(command.ranges) if command.ranges else [], experiment)
         path = pathlib.Path(experiment.workdir)
@@ -152,12 +154,12 @@ def run(values):
                 f"All of {len(found.trials)} trials have failed; {path / 'search.json'} says how. "
                 "Give other ranges, such as lower learning rates, and another --workdir."
             )
-        trainer = {"classification": "classify", "detection": "detect"}[command.task]
+        trainer = f"{cli.python()} -m trainers.{TRAINERS[command.task]}"
         console.print(
             f"{found.best.name}: validation {experiment.label} {found.best.score:.2%}, "
             f"{cli.result(experiment, found.tested)}\n"
             f"Results:  {path / 'search.json'}\nFigure:   {path / 'search.png'}\n"
-            f"Try next: {cli.python()} -m trainers.{trainer} --flagfile={path / 'best.cfg'} "
+            f"Try next: {trainer} --flagfile={path / 'best.cfg'} "
             "--seed=1,2,3",
             soft_wrap=True,
             highlight=False,

@@ -24,7 +24,7 @@ from tfbio.layers.sites import find_sites
 from tfbio.studies import comparison
 from tfbio.training import folder, strategies, use
 from tfbio.training.loop import Loop
-from trainers import cli, compare, detect
+from trainers import cli, command, compare
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = [path for path in sorted(ROOT.glob("configs/**/*.cfg"))
@@ -53,14 +53,14 @@ def whole(options, processes, tmp_path_factory):
 def parsed(*arguments):
     """Return the flags of a command line."""
     values = flags.FlagValues()
-    detect.define(values)
+    command.define(values, "detection")
     cli.parse(values, ["detect", *map(str, arguments)])
     return values
 
 
 def in_process(*arguments):
     """Do what the command does, without a process for each."""
-    detect.detect(parsed(*arguments))
+    command.act(parsed(*arguments), "detection")
 
 
 def test_a_run_holds_what_it_says(whole, options):
@@ -134,7 +134,7 @@ def test_a_killed_process_ends_as_if_it_was_not(whole, options, processes, tmp_p
 def test_two_replicas_measure_and_learn_what_one_device_does(whole, options):
     summary = json.loads((whole / "summary.json").read_text())
     run = folder.read_flags(whole)
-    measured = use.evaluate(detection.Detection(**{**vars(run), "strategy": "mirrored"}))
+    measured = use.evaluate(dataclasses.replace(run, strategy="mirrored"))
     for name in ("test_ap", "test_ar_100", "validation_ap"):
         assert measured[name] == pytest.approx(summary[name], abs=1e-6)
     learned = []

@@ -25,9 +25,10 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
     Args:
         experiment: The `Detection`; its workdir holds the run. Its dataset is not read.
         images: A folder of images, searched with the folders below it.
-        output: The folder to write, a `pathlib.Path`: a PNG for each image, of the same name within it, with the
-            boxes whose score is 0.3 or more; results.json, all boxes as COCO's results; and
-            images.json, the images of their ids, and the categories, as COCO has them.
+        output: The folder to write, a `pathlib.Path`: a PNG for each image, of the same name
+            within it, with the boxes whose score is 0.3 or more; results.json, all
+            boxes as COCO's results; and images.json, the images of their
+            ids, and the categories, as COCO has them.
         checkpoint: "last", or "best" by validation.
         tell: Called with lines of text, one of which counts the boxes written and drawn.
 

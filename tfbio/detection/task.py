@@ -299,5 +299,5 @@ def _check_standardization(source, mean, std):
         mean, std = (", ".join(f"{number:.6g}" for number in numbers) for numbers in theirs)
         raise ValueError(
             "its weights have learned from images that are standardized otherwise. "
-            f"Give `mean={mean}` and `std={std}`."
+            f"Give `mean='{mean}'` and `std='{std}'`."
         )

@@ -153,7 +153,7 @@ def measure(experiment, attack, tell=print, measuring=lambda done, total: None):
     here["data_service_timeout"] = default(experiment, "data_service_timeout")
     experiment = dataclasses.replace(experiment, **here)
     step, prepared = use.measurable(experiment, attack.checkpoint, tell)
-    rule = rules.get(experiment.rule)
+    rule = experiment.parsed_rule
     if "rule" in _parts(attack.gradients) and isinstance(rule, rules.TargetPropagation):
         raise ValueError(
             f"--gradients=rule: {experiment.workdir} learned under --rule={experiment.rule}, by "

@@ -112,7 +112,7 @@ def document(found):
     """
     best = found.best
     return {
-        "task": type(found.experiment).__name__.lower(),
+        "task": found.experiment.task,
         "ranges": list(map(str, found.ranges)),
         "search_by": found.settings.search_by,
         "search_seed": found.settings.search_seed,
@@ -153,7 +153,7 @@ def config(found, path):
         dataclasses.replace(best.experiment, workdir=str(path / "best"))
     ).splitlines()
     when = "after the last step" if found.settings.search_by == "last" else "of the best step"
-    name = trainer[type(best.experiment).__name__.lower()]
+    name = trainer[best.experiment.task]
     lines = [
         kind,
         f"# {best.name}, the best of {len(found.trials)} by validation {best.experiment.label}: "

@@ -50,7 +50,7 @@ def descriptions(experiment):
     table = f"| option | value |\n|---|---|\n{rows}"
     fields = dataclasses.fields(experiment)
     varied = {f.name: options[f.name] for f in fields if f.metadata["changes_results"]}
-    varied["rule"] = slug(experiment.rule)
+    varied["rule"] = slug(experiment.parsed_rule)
     return [
         _layout(_charts(experiment)).SerializeToString(),
         text.pb("options", table).SerializeToString(),
@@ -59,7 +59,7 @@ def descriptions(experiment):
 
 
 def _charts(experiment):
-    charts, rule = dict(tasks.get(experiment.task).charts), rules.get(experiment.rule)
+    charts, rule = dict(tasks.get(experiment.task).charts), experiment.parsed_rule
     if isinstance(rule, _WITHOUT_B):
         charts["Feedback"] = {
             title: tags

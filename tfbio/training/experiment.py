@@ -5,6 +5,7 @@ Here are those of every experiment; what there is to learn has options of its ow
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import pathlib
@@ -236,10 +237,9 @@ class Experiment:
             with named("rule_module"):
                 modules.load(self.rule_module)
         with named("rule"):
-            rules.get(self.rule)
-        if self.last_layer_rule:
-            with named("last_layer_rule"):
-                rules.get(self.last_layer_rule)
+            _ = self.parsed_rule
+        with named("last_layer_rule"):
+            _ = self.parsed_last_layer_rule
         self.override_rules()
 
     def _check_execution(self):
@@ -302,6 +302,21 @@ class Experiment:
                 "--warmup_epochs must end before the first milestone and the last epoch. "
                 f"Received: {self.warmup_epochs}."
             )
+
+    @functools.cached_property
+    def parsed_rule(self) -> rules.FeedbackRule:
+        """The rule that `rule` describes; layers have copies of it.
+
+        Example:
+            >>> Experiment(rule="fa(seed=1)").parsed_rule
+            feedback_alignment(scale='match', seed=1)
+        """
+        return rules.get(self.rule)
+
+    @functools.cached_property
+    def parsed_last_layer_rule(self) -> rules.FeedbackRule | None:
+        """The rule that `last_layer_rule` describes, or None."""
+        return rules.get(self.last_layer_rule) if self.last_layer_rule else None
 
     def published_errors(self):
         """Return the errors that a paper reports, in percent, as a dict from rule.
@@ -399,7 +414,8 @@ def differences(experiment, other):
         values = getattr(experiment, field.name), getattr(other, field.name)
         same = values[0] == values[1]
         if not same and field.name in ("rule", "last_layer_rule") and all(values):
-            same = repr(rules.get(values[0])) == repr(rules.get(values[1]))
+            parsed = f"parsed_{field.name}"
+            same = repr(getattr(experiment, parsed)) == repr(getattr(other, parsed))
         if field.metadata["changes_results"] and not same:
             found[field.name] = values
     return found

@@ -173,11 +173,12 @@ def build(experiment, facts, strategy, learning_rate, source=None):
         if source:
             with named("init_from"):
                 task.copy_weights(experiment, source, model)
+        last = experiment.parsed_last_layer_rule
         with named("rule", last_layer="last_layer_rule", overrides="overrides"):
             convert(
                 model,
-                experiment.rule,
-                last_layer=experiment.last_layer_rule or None,
+                rules.serialize(experiment.parsed_rule),
+                last_layer=last and rules.serialize(last),
                 overrides=experiment.override_rules() or None,
             )
         if source:
@@ -319,7 +320,7 @@ def _feedback(e, model, learning_rate):
     """Return the settings of such weights, and refuse them where there are none."""
     given = [f"feedback_{name}" for name in _FEEDBACK]
     given = [name for name in given if getattr(e, name) != default(e, name)]
-    schedule = getattr(rules.get(e.rule), "schedule", None)
+    schedule = getattr(e.parsed_rule, "schedule", None)
     in_turns = schedule == "alternating"
     if not given and not in_turns:
         return None
@@ -381,11 +382,11 @@ def _dtype_policy(name):
         keras.config.set_dtype_policy(before)
 
 
-def slug(text):
-    """Return a rule's text as a folder name: ``sign_symmetry(agreement=0.9)`` by its own repr.
+def slug(rule):
+    """Return a rule as a folder name: ``sign_symmetry(agreement=0.9)`` by its own repr.
 
     Args:
-        text: What `tfbio.rules.get` takes.
+        rule: What `tfbio.rules.get` takes.
 
     Returns:
         The rule's name, and its options that are not the default.
@@ -394,7 +395,7 @@ def slug(text):
         >>> slug("usf(agreement=0.9)")
         'sign_symmetry-agreement=0.9'
     """
-    rule = rules.get(text)
+    rule = rules.get(rule)
     defaults = rule.options()
     changed = {name: v for name, v in rule.get_config().items() if v != defaults[name]}
     return "-".join([rule.alias, *(f"{name}={value}" for name, value in changed.items())])

@@ -13,12 +13,13 @@ import numpy as np
 
 from tfbio import metrics
 from tfbio.training import board, folder, heatmap, images, strategies, use
-from tfbio.training.checkpoints import Checkpoints, restore, snapshot, state_variables
+from tfbio.training.checkpoints import Checkpoints
 from tfbio.training.experiment import named
 from tfbio.training.loop import Loop
 from tfbio.training.preparation import prepare
 from tfbio.training.records import NoRecords, Records, read
 from tfbio.training.signals import Interrupted, Signals
+from tfbio.training.state import restore, snapshot, state_variables
 from tfbio.training.telemetry import OF_GRADIENTS, OF_WEIGHTS, Telemetry
 
 SUMMARY = ("weight_angles", "seconds_per_step", "steps")

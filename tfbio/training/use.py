@@ -6,9 +6,10 @@ import pathlib
 import tensorflow as tf
 
 from tfbio.training import folder, outputs, preparation, tasks
-from tfbio.training.checkpoints import Checkpoints, restore, state_variables
+from tfbio.training.checkpoints import Checkpoints
 from tfbio.training.loop import Loop
 from tfbio.training.schedules import Schedule
+from tfbio.training.state import restore, state_variables
 from tfbio.training.strategies import Devices
 
 
@@ -69,15 +70,14 @@ def measurable(experiment, checkpoint="last", tell=print):
     return step, prepared
 
 
-def predict(experiment, images, output="", checkpoint="last", tell=print) -> int:
+def predict(experiment, images, output, checkpoint="last", tell=print) -> int:
     """Predict on every image of a folder, and write what was found.
 
     Args:
         experiment: The `Experiment`; its workdir holds the run. Its dataset is not read.
         images: A folder of images, searched with the folders below it.
         output: What to write: of a classifier, a CSV file with image, class and probability; of a
-            detector, a folder, see `tfbio.detection.predictions`. Empty: the task's `predictions`
-            in the run's folder.
+            detector, a folder, see `tfbio.detection.predictions`.
         checkpoint: "last", or "best" by validation.
         tell: Called with lines of text.
 
@@ -90,8 +90,7 @@ def predict(experiment, images, output="", checkpoint="last", tell=print) -> int
         OSError: If files cannot be read or written.
     """
     task = tasks.get(experiment.task)
-    output = pathlib.Path(output or pathlib.Path(experiment.workdir, task.predictions))
-    return task.predict(experiment, images, output, checkpoint, tell)
+    return task.predict(experiment, images, pathlib.Path(output), checkpoint, tell)
 
 
 def export(experiment, output, checkpoint="last", tell=print):
