@@ -156,7 +156,7 @@ def runs_of(command, attack, tell):
 def _attacked(command, attack, run, tell, bar):
     """Return the `Robustness` of a run."""
     name = f"{training.slug(run.experiment.parsed_rule)}, seed {run.experiment.seed}"
-    workdir = f"--workdir={run.experiment.workdir}"
+    workdir = f"`workdir={run.experiment.workdir}`"
     try:
         with memory.freed():
             found = robustness.measure(run.experiment, attack, tell, bar(name))

@@ -435,7 +435,7 @@ def test_a_lock_that_was_removed_as_it_was_opened_is_none(tmp_path, monkeypatch)
 
 def test_other_options_are_refused_and_harmless_ones_are_not(whole):
     before = (whole / "summary.json").read_bytes()
-    with pytest.raises(ValueError, match=r"other options: --learning_rate=0.02, now 0.1"):
+    with pytest.raises(ValueError, match=r"other options: `learning_rate=0.02`, now 0.1"):
         train(whole, learning_rate=0.1)
     finished = train(whole, checkpoint_every=9, keep_checkpoints=5, rule="brsf()")
     assert finished == json.loads(before)
@@ -484,7 +484,7 @@ def test_a_full_disk_is_told_by_the_flag_and_the_run_goes_on_later(whole, tmp_pa
         return real(self, step, *rest)
 
     monkeypatch.setattr(Checkpoints, "save", full)
-    with pytest.raises(OSError, match=r"--workdir=.*: No space left on device, .*a\.npz\. "):
+    with pytest.raises(OSError, match=r"`workdir=.*`: No space left on device, .*a\.npz\. "):
         train(tmp_path)
     monkeypatch.undo()
     train(tmp_path)
@@ -549,9 +549,9 @@ def test_images_that_are_not_square_are_predicted(tmp_path, images, monkeypatch)
     # What cannot be written is told before the work.
     monkeypatch.setattr(use, "restored", None)
     for output in (images / "test", images / "test" / "0" / "0.png" / "table.csv"):
-        with pytest.raises(OSError, match=f"--output={output} cannot be written: "):
+        with pytest.raises(OSError, match=f"`output={output}` cannot be written: "):
             use.predict(experiment, images / "test", output)
-    with pytest.raises(OSError, match=r"--output=.*0\.png cannot be written: File exists"):
+    with pytest.raises(OSError, match=r"`output=.*0\.png` cannot be written: File exists"):
         use.export(experiment, images / "test" / "0" / "0.png")
 
 

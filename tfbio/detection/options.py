@@ -84,7 +84,7 @@ class Detection(Experiment):
         "A number per channel, such as '0.485, 0.456, 0.406', for (x − mean)/std before the "
         "backbone; empty: none.",
     )
-    std: str = option("", "A number per channel, which goes with --mean.")
+    std: str = option("", "A number per channel, which goes with `mean`.")
     init_from: str = option(
         "",
         "The folder of another run, whose weights to start from: a detector's, or a classifier's, "
@@ -108,16 +108,16 @@ class Detection(Experiment):
         super().__post_init__()
         if self.image_size % 32:
             raise ValueError(
-                f"--image_size must be a multiple of 32, or 0. Received: {self.image_size}."
+                f"`image_size` must be a multiple of 32, or 0. Received: {self.image_size}."
             )
         if bool(self.mean) != bool(self.std):
             raise ValueError(
-                f"--mean and --std go together. Received: --mean={self.mean} --std={self.std}."
+                f"`mean` and `std` go together. Received: `mean={self.mean}` `std={self.std}`."
             )
         self.standardization()
         if self.frozen_norm and self.sync_batch_norm:
             raise ValueError(
-                "--sync_batch_norm has no effect with --frozen_norm: all batch normalization is "
+                "`sync_batch_norm` has no effect with `frozen_norm`: all batch normalization is "
                 "in the backbone."
             )
 
@@ -149,7 +149,7 @@ def _numbers(flag, text, low):
         found = []
     if len(found) != 3 or not all(low <= number <= 1e6 for number in found):
         raise ValueError(
-            f"--{flag} must be three numbers, {low:g} or more and at most 1e+06, separated by "
+            f"`{flag}` must be three numbers, {low:g} or more and at most 1e+06, separated by "
             f"commas, such as '0.485, 0.456, 0.406'. Received: {text!r}."
         )
     return found

@@ -88,23 +88,23 @@ class Classification(Experiment):
         super().__post_init__()
         for name in ("dataset", "model"):
             if not getattr(self, name):
-                raise ValueError(f"--{name} must not be empty.")
+                raise ValueError(f"`{name}` must not be empty.")
         if self.standardize and self.model.startswith("keras:"):
             raise ValueError(
-                "--standardize does not go with the networks of keras.applications, which prepare "
-                f"their images in their own way. Received: --model={self.model}."
+                "`standardize` does not go with the networks of keras.applications, which prepare "
+                f"their images in their own way. Received: `model={self.model}`."
             )
         if self.data_service:
             data.Service(self.data_service, self.data_service_timeout)
         elif self.data_service_timeout != default(self, "data_service_timeout"):
             raise ValueError(
-                "--data_service_timeout belongs to --data_service, which is not given. "
+                "`data_service_timeout` belongs to `data_service`, which is not given. "
                 f"Received: {self.data_service_timeout}."
             )
         with named("model"):
             models.find(self.model)
         if self.init_from and self.weights:
-            raise ValueError("--init_from and --weights both say where to start: give one.")
+            raise ValueError("`init_from` and `weights` both say where to start: give one.")
         self.published_errors()
 
     def published_errors(self):
@@ -125,5 +125,5 @@ class Classification(Experiment):
             except ValueError:
                 found[name] = math.nan
             if not 0 <= found[name] <= 100:
-                raise ValueError(f"--published must be errors of 0 to 100 %. Received: {text!r}.")
+                raise ValueError(f"`published` must be errors of 0 to 100 %. Received: {text!r}.")
         return found

@@ -52,7 +52,7 @@ def locked(workdir):
         if isinstance(error, FileExistsError | NotADirectoryError):
             cause = f"{error.filename} is, or is in, a file and no folder"
         raise OSError(
-            f"--workdir={workdir} cannot be written: {cause}. Give a folder of your own."
+            f"`workdir={workdir}` cannot be written: {cause}. Give a folder of your own."
         ) from error
     with lock as file:
         file.truncate(0)
@@ -79,7 +79,7 @@ def _lock(path, attempts=100):
             except BlockingIOError as error:
                 file.seek(0)
                 raise ValueError(
-                    f"--workdir={path.parent} is in use by another process "
+                    f"`workdir={path.parent}` is in use by another process "
                     f"({file.read().strip()}). Wait for it, or give another folder."
                 ) from error
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -152,7 +152,7 @@ def read_flags(workdir):
                 options[name.removeprefix("no")] = False
         if set(options) != set(fields):
             odd = sorted(set(options) ^ set(fields))
-            raise ValueError(f"--{odd[0]} is missing or unknown")
+            raise ValueError(f"`{odd[0]}` is missing or unknown")
     except (IndexError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged, or of another version: {error}. {REMEDY}") from error
     return kind(**options)
@@ -191,7 +191,7 @@ def check(folder, experiment):
         >>> check(folder, Classification(epochs=3))
         Traceback (most recent call last):
         ...
-        ValueError: --workdir=... holds a run with other options: --epochs=30, now 3. Give...
+        ValueError: `workdir=...` holds a run with other options: `epochs=30`, now 3. Give...
     """
     folder = pathlib.Path(folder)
     before = read_flags(folder)
@@ -199,21 +199,21 @@ def check(folder, experiment):
         strange = [name for name in ("metrics.csv", "summary.json") if (folder / name).exists()]
         if strange:
             raise ValueError(
-                f"--workdir={folder} has {strange[0]} but no flags.cfg, so it is not a run's "
+                f"`workdir={folder}` has {strange[0]} but no flags.cfg, so it is not a run's "
                 "folder. Give a new or empty one."
             )
         return
     if type(before) is not type(experiment):
         raise ValueError(
-            f"--workdir={folder} holds a run of {before.task}, not of {experiment.task}. Give "
+            f"`workdir={folder}` holds a run of {before.task}, not of {experiment.task}. Give "
             "another folder."
         )
     odd = differences(before, experiment)
     if odd:
-        listed = "; ".join(f"--{name}={a}, now {b}" for name, (a, b) in odd.items())
+        listed = "; ".join(f"`{name}={a}`, now {b}" for name, (a, b) in odd.items())
         raise ValueError(
-            f"--workdir={folder} holds a run with other options: {listed}. Give another folder, "
-            f"or the same options (--flagfile={folder / 'flags.cfg'})."
+            f"`workdir={folder}` holds a run with other options: {listed}. Give another folder, "
+            f"or the same options, as {folder / 'flags.cfg'} has them."
         )
 
 
@@ -248,8 +248,8 @@ def claim(folder, experiment, facts):
     odd = [name for name in facts if before[name] != json.loads(json.dumps(facts[name]))]
     if odd:
         raise ValueError(
-            f"--workdir={folder} holds a run on other data than --dataset={experiment.dataset} "
-            f"--data_dir={experiment.data_dir} has now: they differ in {', '.join(odd)}. Give the "
+            f"`workdir={folder}` holds a run on other data than `dataset={experiment.dataset}` "
+            f"`data_dir={experiment.data_dir}` has now: they differ in {', '.join(odd)}. Give the "
             "data that it began with, or another folder."
         )
 

@@ -216,8 +216,8 @@ def steps(experiment, devices, split):
     found = split.steps(experiment.batch_size, multiple(experiment, devices))
     if not found:
         raise ValueError(
-            f"--batch_size={experiment.batch_size} is more than the {split.size} images to train "
-            f"on, which --strategy={experiment.strategy} takes in whole batches only."
+            f"`batch_size={experiment.batch_size}` is more than the {split.size} images to train "
+            f"on, which `strategy='{experiment.strategy}'` takes in whole batches only."
         )
     return found
 
@@ -327,14 +327,14 @@ def _feedback(e, model, learning_rate):
     if all(getattr(v, "feedback_learns", None) != "alone" for v in model.trainable_variables):
         if in_turns:
             raise ValueError(
-                f"--rule={e.rule} has no inverse to take turns with: --model={e.model} has one "
+                f"`rule={e.rule}` has no inverse to take turns with: `model={e.model}` has one "
                 "hidden layer, whose target comes from the loss. Give schedule='parallel'."
             )
         raise ValueError(
-            f"--{given[0]} belongs to rules whose B learns by a loss of its own, such as "
+            f"`{given[0]}` belongs to rules whose B learns by a loss of its own, such as "
             "symmetric_alignment, and to those of target propagation whose inverses do; l_drl's "
             "take steps of their own, at the rule's rate. "
-            f"Received: --{given[0]}={getattr(e, given[0])} under --rule={e.rule}."
+            f"Received: `{given[0]}={getattr(e, given[0])}` under `rule={e.rule}`."
         )
     own = None
     if e.feedback_optimizer != "same":
@@ -344,14 +344,14 @@ def _feedback(e, model, learning_rate):
     turn = int(e.feedback_alternate)
     if schedule and turn:
         raise ValueError(
-            f"--feedback_alternate, turns of one step, does not go with --rule={e.rule}, whose "
+            f"`feedback_alternate`, turns of one step, does not go with `rule={e.rule}`, whose "
             "schedule says when inverses learn: at every step if it is 'parallel', in turns of an "
             "epoch if it is 'alternating'. Give the schedule alone."
         )
     if in_turns and e.epochs < 2:
         raise ValueError(
-            f"--rule={e.rule} takes turns of an epoch, the inverses first, so that forward weights "
-            f"learn in every second one. --epochs must be 2 or more. Received: {e.epochs}."
+            f"`rule={e.rule}` takes turns of an epoch, the inverses first, so that forward weights "
+            f"learn in every second one. `epochs` must be 2 or more. Received: {e.epochs}."
         )
     if in_turns:
         # Of an epoch; a model that is only used has a schedule without epochs, and takes none.
@@ -367,7 +367,7 @@ def _synchronize(model):
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     if not layers:
-        raise ValueError("--sync_batch_norm: the --model has no batch normalization.")
+        raise ValueError("`sync_batch_norm` has no effect: `model` has no batch normalization.")
     for layer in layers:
         layer.synchronized = True
 

@@ -61,7 +61,7 @@ def measurable(experiment, checkpoint="last", tell=print):
         >>> measurable(Classification(workdir="no/such/folder"))
         Traceback (most recent call last):
         ...
-        ValueError: --workdir=no/such/folder has no last checkpoint. Give the folder of a run...
+        ValueError: `workdir=no/such/folder` has no last checkpoint. Give the folder of a run...
     """
     step, arrays = _load(experiment, checkpoint, tell)
     prepared = preparation.prepare(_here(experiment))
@@ -142,7 +142,7 @@ def _load(experiment, checkpoint, tell):
     found = latest(path, checkpoint, tell)
     if found is None:
         raise ValueError(
-            f"--workdir={path} has no {checkpoint} checkpoint. Give the folder of a run that was "
+            f"`workdir={path}` has no {checkpoint} checkpoint. Give the folder of a run that was "
             "trained" + (" with validation." if checkpoint == "best" else ".")
         )
     # Where and how a run is measured makes it no other run.
