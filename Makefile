@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/installed
 
-.PHONY: demo demo-detect test lint bench docs clean
+.PHONY: demo demo-detect test test-all lint bench docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m trainers.classify --flagfile=configs/demo.cfg
@@ -15,9 +15,15 @@ demo-detect: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
 
+# Adds what is marked `long` and some kills at random moments; CONTRIBUTING.md lists both.
+test-all: test
+	$(BIN)/python -m pytest -n 2 -m long
+	$(BIN)/python -m tests.kills --kills=30
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
@@ -30,7 +36,7 @@ $(STAMP): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: tfbio needs Python 3.11 or newer; choose one with make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[all,test]'
 	touch $(STAMP)
 
 clean:

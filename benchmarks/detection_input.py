@@ -55,7 +55,7 @@ def _main(_):
 
 
 def annotated(count):
-    """Return `coco.Annotations` of as many images, with boxes at random."""
+    """Return `annotations.Annotations` of as many images, with boxes at random."""
     random = np.random.default_rng(0)
     corners = random.uniform(0, 0.6, (count, OBJECTS, 2)) * [WIDTH, HEIGHT]
     sides = random.uniform(0.05, 0.4, (count, OBJECTS, 2)) * [WIDTH, HEIGHT]
@@ -100,7 +100,7 @@ def variants(paths):
 
     def finished(example):
         # They drop what is not seen, and leave batches with boxes of different numbers to others.
-        objects = {key: boxes.padded(each, 100) for key, each in example["bounding_boxes"].items()}
+        objects = {key: boxes.pad(each, 100) for key, each in example["bounding_boxes"].items()}
         return tf.cast(example["images"], tf.uint8), objects
 
     files = tf.data.Dataset.from_tensor_slices((paths, shaped)).shuffle(len(paths), seed=0)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import tfbio
@@ -162,6 +163,22 @@ def modes(modes_of_rules):
     return [(rule, mode) for rule, mode in every if rule in DIFFERENTIATED or mode != "xla"]
 
 
+def long_but(fast, every):
+    """Return parameters for `parametrize`: all but those in `fast` are marked `long`.
+
+    `fast` holds at least one of each kind, which stands for the others in `make test`.
+    """
+    every = list(every)
+    if missing := [each for each in fast if each not in every]:
+        raise ValueError(f"`fast` holds what `every` does not: {missing}")
+    return [
+        each
+        if each in fast
+        else pytest.param(*(each if type(each) is tuple else [each]), marks=pytest.mark.long)
+        for each in every
+    ]
+
+
 def random(shape, dtype="float64", seed=0):
     return tf.constant(np.random.default_rng(seed).normal(size=shape), dtype)
 
@@ -182,3 +199,29 @@ def derivatives(layer, x, e, training=True):
         objective = tf.reduce_sum(y * tf.cast(e, y.dtype))
     dx, dweights = tape.gradient(objective, [x, layer.trainable_variables])
     return y, dx, dweights
+
+
+def assert_same_learning(weights, expected, start, share=1e-3):
+    """Assert that two trainings differ by rounding only, measured against what they learned.
+
+    Sums in another order round differently on every kind of processor, and steps amplify that: no
+    absolute bound holds everywhere. A wrong gradient differs by a good part of what was learned.
+    Integers, such as counts and the bits of a kernel, are not compared.
+
+    Args:
+        weights: Arrays or variables after a few steps.
+        expected: Those of the reference.
+        start: Those before the first step, of both.
+        share: The greatest distance allowed, as a share of the reference's way from `start`, for
+            every variable by itself.
+    """
+    ways = [
+        (np.linalg.norm(np.subtract(w, e)), np.linalg.norm(np.subtract(e, s)))
+        for w, e, s in zip(weights, expected, start, strict=True)
+        if np.issubdtype(np.asarray(e).dtype, np.floating)
+    ]
+    whole = np.linalg.norm([learned for _, learned in ways])
+    assert whole > 0
+    for distance, learned in ways:
+        # What hardly learns, such as a bias before a normalization, moves by rounding.
+        assert distance <= share * (learned + whole / 100), (distance, learned, whole)

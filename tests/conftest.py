@@ -7,6 +7,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # What XLA compiles is looked at, not how fast it runs: compiling takes a quarter less so.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker to a core: with as many threads each for one operation they would wait for another.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
 import pytest
@@ -18,6 +21,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+from tfbio import _keras  # noqa: E402
 from tfbio.training import memory  # noqa: E402
 
 settings.register_profile(
@@ -44,7 +48,7 @@ def _fresh():
     keras.utils.set_random_seed(0)
     # TensorFlow's own way: two strategies in one process would take each other's exchanges for
     # their own, and fail where the models' shapes differ.
-    tf.distribute.MirroredStrategy._collective_key_base += 1000
+    _keras.separate_collectives()
     yield
     keras.config.set_dtype_policy("float32")
 

@@ -49,7 +49,10 @@ def test_public_functions_of_the_library_have_an_example():
     without = [
         name
         for name, value in public()
-        if name.startswith("tfbio.") and inspect.isfunction(value) and ">>>" not in value.__doc__
+        # Those of _keras.py are not public; the contract test calls each.
+        if re.match(r"tfbio\.[^_]", name)
+        and inspect.isfunction(value)
+        and ">>>" not in value.__doc__
     ]
     # Their results are pictures, tables and files, which the trainer's tests look at.
     assert without == [

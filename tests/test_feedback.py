@@ -1,4 +1,8 @@
-"""The primitive against oracles in float64, on every layer (RULES.md, section 10, 1 to 4)."""
+"""The primitive against oracles in float64, on every layer.
+
+With B = W the gradients are backprop's, the kernel's gradient and the output do not depend on the
+rule, and ⟨op(u, B), δ⟩ = ⟨u, dx⟩.
+"""
 
 import collections
 
@@ -8,10 +12,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tensorflow.python.eager import context
 
 import tfbio
 from tests.cases import LAYERS, Case, derivatives, random
+from tfbio import _keras
 from tfbio.feedback import asymmetric
 
 RULES_WITH_OWN_B = ["feedback_alignment", "sign_symmetry(agreement=0.6)", "frsf", "brsf"]
@@ -202,20 +206,9 @@ def test_sparse_inputs_send_their_error_through_b():
     np.testing.assert_allclose(tf.convert_to_tensor(dw), expected, rtol=1e-6)
 
 
-def executed_graphs(function, *arguments):
-    """Return the graphs of a compiled function after TensorFlow's graph optimization."""
-    context.context().enable_graph_collection()
-    try:
-        function(*arguments)
-        metadata = context.context().export_run_metadata()
-    finally:
-        context.context().disable_graph_collection()
-    return [graph for graphs in metadata.function_graphs for graph in graphs.partition_graphs]
-
-
 def executed_operations(function, *arguments):
     """Count the operations of a compiled function after TensorFlow's graph optimization."""
-    graphs = executed_graphs(function, *arguments)
+    graphs = _keras.collect_graphs(function, *arguments)
     return collections.Counter(node.op for graph in graphs for node in graph.node)
 
 

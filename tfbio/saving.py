@@ -10,7 +10,7 @@ import types
 
 import keras
 
-from tfbio import rules
+from tfbio import _keras, rules
 from tfbio.layers import TWINS, FeedbackMixin
 from tfbio.layers.sites import find_layers
 
@@ -94,7 +94,7 @@ class RuledContainer:
 
     def __reduce__(self):
         # Keras's own function to load with is that of a class which no module holds.
-        return keras.Model._unpickle_model, super().__reduce__()[1]
+        return _keras.unpickle_model, super().__reduce__()[1]
 
     def _post_build(self):
         # Keras's hook; `build` itself is bound to each layer as it is made.
@@ -159,7 +159,8 @@ def _plain_class(layer):
 
 def _children(layer):
     # A sequential model has an input layer once it is built.
-    return [child for child in layer._layers if not isinstance(child, keras.layers.InputLayer)]
+    children = _keras.get_sublayers(layer)
+    return [child for child in children if not isinstance(child, keras.layers.InputLayer)]
 
 
 def _described(layer):
@@ -179,7 +180,7 @@ def _described(layer):
 def _put_back(layer, described):
     """Put what is there of a layer's sub-layers under their rules; return what is not there."""
     missing = {}
-    children = dict(zip(map(str, range(len(layer._layers))), _children(layer), strict=False))
+    children = {str(index): child for index, child in enumerate(_children(layer))}
     for index, entry in described.items():
         if index not in children:
             missing[index] = entry

@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from tfbio import _keras
 from tfbio.layers.sites import find_sites, find_without_twin
 
 
@@ -42,7 +43,7 @@ def summary(model, console=None):
     if notes:
         table.caption = "; ".join(notes)
     for name, layer in find_without_twin(model).items():
-        for variable in layer._trainable_variables:
+        for variable in _keras.get_shallow_trainable_variables(layer):
             if len(variable.shape) > 1:
                 table.add_row(name, "backprop (no feedback twin)", "", _shape(variable))
     (console or Console()).print(table)

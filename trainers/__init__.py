@@ -1,4 +1,9 @@
-"""Command-line trainers: parse, build the experiments, call tfbio.training."""
+"""Command-line trainers: parse, build the experiments, call tfbio.training.
+
+An installation has this package as `tfbio_trainers`, a link to this folder, because `trainers` is
+too common a name to take in a user's environment. Its modules therefore import each other
+relatively.
+"""
 
 import os
 import pathlib

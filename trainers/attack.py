@@ -15,9 +15,11 @@ import pathlib
 from absl import flags
 
 from tfbio import training
+from tfbio._extras import require
 from tfbio.studies import comparison, robustness, robustness_report
 from tfbio.training import folder, memory, outputs, use
-from trainers import cli, compare
+
+from . import cli, compare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +91,7 @@ def run(values):
     with cli.errors_in_one_line():
         command = Command(**cli.options(Command, values))
         attack = robustness.Attack(**cli.options(robustness.Attack, values))
+        require("matplotlib", extra="plots")  # before the work
         with cli.progress(console) as (tell, bar):
             runs = runs_of(command, attack, tell)
             output = pathlib.Path(command.output or command.folders[0])

@@ -6,7 +6,7 @@ python -m trainers.classify --mode=evaluate --workdir=runs/mine
 Several rules or seeds, separated by commas, are compared (trainers.compare).
 """
 
-from trainers import command
+from . import command
 
 
 def main():

@@ -17,9 +17,11 @@ from absl import logging as absl_logging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-import trainers
 from tfbio import training
+from tfbio._extras import MissingExtraError
 from tfbio.training import folder
+
+from . import end
 
 _DEFINE = {
     str: flags.DEFINE_string,
@@ -35,6 +37,10 @@ _KINDS = {"float": "a number", "int": "an integer", "bool": "true or false"}
 """What a flag of absl's types must be."""
 _REDRAWN = 0.1
 """Seconds between two drawings of a progress bar."""
+_FLAGS = set()
+"""The names of the flags of the program that runs, once its command line is parsed."""
+_ARGUMENT = re.compile(r"`(\w+)(?:=([^`]*))?`")
+_QUOTED = re.compile(r"(`\w+`|--\w+): ")
 
 
 def option(default, text):
@@ -55,8 +61,10 @@ def define(experiment, values, lists=()):
         values: The `absl.flags.FlagValues` to define them in.
         lists: Names of fields that take several values on the command line, separated by commas.
     """
+    known = {field.name for field in dataclasses.fields(experiment)}
     for field in dataclasses.fields(experiment):
-        name, default, text = field.name, field.default, field.metadata["help"]
+        name, default = field.name, field.default
+        text = name_flags(field.metadata["help"], known)
         if name in lists:
             text += " Several, separated by commas, are compared."
             flags.DEFINE_string(name, str(default), text, flag_values=values)
@@ -66,8 +74,61 @@ def define(experiment, values, lists=()):
         values.register_key_flag_for_module(sys.argv[0], values[name])
 
 
+def name_flags(text, known):
+    """Return a message of the library's with flags in place of the arguments that it names.
+
+    The library knows no flags: it writes `` `epochs` `` and `` `strategy='mirrored'` `` where the
+    command line has --epochs and --strategy=mirrored. What follows an argument and a colon at the
+    beginning is another function's message about arguments of its own, and stays as it is.
+
+    Args:
+        text: The message.
+        known: The names of the program's flags.
+
+    Example:
+        >>> name_flags("`jit` does not go with `strategy='tpu'`; see `tf.function`.", {"jit"})
+        "--jit does not go with `strategy='tpu'`; see `tf.function`."
+        >>> name_flags("`rule`: `seed` must be an integer.", {"rule", "seed"})
+        '--rule: `seed` must be an integer.'
+    """
+
+    def flag(found):
+        name, value = found.groups()
+        if name not in known:
+            return found[0]
+        if value is None:
+            return f"--{name}"
+        quoted = value[:1] in ("'", '"') and value[-1:] == value[:1] and len(value) > 1
+        return f"--{name}={value[1:-1] if quoted else value}"
+
+    prefix = _QUOTED.match(text)
+    end = prefix.end() if prefix else len(text)
+    return _ARGUMENT.sub(flag, text[:end]) + text[end:]
+
+
+class _NamesFlags(logging.Formatter):
+    """Formats what the library logs for the one who uses the command line."""
+
+    def format(self, record):
+        return name_flags(super().format(record), _FLAGS)
+
+
+def tell_on(console):
+    """Return a function that prints a note of the library's on a console, as a line.
+
+    Args:
+        console: A `rich.console.Console`.
+    """
+
+    def tell(text):
+        text = name_flags(text, _FLAGS)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    return tell
+
+
 def parse(values, arguments):
-    """Parse a command line; what is wrong with it is told in one line, with exit status 2.
+    """Parse a command line; what is wrong with it is reported in one line, with exit status 2.
 
     Args:
         values: The `absl.flags.FlagValues` to set.
@@ -76,6 +137,10 @@ def parse(values, arguments):
     Returns:
         The program's name, in a list.
     """
+    _FLAGS.clear()
+    _FLAGS.update(values)
+    for name in values:
+        values[name].help = name_flags(values[name].help or "", _FLAGS)
     # absl takes a name that is empty, as an unset variable leaves it, for no flagfile at all.
     if any(argument in ("--flagfile=", "-flagfile=") for argument in arguments):
         fail("--flagfile must be a file's path. Received: none.", status=2)
@@ -160,8 +225,8 @@ def split(text):
 
 
 def fail(message, status=1):
-    """Print one line to standard error and exit with `status`."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    """Print one line to standard error, which names flags, and exit with `status`."""
+    print("error:", " ".join(name_flags(str(message), _FLAGS).split()), file=sys.stderr)
     sys.exit(status)
 
 
@@ -231,7 +296,7 @@ def absolute(options):
 @contextlib.contextmanager
 def errors_in_one_line():
     """End the program with one line for every error that a user can mend, or a signal brings."""
-    if signal.getsignal(signal.SIGINT) is trainers.end:  # from here on, it may be heeded
+    if signal.getsignal(signal.SIGINT) is end:  # from here on, it may be heeded
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -239,7 +304,7 @@ def errors_in_one_line():
         fail(error, status=128 + error.signal)
     except KeyboardInterrupt:  # before there was anything to save
         fail("Ended by SIGINT.", status=128 + signal.SIGINT)
-    except (ValueError, OSError, ArithmeticError, tf.errors.OpError) as error:
+    except (ValueError, OSError, ArithmeticError, MissingExtraError, tf.errors.OpError) as error:
         fail(error)
 
 
@@ -285,9 +350,6 @@ def progress(console):
     # imported: it is drawn here.
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as shown:
 
-        def tell(text):
-            shown.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
         def bar(name):
             task = shown.add_task(name, total=1)
             drawn = -math.inf
@@ -301,7 +363,7 @@ def progress(console):
 
             return update
 
-        yield tell, bar
+        yield tell_on(shown.console), bar
 
 
 def python():
@@ -319,7 +381,9 @@ def run(main, parse=parse):
     """
     # What the library has to say goes where the results go, as it is; TensorFlow's notes do not.
     said = logging.getLogger("tfbio")
-    said.addHandler(logging.StreamHandler(sys.stdout))
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_NamesFlags())
+    said.addHandler(handler)
     said.setLevel(logging.INFO)
     said.propagate = False
     tf.get_logger().setLevel(logging.ERROR)

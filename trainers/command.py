@@ -8,7 +8,8 @@ from absl import flags
 from tfbio import training
 from tfbio.training import strategies, tasks, use
 from tfbio.training.experiment import CHECKPOINTS
-from trainers import cli, compare
+
+from . import cli, compare
 
 MODES = ("train", "evaluate", "predict", "export")
 
@@ -112,7 +113,7 @@ def act(values, task):
 
 def _use(command, experiment, console):
     path = pathlib.Path(experiment.workdir)
-    tell = console.print
+    tell = cli.tell_on(console)
     if command.mode == "evaluate":
         with cli.progress(console) as (tell, bar):
             found = use.evaluate(experiment, command.checkpoint, tell, bar("measuring"))

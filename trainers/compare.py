@@ -15,9 +15,11 @@ import sys
 from absl import flags
 
 from tfbio import training
+from tfbio._extras import require
 from tfbio.studies import comparison, sweep
 from tfbio.training import memory
-from trainers import cli
+
+from . import cli
 
 TRAINERS = {"classification": "classify", "detection": "detect"}
 """The module that trains each task, trainers.<name>."""
@@ -166,6 +168,7 @@ def compare(chosen, workdir, console):
                 f"--rule and one --seed: {len(chosen)} would be compared."
             )
         # Rather now than after an hour of training.
+        require("matplotlib", extra="plots")
         for experiment in chosen:
             with training.folder.locked(experiment.workdir) as path:
                 training.folder.check(path, experiment)
@@ -224,7 +227,7 @@ def report(runs, workdir, console):
 
 def _tell_what_next(task, console):
     config = {"classification": "fashion_mnist_lenet", "detection": "digits_detection"}[task]
-    trainer = f"{cli.python()} -m trainers.{TRAINERS[task]}"
+    trainer = f"{cli.python()} -m {__package__}.{TRAINERS[task]}"
     console.print(
         f"Try next:    {trainer} --rule='sign_symmetry(agreement=0.8)'\n"
         f"             {trainer} --rule=backprop,frsf,brsf --seed=0,1,2\n"

@@ -6,7 +6,7 @@ python -m trainers.detect --mode=predict --images=photographs --workdir=runs/box
 Several rules or seeds, separated by commas, are compared (trainers.compare).
 """
 
-from trainers import command
+from . import command
 
 
 def main():

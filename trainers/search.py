@@ -21,10 +21,12 @@ import re
 
 from absl import flags
 
+from tfbio._extras import require
 from tfbio.studies import ranges, search, search_report
 from tfbio.training import tasks
-from trainers import cli
-from trainers.compare import TRAINERS
+
+from . import cli
+from .compare import TRAINERS
 
 _LEADERS = 5
 """The trials that are listed after each one."""
@@ -129,6 +131,7 @@ def run(values):
         experiment = kind(**cli.absolute(cli.options(kind, values)))
         of = ranges.read(cli.split(command.ranges) if command.ranges else [], experiment)
         path = pathlib.Path(experiment.workdir)
+        require("matplotlib", extra="plots")  # before the work
         with cli.progress(console) as (tell, bar):
 
             def telling(name):
@@ -154,7 +157,7 @@ def run(values):
                 f"All of {len(found.trials)} trials have failed; {path / 'search.json'} says how. "
                 "Give other ranges, such as lower learning rates, and another --workdir."
             )
-        trainer = f"{cli.python()} -m trainers.{TRAINERS[command.task]}"
+        trainer = f"{cli.python()} -m {__package__}.{TRAINERS[command.task]}"
         console.print(
             f"{found.best.name}: validation {experiment.label} {found.best.score:.2%}, "
             f"{cli.result(experiment, found.tested)}\n"

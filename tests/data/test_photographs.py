@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests import photographs
-from tfbio import data, training
+from tfbio import _keras, data, training
 from tfbio.data import chance, crops, decoding, records
 from tfbio.data.examples import Plan
 from tfbio.data.photographs import Contents, Photographs
@@ -142,7 +142,7 @@ def test_mock_data_of_tfds_is_read(tmp_path):
 
 
 def test_what_is_missing_is_said(tmp_path, parts):
-    with pytest.raises(FileNotFoundError, match=r"--data_dir: no such folder as"):
+    with pytest.raises(FileNotFoundError, match=r"`data_dir` must be an existing folder"):
         data.load("imagenet2012", str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match=r"imagenet2012 was not found in .*train-00000-of-"):
         data.load("imagenet2012", str(tmp_path))
@@ -173,7 +173,7 @@ def test_shards_of_other_labels_or_features_are_refused(tmp_path):
         data.load("imagenet2012", str(tmp_path))
     path = tmp_path / "train-00000-of-00001"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"train-00000-of-00001 is cut short"):
+    with pytest.raises(ValueError, match=r"train-00000-of-00001 is truncated"):
         data.load("imagenet2012", str(tmp_path))
 
 
@@ -218,7 +218,7 @@ def test_damaged_images_are_left_out_named_and_replaced(parts, caplog):
     good = in_memory(contents)
     whole = listed(good.batches(8, ORDER, augmentation="resized_crop_flip", multiple=2))
     order = np.concatenate([labels for _, labels in whole])
-    # Two in a row, one of which is cut short, and the last: its substitute is the first.
+    # Two in a row, one of which is truncated, and the last: its substitute is the first.
     for place, bad in ((10, b""), (11, contents[order[11]][:-200]), (39, b"\xff\xd8?" * 9)):
         contents[order[place]] = bad
     split = in_memory(contents, max_corrupt=0.1)
@@ -231,7 +231,7 @@ def test_damaged_images_are_left_out_named_and_replaced(parts, caplog):
     np.testing.assert_array_equal(found[0][0], whole[0][0])
     named = [record.getMessage() for record in caplog.records if "cannot be read" in record.message]
     assert len(named) == 3
-    assert named[2].startswith("--data_dir: photograph ")
+    assert named[2].startswith("photograph ")
     assert named[2].endswith("It is left out; 3 so far")
     same(found[2:], listed(split.batches(8, start=2, **options)))
     halves = [listed(split.batches(8, shard=(index, 2), **options)) for index in range(2)]
@@ -285,7 +285,7 @@ def test_too_much_damage_stops_the_run(parts, share, bad, admitted):
         assert len(listed(split.batches(8, ORDER))) == 5
         return
     images = "image" if admitted == 1 else "images"
-    message = rf"^--max_corrupt={share:g} admits {admitted} damaged {images} of 40 in a pass\. Rec"
+    message = rf"^`max_corrupt={share:g}` admits {admitted} damaged {images} of 40 in a pass\. Rec"
     with pytest.raises(ValueError, match=message), data.clear_errors():
         listed(split.batches(8, ORDER))
 
@@ -463,7 +463,7 @@ def test_ten_crops_average_probabilities(split):
     assert seen == {4}  # one crop of each image at a time: more would not fit
     wanted = np.mean([tf.nn.softmax(model(images[:, index])) for index in range(10)], 0)
     np.testing.assert_allclose(tf.nn.softmax(logits), wanted, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"--evaluation_crops must be 1 or 10. Received: 5"):
+    with pytest.raises(ValueError, match=r"`crops` must be 1 or 10. Received: 5"):
         split.check_crops(5)
 
 
@@ -552,7 +552,7 @@ def test_photographs_train_evaluate_predict_and_resume(damaged, small_net, tmp_p
 
 
 def test_ten_crops_are_refused_where_images_are_used_as_a_whole(tmp_path):
-    with pytest.raises(ValueError, match=r"--evaluation_crops=10 needs a dataset of photographs"):
+    with pytest.raises(ValueError, match=r"`crops` must be 1 for these images"):
         training.prepare(training.Classification(evaluation_crops=10))
 
 
@@ -560,7 +560,7 @@ def test_ten_crops_are_refused_where_images_are_used_as_a_whole(tmp_path):
 def dispatcher():
     server = tf.data.experimental.service.DispatchServer()
     yield server
-    server._stop()
+    _keras.stop_data_server(server)
 
 
 def worker(dispatcher):
@@ -577,26 +577,26 @@ def test_a_data_service_gives_the_same_batches(shards, dispatcher, caplog):
     service.check()
     same(listed(split.batches(8, **options, service=service)), listed(split.batches(8, **options)))
     second = worker(dispatcher)
-    while dispatcher._num_workers() < 2:
+    while _keras.count_data_workers(dispatcher) < 2:
         time.sleep(0.05)
     # The first alone may serve a short stream before the second has begun.
     long = service.stream(tf.data.Dataset.range(10**6))
     with pytest.raises(ValueError, match=r"must have one worker"), data.clear_errors():
         for _ in long:
             pass
-    first._stop()
-    second._stop()
+    _keras.stop_data_server(first)
+    _keras.stop_data_server(second)
 
 
 def test_a_silent_data_service_ends_in_an_error(split, dispatcher, small_net, tmp_path):
     # A dispatcher without a worker.
     service = data.Service(dispatcher.target, timeout=1)
-    message = r"^--data_service=grpc://.* gave no batch within --data_service_timeout=1 seconds"
+    message = r"^The tf.data service grpc://.* gave no batch within its timeout of 1 seconds"
     with pytest.raises(ValueError, match=message), data.clear_errors():
         listed(split.batches(8, ORDER, service=service))
     port = dispatcher.target.rpartition(":")[2]
-    dispatcher._stop()
-    with pytest.raises(OSError, match=rf"--data_service=grpc://localhost:{port} cannot be conn"):
+    _keras.stop_data_server(dispatcher)
+    with pytest.raises(OSError, match=rf"service grpc://localhost:{port} cannot be reached"):
         data.Service(f"grpc://localhost:{port}", timeout=1).check()
     with pytest.raises(ValueError, match=r"`data_service_timeout` belongs to `data_service"):
         training.Classification(data_service_timeout=3)

@@ -168,7 +168,9 @@ def test_the_last_batch_is_trimmed_to_a_multiple(size, per_replica, replicas):
     assert len(sizes) == split.steps(batch_size, replicas)
     assert all(count and count % replicas == 0 for count in sizes)
     assert size - replicas < sum(sizes) <= size
-    with pytest.raises(ValueError, match=r"--batch_size=9 must be a multiple of the 2 replicas"):
+    with pytest.raises(
+        ValueError, match=r"`batch_size` must be a multiple of the 2 replicas. Received: 9"
+    ):
         split.steps(9, multiple=2)
 
 
@@ -191,7 +193,9 @@ def test_workers_together_take_the_batches_of_one_process(size, each, workers, p
 
 
 def test_workers_that_cannot_share_a_batch_are_refused(digits):
-    with pytest.raises(ValueError, match=r"--batch_size=9 .* multiples of the 2 workers"):
+    with pytest.raises(
+        ValueError, match=r"`batch_size` .* multiples of the 2 workers. Received: 9"
+    ):
         digits.batches(9, shard=(0, 2), pad=True)
     with pytest.raises(ValueError, match=r"the 1 replicas must be multiples of the 2 workers"):
         digits.batches(10, shard=(0, 2))
@@ -230,7 +234,9 @@ def test_holding_out_parts_the_examples_and_follows_the_seed(size, fraction, see
     split = data.Arrays(np.zeros((size, 1, 1, 1), "f4"), np.arange(size))
     count = round(fraction * size)
     if (fraction and not count) or count == size:
-        with pytest.raises(ValueError, match=r"--validation_fraction=.* both need one"):
+        with pytest.raises(
+            ValueError, match=r"`fraction` must leave at least one image to train on and one to"
+        ):
             split.hold_out(fraction, seed)
         return
     train, held = split.hold_out(fraction, seed)
@@ -260,7 +266,7 @@ def test_a_share_has_smaller_ones_within_and_follows_the_seed(size, one, other, 
     split = data.Arrays(np.arange(size, dtype="f4").reshape(-1, 1, 1, 1), np.arange(size))
     less, more = sorted([one, other])
     if not round(less * size):
-        with pytest.raises(ValueError, match=r"--train_fraction must .* leave an image"):
+        with pytest.raises(ValueError, match=r"`fraction` must .* leave an image"):
             split.share(less, seed)
         return
     part, greater = split.share(less, seed), split.share(more, seed)
@@ -297,11 +303,11 @@ def test_arguments_out_of_range_are_refused(digits, arguments, message):
 
 @pytest.mark.parametrize("fraction", [-0.1, 0, 1.5, float("nan")])
 def test_shares_out_of_range_are_refused(digits, fraction):
-    with pytest.raises(ValueError, match=r"--train_fraction must be more than 0, at most 1"):
+    with pytest.raises(ValueError, match=r"`fraction` must be more than 0, at most 1"):
         digits.share(fraction, seed=0)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
 def test_fractions_out_of_range_are_refused(digits, fraction):
-    with pytest.raises(ValueError, match=r"--validation_fraction must be 0 or more"):
+    with pytest.raises(ValueError, match=r"`fraction` must be 0 or more"):
         digits.hold_out(fraction, seed=0)

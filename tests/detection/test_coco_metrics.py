@@ -198,7 +198,7 @@ def test_results_come_from_batches_and_survive_a_file(tmp_path):
         "scales": np.float32([[0.5, 0.25], [1, 1]]),
         "weights": np.float32([1, 1]),
     }
-    found = coco_results.of_batch(annotations([]), predictions, about)
+    found = coco_results.convert_batch(annotations([]), predictions, about)
     # The second image's box has no area.
     assert found == [
         result(2, 10, [4.0, 4.0, 40.0, 40.0], 0.123457),
@@ -209,7 +209,7 @@ def test_results_come_from_batches_and_survive_a_file(tmp_path):
     assert coco_results.read(tmp_path / "results.json") == found
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
     about["weights"] = np.float32([0, 1])
-    assert coco_results.of_batch(annotations([]), predictions, about) == []
+    assert coco_results.convert_batch(annotations([]), predictions, about) == []
 
 
 @pytest.mark.parametrize(
@@ -224,4 +224,4 @@ def test_predictions_that_are_none_are_refused(key, value, message):
     predictions = {"boxes": [[[0, 0, 1, 1]]], "confidence": [[0.5]], "classes": [[0]]}
     about = {"ids": [1], "sizes": [[9, 9]], "scales": [[1, 1]], "weights": [1]}
     with pytest.raises(ValueError, match=message):
-        coco_results.of_batch(annotations([]), predictions | {key: value}, about)
+        coco_results.convert_batch(annotations([]), predictions | {key: value}, about)

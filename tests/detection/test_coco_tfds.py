@@ -99,9 +99,9 @@ def named(builder, names):
 
 def test_mock_data_is_read_in_memory(names, monkeypatch):
     monkeypatch.setattr(coco_tfds.catalog.network, "check", lambda remedy: None)
-    found = coco_tfds.catalog.prepared
+    found = coco_tfds.catalog.find_builder
     monkeypatch.setattr(
-        coco_tfds.catalog, "prepared", lambda *arguments: named(found(*arguments), names)
+        coco_tfds.catalog, "find_builder", lambda *arguments: named(found(*arguments), names)
     )
     with tfds.testing.mock_data(as_dataset_fn=as_dataset):
         whole = datasets.load("coco", download=True, image_size=64)
@@ -180,7 +180,7 @@ def test_both_forms_give_the_same_batches(prepared):
 
 
 def test_what_is_not_prepared_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"--dataset=coco was not found in --data_dir=.*in"):
+    with pytest.raises(FileNotFoundError, match=r"^coco was not found in `data_dir=.*in"):
         datasets.load("coco", str(tmp_path))
 
 

@@ -189,7 +189,7 @@ def test_more_objects_than_the_padding_holds_are_told_and_the_largest_kept(caplo
         for side in (3, 50, 40, 2)
     ]
     split = split_of(contents, document)
-    assert "--max_boxes=3: a.json: of 1 image, training" in caplog.text
+    assert "`max_boxes=3`: a.json: of 1 image, training" in caplog.text
     assert "image 101, 1.jpg, with 5" in caplog.text
     caplog.clear()
     split_of(contents, document, trains=False)
@@ -203,7 +203,7 @@ def test_more_objects_than_the_padding_holds_are_told_and_the_largest_kept(caplo
 
 def test_what_a_cut_leaves_of_an_object_decides():
     objects = tf.constant([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 20.0, 20.0], [12.0, 12.0, 13.0, 13.0]])
-    found, seen = boxes.moved(objects, tf.constant([5, 5, 10, 10]), tf.constant([5, 10]))
+    found, seen = boxes.move(objects, tf.constant([5, 5, 10, 10]), tf.constant([5, 10]))
     np.testing.assert_allclose(found[1], [0, 0, 10, 5])
     # 9/64 of the first is left, 1/4 of the second; the third is half a pixel high.
     assert seen.numpy().tolist() == [False, True, False]
@@ -243,7 +243,7 @@ def test_damaged_images_are_replaced_in_training_and_weigh_nothing_in_evaluation
         assert [len(images) for images, _ in batches] == [3, 3]
         assert all((targets["classes"][:, 0] == 0).all() for _, targets in batches)
         for name in ("2.jpg (image 102)", "4.jpg (image 104)"):
-            told = f"--data_dir: {name} cannot be read as an image, or is not of the size that"
+            told = f"{name} cannot be read as an image, or is not of the size that"
             assert told in caplog.text
         same(listed(split.batches(3, ORDER, 1, augmentation=augmentation, multiple=3)), batches[1:])
     ((_, targets, about),) = listed(split.batches(6, pad=True))
@@ -259,18 +259,18 @@ def test_damaged_images_are_replaced_in_training_and_weigh_nothing_in_evaluation
 
 @pytest.mark.parametrize("size", [0, 100, 33, 96.0, (64, 65), (64,), "64"])
 def test_sides_that_are_no_multiple_of_32_are_refused(size):
-    with pytest.raises(ValueError, match=r"--image_size must be .* Received: "):
+    with pytest.raises(ValueError, match=r"`image_size` must be .* Received: "):
         split_of(*rectangles(1), size)
 
 
 def test_other_options_are_refused(split):
-    with pytest.raises(ValueError, match=r"--max_boxes must be an integer of 1 or more"):
+    with pytest.raises(ValueError, match=r"`max_boxes` must be an integer of 1 or more"):
         split_of(*rectangles(1), max_boxes=0)
     with pytest.raises(ValueError, match=r"must be one of none, flip, jitter, jitter_flip.*'crop"):
         split.batches(1, ORDER, augmentation="crop_flip")
     with pytest.raises(ValueError, match=r"'flip' is random by `order`"):
         split.batches(1, augmentation="flip")
-    with pytest.raises(ValueError, match=r"--evaluation_crops=10"):
+    with pytest.raises(ValueError, match=r"`crops` must be 1 for these images"):
         split.batches(1, pad=True, crops=10)
 
 
@@ -317,7 +317,7 @@ def test_perfect_predictions_are_an_ap_of_1(drawn):
     annotations, results = found.train.annotations, []
     for _, targets, about in listed(found.train.batches(7, pad=True)):
         predictions = {**targets, "confidence": np.where(targets["classes"] < 0, -1.0, 0.5)}
-        results += coco_results.of_batch(annotations, predictions, about)
+        results += coco_results.convert_batch(annotations, predictions, about)
     assert len(results) == len(annotations.ids)
     assert coco_metrics.evaluate(annotations, results).summary["AP"] == pytest.approx(1)
 
@@ -440,7 +440,7 @@ def test_sets_that_do_not_fit_together_are_refused(tmp_path, caplog):
     shutil.rmtree(root / "train2017")
     with pytest.raises(FileNotFoundError, match=r"instances_train2017.json, and no folder train20"):
         datasets.load("coco", str(root))
-    with pytest.raises(ValueError, match=r"--dataset must be one of .*Did you mean 'coco'\?"):
+    with pytest.raises(ValueError, match=r"Unknown detection set 'cocoa'. Did you mean 'coco'\?"):
         datasets.load("cocoa")
 
 

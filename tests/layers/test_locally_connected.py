@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import tfbio
-from tests.cases import derivatives, random, twin_of
+from tests.cases import derivatives, long_but, random, twin_of
 from tests.test_feedback import executed_operations
 from tfbio.layers import (
     FeedbackLocallyConnected1D,
@@ -252,15 +252,18 @@ def network(rule=None):
     return model if rule is None else tfbio.convert(model, rule)
 
 
+RULES_AND_POLICIES = [
+    (None, "float32"),
+    (None, "mixed_bfloat16"),
+    ("feedback_alignment", "float32"),
+    ("sign_symmetry", "mixed_bfloat16"),
+    ("kolen_pollack", "mixed_bfloat16"),
+]
+
+
 @pytest.mark.parametrize(
     ("rule", "policy"),
-    [
-        (None, "float32"),
-        (None, "mixed_bfloat16"),
-        ("feedback_alignment", "float32"),
-        ("sign_symmetry", "mixed_bfloat16"),
-        ("kolen_pollack", "mixed_bfloat16"),
-    ],
+    long_but([(None, "float32"), ("kolen_pollack", "mixed_bfloat16")], RULES_AND_POLICIES),
 )
 def test_it_fits_under_xla_and_is_saved(rule, policy, tmp_path):
     keras.config.set_dtype_policy(policy)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tfbio
 from tests.cases import random
-from tfbio import metrics
+from tfbio import _keras, metrics
 from tfbio.training.state import state_variables
 
 
@@ -20,7 +20,7 @@ def dense(units, name, dtype="float64", **options):
 def compiled(model):
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", metrics=["mae"])
     model.optimizer.build(model.trainable_variables)
-    model._symbolic_build(data_batch=(tf.zeros((2, *model.input_shape[1:])), tf.zeros((2, 4))))
+    _keras.build_symbolically(model, (tf.zeros((2, *model.input_shape[1:])), tf.zeros((2, 4))))
     return model
 
 

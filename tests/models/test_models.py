@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import random
+from tests.cases import long_but, random
 from tfbio import models
 
 SMALLEST = {
@@ -366,7 +366,12 @@ ALIKE = ("resnet32", "resnet56", "resnet18_zero_gamma", "resnet34", "resnet101",
 """Others with more of the same blocks or another start, which take long."""
 
 
-@pytest.mark.parametrize("name", [name for name in SMALLEST if name not in ALIKE])
+SLOW = ("keras:MobileNetV2", "resnet20")
+"""Keras's own are in test_applications.py, too; a resnet20's blocks are a resnet18's."""
+FAST = [name for name in SMALLEST if name not in ALIKE + SLOW]
+
+
+@pytest.mark.parametrize("name", long_but(FAST, [*FAST, *SLOW]))
 def test_every_network_trains_under_a_rule_at_its_smallest_size(name):
     side = SMALLEST[name]
     for shape in [(side - 1, side, 1), (side, side - 1, 3)] if side > 1 else []:

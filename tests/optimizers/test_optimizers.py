@@ -1,4 +1,8 @@
-"""The optimizers: each step against float64 arithmetic, and RULES.md's property 10."""
+"""The optimizers: each step against float64 arithmetic, and what the variants promise.
+
+Batch-Manhattan moves every weight by the learning rate where its gradient is not 0, whatever the
+gradient's scale; without sign change no entry of a kernel ever changes its sign.
+"""
 
 import itertools
 
@@ -8,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import random
+from tests.cases import assert_same_learning, long_but, random
 from tfbio import optimizers
 
 RATES = [0.25, 0.25, 0.0625, 0.5, 0.5]
@@ -38,7 +42,7 @@ def gradients(step):
 
 
 def oracle(name, momentum, decay, manhattan, no_sign_change, last):
-    """Section 7 in numpy: the variables after every step."""
+    """Return the variables after every step, by the published equations in numpy."""
     values = [v.numpy() for v in variables()]
     first, second, third = ([np.zeros_like(p) for p in values] for _ in range(3))
     for t, rate in enumerate(RATES):
@@ -83,8 +87,14 @@ LASTS = [
 ]
 
 
-@pytest.mark.parametrize("compiled", ["eager", "graph", "xla"])
-@pytest.mark.parametrize(("name", "momentum"), KINDS)
+WAYS = [(*kind, way) for way in ("eager", "graph", "xla") for kind in KINDS]
+COMPILED = [("nesterov", 0.75, way) for way in ("graph", "xla")] + [("adamw", 0.0, "graph")]
+
+
+@pytest.mark.parametrize(
+    ("name", "momentum", "compiled"),
+    long_but([way for way in WAYS if way[-1] == "eager"] + COMPILED, WAYS),
+)
 def test_every_step_is_the_equations(name, momentum, compiled):
     for decay, manhattan, keep, last in itertools.product((0, 0.25), (0, 1), (0, 1), LASTS):
         settings = optimizers.LastLayer(**LAST, **last) if last else None
@@ -289,7 +299,9 @@ def everything(model):
     )
 
 
-@pytest.mark.parametrize("name", ["nesterov", "rmsprop", "adamw", "everything"])
+@pytest.mark.parametrize(
+    "name", long_but(["adamw", "everything"], ["nesterov", "rmsprop", "adamw", "everything"])
+)
 def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(name, tmp_path):
     def make():
         keras.utils.set_random_seed(1)
@@ -317,13 +329,12 @@ def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(name, tmp_path):
 )
 def test_fit_agrees_in_every_setting(setting):
     weights = []
-    for arguments in ({}, setting):
+    for arguments in (setting, {}):
         keras.utils.set_random_seed(1)
         model = tfbio.convert(some_model(), "sign_symmetry")
+        start = model.get_weights()
         weights.append(fitted(model, everything(model), **arguments).get_weights())
-    for ours, expected in zip(*weights, strict=True):
-        if expected.dtype != np.int64:
-            np.testing.assert_allclose(ours, expected, 1e-4, 1e-5)
+    assert_same_learning(*weights, start)
 
 
 def test_accumulated_gradients_are_one_step():
@@ -354,14 +365,13 @@ def test_two_replicas_equal_one_device():
 
     for make in (everything, lambda m: optimizers.get("adamw", 0.01, weight_decay=0.1)):
         one = model()
+        start = one.get_weights()
         fitted(one, make(one))
         with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
             two = model()
             optimizer = make(two)
         fitted(two, optimizer)
-        for ours, expected in zip(two.get_weights(), one.get_weights(), strict=True):
-            if expected.dtype != np.int64:
-                np.testing.assert_allclose(ours, expected, 1e-4, 1e-5)
+        assert_same_learning(two.get_weights(), one.get_weights(), start)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])

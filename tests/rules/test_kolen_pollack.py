@@ -1,4 +1,4 @@
-"""Kolen–Pollack: the difference of W and B decays by itself, whatever is learned (section 4)."""
+"""Kolen–Pollack: the difference of W and B decays by itself, whatever is learned."""
 
 import keras
 import numpy as np

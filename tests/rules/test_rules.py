@@ -1,4 +1,4 @@
-"""The rules' own properties (RULES.md, sections 2 and 10) and the registry."""
+"""The rules' own properties (how B follows W, its scale and its draws) and the registry."""
 
 import contextlib
 import math

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import LAYERS, random
+from tests.cases import LAYERS, long_but, random
 from tfbio import optimizers, rules
 from tfbio.layers import FeedbackDense
 from tfbio.layers.sites import find_sites
@@ -22,7 +22,10 @@ def collected(layer, x):
 LINEAR = [case for case in LAYERS if case.arguments.get("activation") is None]
 
 
-@pytest.mark.parametrize("case", LINEAR, ids=str)
+OF_EACH_CLASS = list({case.name: case for case in reversed(LINEAR)}.values())
+
+
+@pytest.mark.parametrize("case", long_but(OF_EACH_CLASS, LINEAR), ids=str)
 def test_the_expectation_is_w_for_every_layer_and_at_its_borders_too(case):
     """One step of rate 1 from B = 0; the error falls with the root of the samples."""
     samples = 40_000 if len(case.shape) < 5 else 8_000

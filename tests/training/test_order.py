@@ -5,23 +5,16 @@ import contextlib
 import keras
 import pytest
 import tensorflow as tf
-from tensorflow.python.eager import context
 
 import tfbio
 from tests.cases import RULES, random
-from tfbio import optimizers
+from tfbio import _keras, optimizers
 from tfbio.training import sums
 
 
 def optimized_graph(function, *arguments):
     """Return the nodes of the largest graph that TensorFlow executes for a compiled function."""
-    context.context().enable_graph_collection()
-    try:
-        function(*arguments)
-        metadata = context.context().export_run_metadata()
-    finally:
-        context.context().disable_graph_collection()
-    graphs = [graph for graphs in metadata.function_graphs for graph in graphs.partition_graphs]
+    graphs = _keras.collect_graphs(function, *arguments)
     return {node.name: node for node in max(graphs, key=lambda graph: len(graph.node)).node}
 
 
@@ -71,7 +64,7 @@ def test_no_reading_of_a_weight_races_with_its_update(rule, sums_in_order):
     model.compile(optimizers.get("sgd", 0.1, momentum=0.9), loss, jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     x, y = random((4, 8), "float32"), tf.constant([0, 1, 2, 0])
-    model._symbolic_build(data_batch=(x, y))
+    _keras.build_symbolically(model, (x, y))
     step = tf.function(lambda x, y: model.train_step((x, y)))
     with sums.in_order() if sums_in_order else contextlib.nullcontext():
         assert unordered(optimized_graph(step, x, y)) == []

@@ -1,5 +1,6 @@
 """Two processes that train one network: alike to the bit, and nothing is lost when one goes."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,7 +11,11 @@ import numpy as np
 import pytest
 
 from tests import kills
+from tests.cases import assert_same_learning
 from tfbio import training
+from tfbio.studies import comparison
+from tfbio.training import folder, use
+from tfbio.training.loop import Loop
 from tfbio.training.strategies import Devices
 from tfbio.training.train import Training
 
@@ -22,7 +27,7 @@ OPTIONS = {
     "batch_size": 50,
     "learning_rate": 0.02,
     "steps_per_call": 2,
-    "log_every": 10,
+    "log_every": 2,
     "telemetry_every": 20,
     "checkpoint_every": 7,
 }
@@ -40,6 +45,9 @@ def work(index, addresses, workdir, signals):
         if number and self.step >= step:
             os.kill(os.getpid(), number)
         real(self, batches, steps)
+        if self.step == OPTIONS["steps_per_call"]:
+            weights = [variable.numpy() for variable in self.model.trainable_variables]
+            np.savez(f"{workdir}.first{index}.npz", *weights)
 
     def summarize(self):
         end(self)
@@ -97,20 +105,45 @@ def weights(path):
         return [archive[name] for name in archive.files]
 
 
-def test_two_workers_are_alike_and_equal_one_process(whole, tmp_path):
+def test_two_workers_are_alike(whole):
     one, other = (weights(f"{whole}.worker{index}.npz") for index in range(2))
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
-    experiment = training.Classification(**OPTIONS, workdir=str(tmp_path))
-    summary = training.train_and_evaluate(experiment, lambda text: None)
-    with np.load(max((tmp_path / "checkpoints").glob("step-*.npz"))) as archive:
-        alone = [archive[f"{place:05d}.0"] for place in range(len(archive.files) - 1)]
-    for a in one:
-        same = [b for b in alone if b.shape == a.shape]
-        assert min(np.abs(a - b).max() for b in same) < 1e-5
-    together = json.loads((whole / "summary.json").read_text())
-    for name in ("test_accuracy", "test_loss", "validation_accuracy", "loss", "accuracy"):
-        assert together[name] == pytest.approx(summary[name], abs=1e-5)
+
+
+def first_steps(**changes):
+    """Return one process's weights before and after its first two steps, and what it measured."""
+    prepared = training.prepare(training.Classification(**{**OPTIONS, **changes}))
+    variables = prepared.model.trainable_variables
+    start = [variable.numpy() for variable in variables]
+    steps = OPTIONS["steps_per_call"]
+    assert Loop(prepared).train(iter(prepared.epoch(0, 0)), steps) == (steps, True)
+    return start, [variable.numpy() for variable in variables], prepared.model.get_metrics_result()
+
+
+def test_two_workers_take_the_steps_of_one_process(whole):
+    # The first two steps: their float32 sums differ in order, and later steps amplify that.
+    start, alone, measured = first_steps()
+    for index in range(2):
+        assert_same_learning(weights(f"{whole}.first{index}.npz"), alone, start)
+    record = comparison.read(whole)[1]
+    assert record["step"] == OPTIONS["steps_per_call"]
+    for name, value in measured.items():
+        assert record[name] == pytest.approx(float(value), rel=1e-5)
+    # What workers would learn that saw other images, or did not average.
+    for wrong in ({"batch_size": 25}, {"learning_rate": 0.04}):
+        with pytest.raises(AssertionError):
+            assert_same_learning(first_steps(**wrong)[1], alone, start)
+
+
+def test_two_workers_measure_what_one_process_does(whole):
+    summary = json.loads((whole / "summary.json").read_text())
+    experiment = dataclasses.replace(folder.read_flags(whole), strategy="one_device")
+    measured = use.evaluate(experiment)
+    assert {"test_accuracy", "test_loss", "validation_accuracy"} <= set(measured)
+    for name in measured:
+        wanted = summary["steps"] if name == "step" else summary[name]
+        assert measured[name] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_what_is_cut_goes_on_to_the_same_bits(whole, tmp_path):

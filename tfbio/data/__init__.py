@@ -4,9 +4,11 @@ from tfbio.data.arrays import Arrays
 from tfbio.data.augmentation import augmentations
 from tfbio.data.crops import average_over_crops
 from tfbio.data.datasets import Dataset, load, names
-from tfbio.data.encoded import Encoded, clear_errors
+from tfbio.data.encoded import Encoded
+from tfbio.data.errors import clear_errors
 from tfbio.data.folder import images
 from tfbio.data.photographs import Photographs
+from tfbio.data.scaling import to_float
 from tfbio.data.service import Service
 from tfbio.data.split import Split
 from tfbio.data.statistics import channel_statistics
@@ -25,4 +27,9 @@ __all__ = [
     "images",
     "load",
     "names",
+    "to_float",
 ]
+
+
+def __dir__():
+    return __all__

@@ -1,10 +1,13 @@
 """Arrays: a split whose images are all in memory, as they were stored, and made ready by batch."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
 from tfbio.data import crops
 from tfbio.data.examples import PARALLEL
+from tfbio.data.scaling import WHITE, to_float
 from tfbio.data.split import Split
 
 
@@ -27,7 +30,7 @@ class Arrays(Split):
         ((5, 32, 32, 1), dtype('float32'), (32, 32, 1), 5)
     """
 
-    def __init__(self, images, labels, image_size=0):
+    def __init__(self, images: np.ndarray, labels: Sequence[int], image_size: int = 0):
         shape = images.shape[1:]
         super().__init__(labels, (image_size, image_size, shape[2]) if image_size else shape)
         # Captured by the pipelines by reference; on a GPU each batch would travel back.
@@ -35,7 +38,7 @@ class Arrays(Split):
             self._stored = tf.convert_to_tensor(images)
 
     def _take(self, rows):
-        return prepared(tf.gather(self._stored, rows), self.image_shape[:2])
+        return resize(tf.gather(self._stored, rows), self.image_shape[:2])
 
     def _content(self, row):
         return self._stored[row].numpy().tobytes()
@@ -47,7 +50,7 @@ class Arrays(Split):
 
         def crop(row, draw):
             image = crops.training_crop(self._stored[row], draw, self.image_shape[:2])
-            return image / 255.0 if self._stored.dtype == tf.uint8 else image
+            return image / WHITE if self._stored.dtype == tf.uint8 else image
 
         draws = tf.data.Dataset.from_tensor_slices(draws)
         cropped = tf.data.Dataset.zip(dataset, draws).map(crop, **PARALLEL)
@@ -66,7 +69,7 @@ class Arrays(Split):
         yield self.labels
 
 
-def prepared(images, size):
+def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Return images as float32 of 0 to 1, resized.
 
     Args:
@@ -77,11 +80,10 @@ def prepared(images, size):
         A float32 tensor (…, *size, channels).
 
     Example:
-        >>> prepared(tf.constant([[[0], [255]]], tf.uint8), (1, 4)).numpy().ravel()
+        >>> resize(tf.constant([[[0], [255]]], tf.uint8), (1, 4)).numpy().ravel()
         array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
     """
-    if images.dtype == tf.uint8:
-        images = tf.cast(images, tf.float32) / 255.0
+    images = to_float(images)
     height, width = images.shape[-3:-1]
     if (height, width) == tuple(size):
         return images

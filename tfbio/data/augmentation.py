@@ -9,7 +9,7 @@ _PADDING = 4  # pixels a side, of He et al.'s 32×32 images
 _OFFSETS = 2 * _PADDING + 1
 
 
-def augmentations():
+def augmentations() -> tuple[str, ...]:
     """Return the names of the augmentations.
 
     "flip" mirrors an image left to right with probability 1/2. "crop_flip" also pads it with 4
@@ -30,7 +30,7 @@ def augmentations():
     return ("none", "flip", "crop_flip", CROP)
 
 
-def check(name, order, names=None):
+def check(name: str, order: tuple[int, int] | None, names: tuple[str, ...] | None = None) -> None:
     """Refuse a name that is unknown, or an augmentation without an order to be random by.
 
     Args:
@@ -46,14 +46,14 @@ def check(name, order, names=None):
     """
     names = augmentations() if names is None else names
     if name not in names:
-        raise ValueError(f"--augmentation must be one of {', '.join(names)}. Received: {name!r}.")
+        raise ValueError(f"`augmentation` must be one of {', '.join(names)}. Received: {name!r}.")
     if name != "none" and order is None:
         raise ValueError(
-            f"Augmentation {name!r} is random by `order`, (seed, epoch), which is None here."
+            f"`augmentation={name!r}` is random: `order` must be (seed, epoch). Received: None."
         )
 
 
-def apply(name, images, draws):
+def apply(name: str, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Return the images augmented.
 
     Args:

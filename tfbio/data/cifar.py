@@ -37,12 +37,12 @@ def read_binary(folder, train, test, label_bytes, num_classes):
     Example:
         >>> read_binary("/nowhere", ["train"], "test", 2, 100)
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train.bin.
+        FileNotFoundError: /nowhere has no train.bin.
     """
     record = label_bytes + 3072
 
     def part(name):
-        path = formats.one_of(folder, f"{name}.bin")
+        path = formats.find_file(folder, f"{name}.bin")
         entries = np.frombuffer(path.read_bytes(), np.uint8)
         if not len(entries) or len(entries) % record:
             raise ValueError(
@@ -53,11 +53,11 @@ def read_binary(folder, train, test, label_bytes, num_classes):
         images, labels = _images(entries[:, label_bytes:]), entries[:, label_bytes - 1]
         return formats.check(path, images, labels, _SHAPE, num_classes, count=COUNTS[name])
 
-    return _joined(map(part, train)), part(test)
+    return _concatenate(map(part, train)), part(test)
 
 
 def read_python(folder, train, test, key, num_classes):
-    """Read files of pickles, of which nothing but arrays, lists, texts and numbers is admitted.
+    """Read pickle files; anything in them but arrays, lists, texts and numbers is refused.
 
     Args:
         folder: Holds the files.
@@ -77,12 +77,12 @@ def read_python(folder, train, test, key, num_classes):
     Example:
         >>> read_python("/nowhere", ["train"], "test", "fine_labels", 100)
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train.
+        FileNotFoundError: /nowhere has no train.
     """
 
     def part(name):
-        path = formats.one_of(folder, name)
-        content = _unpickled(path)
+        path = formats.find_file(folder, name)
+        content = _unpickle(path)
         if not isinstance(content, dict) or not {b"data", key.encode()} <= set(content):
             raise ValueError(f"{path} must be a pickled dict with data and {key}.")
         pixels, labels = content[b"data"], np.asarray(content[key.encode()])
@@ -92,14 +92,14 @@ def read_python(folder, train, test, key, num_classes):
         images = _images(pixels)
         return formats.check(path, images, labels, _SHAPE, num_classes, count=COUNTS[name])
 
-    return _joined(map(part, train)), part(test)
+    return _concatenate(map(part, train)), part(test)
 
 
 def _images(pixels):
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
-def _joined(parts):
+def _concatenate(parts):
     return tuple(map(np.concatenate, zip(*parts, strict=True)))
 
 
@@ -110,24 +110,24 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
         if name == "_reconstruct" and module.endswith(".multiarray"):
-            return _empty
+            return _make_empty
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
-            return _encoded
+            return _encode
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not admitted")
 
 
-def _empty(cls, shape, kind):
+def _make_empty(cls, shape, kind):
     # NumPy's own would take any shape, and the memory for it.
     if cls is not np.ndarray or shape != (0,):
         raise pickle.UnpicklingError("it asks for something other than an array")
     return np.ndarray.__new__(np.ndarray, (0,), kind)
 
 
-def _encoded(text, encoding):
+def _encode(text, encoding):
     return str(text).encode("latin1")
 
 
-def _unpickled(path):
+def _unpickle(path):
     content = pathlib.Path(path).read_bytes()
     try:
         return _Unpickler(io.BytesIO(content), encoding="bytes").load()

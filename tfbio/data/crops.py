@@ -1,9 +1,11 @@
 """Crops: what is cut out of a photograph for training, at random, and for evaluation."""
 
 import math
+from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
+
+from tfbio.data import chance
 
 _ATTEMPTS = 10
 _AREA = (0.08, 1.0)
@@ -39,7 +41,8 @@ def random_boxes(sides, draws):
     # left over after them: so none ever are.
     missing = -count % _VECTOR
     full = tf.cast(tf.pad(sides, [[0, missing], [0, 0]], constant_values=1), tf.float32)
-    uniform = _uniform(tf.pad(draws, [[0, missing]]))
+    uniform = chance.uniform(tf.pad(draws, [[0, missing]]), 4 * _ATTEMPTS)
+    uniform = tf.reshape(uniform, (-1, 4, _ATTEMPTS))
     area = tf.reduce_prod(full, -1, keepdims=True)
     area *= _AREA[0] + (_AREA[1] - _AREA[0]) * uniform[:, 0]
     ratio = tf.exp(_LOG_RATIO[0] + (_LOG_RATIO[1] - _LOG_RATIO[0]) * uniform[:, 1])
@@ -56,23 +59,6 @@ def random_boxes(sides, draws):
     size = tf.where(found, size, central)
     corner = tf.where(found, corner, (full - central) // 2)
     return tf.cast(tf.concat([corner, size], -1), tf.int32)[:count]
-
-
-def _uniform(draws):
-    """Return numbers of [0, 1), (N, 4, attempts), by SplitMix64 from each of the draws.
-
-    References:
-        Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
-    """
-    steps = np.arange(1, 4 * _ATTEMPTS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = tf.cast(draws, tf.uint64)[:, None] + steps
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, np.uint64(shift)))
-        mixed *= np.uint64(factor)
-    mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, np.uint64(31)))
-    # As many bits as float32 holds.
-    uniform = tf.cast(tf.bitwise.right_shift(mixed, np.uint64(40)), tf.float32) * 2.0**-24
-    return tf.reshape(uniform, (-1, 4, _ATTEMPTS))
 
 
 def training_crop(image, draw, size):
@@ -93,7 +79,7 @@ def training_crop(image, draw, size):
         >>> training_crop(image, tf.constant(7, tf.int64), (8, 8)).shape
         TensorShape([8, 8, 1])
     """
-    return mirrored(tf.image.resize(random_cut(image, draw), size), draw)
+    return mirror(tf.image.resize(random_cut(image, draw), size), draw)
 
 
 def random_cut(image, draw):
@@ -115,7 +101,7 @@ def random_cut(image, draw):
     return image[top : top + height, left : left + width]
 
 
-def mirrored(image, draw):
+def mirror(image, draw):
     """Return an image, mirrored where the draw is odd.
 
     Args:
@@ -127,7 +113,7 @@ def mirrored(image, draw):
 
     Example:
         >>> row, odd = tf.constant([[[0.0], [1.0]]]), tf.constant(1, tf.int64)
-        >>> mirrored(row, odd).numpy().ravel()
+        >>> mirror(row, odd).numpy().ravel()
         array([1., 0.], dtype=float32)
     """
     # Along one axis, or along none: to choose between two images would take longer.
@@ -176,7 +162,7 @@ def evaluation_crops(image, size, count=1):
     return tf.concat([five, five[:, :, ::-1]], 0)
 
 
-def as_bytes(image):
+def as_bytes(image: tf.Tensor) -> tf.Tensor:
     """Return an image of 0 to 255 rounded to bytes, as batches of photographs hold it.
 
     Args:
@@ -192,16 +178,16 @@ def as_bytes(image):
     return tf.cast(image + 0.5, tf.uint8)
 
 
-def average_over_crops(model, images):
-    """Return logits of images of which each is one crop, or several, which are taken one by one.
+def average_over_crops(model: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> tf.Tensor:
+    """Return the logits of images, averaged where there are several crops of each.
 
     Args:
         model: A function from images to logits.
         images: A tensor (B, H, W, C), or (B, crops, H, W, C).
 
     Returns:
-        A float32 tensor (B, classes). Of several crops, the softmax probabilities are averaged,
-        and their logarithm is returned: its softmax is the average.
+        A float32 tensor (B, classes). The softmax probabilities of several crops are averaged, and
+        the logarithm of the average is returned.
 
     Example:
         >>> logits = average_over_crops(lambda images: images[:, 0, 0], tf.zeros((2, 10, 1, 1, 4)))

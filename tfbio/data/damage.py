@@ -7,9 +7,9 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from tfbio.data.errors import UNREADABLE, BatchError
+
 _LOG = logging.getLogger("tfbio")
-TROUBLE = " cannot be read as an image."
-"""What follows a damaged image's name in messages."""
 _SUBSTITUTES = 32  # images that may be damaged in a row
 _TOGETHER = 16  # images whose damage is looked for at once
 
@@ -21,11 +21,11 @@ class Damage:
         name: A function from an example's index to what it is called.
         size: The number of images in a pass.
         share: How many of them may be damaged. One always may, unless it is 0.
-        trouble: What follows a damaged image's name in messages.
+        reason: The end of a message about a damaged image, after its name.
 
     Attributes:
         name: The same function.
-        trouble: The same text.
+        reason: The same text.
 
     Example:
         >>> damage = Damage("image {}".format, size=5000, share=0.001)
@@ -33,39 +33,37 @@ class Damage:
         ...     damage.add([row])
         >>> damage.add([4])
         Traceback (most recent call last):
-        ValueError: --max_corrupt=0.001 admits 5 damaged images of 5,000 in a pass. Received: 6, ...
+        tfbio.data.errors.BatchError: `max_corrupt=0.001` admits 5 damaged images of 5,000 ...
     """
 
-    def __init__(self, name, size, share, trouble=TROUBLE):
-        self.name, self.trouble, self._size, self._share = name, trouble, size, share
+    def __init__(self, name, size, share, reason=UNREADABLE):
+        self.name, self.reason, self._size, self._share = name, reason, size, share
         self._limit = max(1, int(share * size)) if share else 0
         self._rows = set()
 
     def add(self, rows):
-        """Note damaged images by their index; each one counts once.
+        """Count damaged images by their index; each one counts once.
 
         Raises:
-            ValueError: If there are more than may be.
+            BatchError: If there are more than are admitted.
         """
         for row in map(int, np.asarray(rows)):
             if row in self._rows:
                 continue
             self._rows.add(row)
             count = len(self._rows)
-            _LOG.warning(
-                "--data_dir: %s%s It is left out; %d so far", self.name(row), self.trouble, count
-            )
+            _LOG.warning("%s%s It is left out; %d so far", self.name(row), self.reason, count)
             if count > self._limit:
                 admitted = (
                     "1 damaged image" if self._limit == 1 else f"{self._limit} damaged images"
                 )
-                raise ValueError(
-                    f"--max_corrupt={self._share:g} admits {admitted} of {self._size:,} in a "
+                raise BatchError(
+                    f"`max_corrupt={self._share:g}` admits {admitted} of {self._size:,} in a "
                     f"pass. Received: {count}, the last of which is {self.name(row)}."
                 )
 
 
-def readable(plan, read, blank, several=None):
+def read_images(plan, read, blank, several=None):
     """Return what is read of each image of a plan, or where it cannot be, of the next that can.
 
     In training an image that cannot be read is replaced by the next one in the epoch's order that
@@ -91,7 +89,7 @@ def readable(plan, read, blank, several=None):
         >>> def read(row, draw):
         ...     with tf.control_dependencies([tf.debugging.Assert(row > 0, ["damaged"])]):
         ...         return row * 10
-        >>> for batch in readable(plan, read, lambda: tf.constant(0, tf.int64)):
+        >>> for batch in read_images(plan, read, lambda: tf.constant(0, tf.int64)):
         ...     print(*(each.numpy() for each in batch))
         [10 10] [0 1] [1 1]
         [20] [2] [2]
@@ -154,8 +152,8 @@ def readable(plan, read, blank, several=None):
     return dataset.apply(tf.data.experimental.assert_cardinality(batches))
 
 
-def noted(plan, damage, wanted, found):
-    """Return the indices of a batch's images, once those that cannot be read are noted.
+def count_damage(plan, damage, wanted, found):
+    """Return the indices of a batch's images, once those that cannot be read are counted.
 
     Args:
         plan: The `tfbio.data.examples.Plan`.
@@ -172,7 +170,7 @@ def noted(plan, damage, wanted, found):
         >>> plan = examples.Plan(np.array([5, 6]), np.arange(2), None, "none", 2, True, False, 1)
         >>> damage = Damage("image {}".format, size=2, share=0.5)
         >>> wanted, found = tf.constant([0, 1], tf.int64), tf.constant([1, 1], tf.int64)
-        >>> noted(plan, damage, wanted, found).numpy()
+        >>> count_damage(plan, damage, wanted, found).numpy()
         array([6, 6])
     """
     count, reach = len(plan.rows), _reach(plan)
@@ -183,9 +181,9 @@ def noted(plan, damage, wanted, found):
         for position, place, rows in zip(wanted, found, candidates, strict=True):
             damage.add(rows[: reach if place < 0 else (place - position) % count])
             if place < 0 and not evaluation:
-                raise ValueError(
-                    f"--data_dir: {damage.name(rows[0])}{damage.trouble} The {reach - 1} "
-                    "images after it are damaged, too."
+                raise BatchError(
+                    f"{damage.name(rows[0])}{damage.reason} The {reach - 1} images after it are "
+                    "damaged, too."
                 )
         return np.int64(0)
 
@@ -199,7 +197,7 @@ def noted(plan, damage, wanted, found):
 
 
 def _one_after_another(read, blank):
-    """Return the function `several` of `readable` that reads one image after another."""
+    """Return the function `several` of `read_images` that reads one image after another."""
     kind = tf.nest.map_structure(tf.type_spec_from_value, blank())
 
     def several(rows, draws):

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import numbers
 import os
 import pathlib
 from typing import NamedTuple
@@ -10,8 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfbio._arguments import check_integer
+from tfbio._extras import require
 from tfbio.data import cifar, folder, imagenet, mnist, stl10, svhn, tfds
 from tfbio.data.arrays import Arrays
+from tfbio.data.formats import Published
 from tfbio.data.photographs import Photographs
 from tfbio.data.split import Split
 
@@ -39,45 +41,54 @@ class Dataset(NamedTuple):
         return self.train.image_shape
 
 
-_TEN = tuple(map(str, range(10)))
-_CLASSES = {
-    "fashion_mnist": (
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+_DIGITS = tuple(map(str, range(10)))
+
+DATASETS = {
+    "fashion_mnist": Published(
+        (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        (mnist.idx_format("FashionMNIST"),),
     ),
-    "mnist": _TEN,
-    "cifar10": (
-        *("airplane", "automobile", "bird", "cat", "deer"),
-        *("dog", "frog", "horse", "ship", "truck"),
+    "mnist": Published(_DIGITS, (mnist.idx_format("MNIST"), mnist.NPZ)),
+    "cifar10": Published(
+        (
+            *("airplane", "automobile", "bird", "cat", "deer"),
+            *("dog", "frog", "horse", "ship", "truck"),
+        ),
+        cifar.CIFAR10,
     ),
-    "cifar100": tuple(map(str, range(100))),
-    "svhn_cropped": _TEN,
-    "stl10": (
-        *("airplane", "bird", "car", "cat", "deer"),
-        *("dog", "horse", "monkey", "ship", "truck"),
+    "cifar100": Published(tuple(map(str, range(100))), cifar.CIFAR100),
+    "svhn_cropped": Published(_DIGITS, svhn.SVHN),
+    "stl10": Published(
+        (
+            *("airplane", "bird", "car", "cat", "deer"),
+            *("dog", "horse", "monkey", "ship", "truck"),
+        ),
+        stl10.STL10,
     ),
 }
-_FORMATS = {
-    "fashion_mnist": (mnist.idx_format("FashionMNIST"),),
-    "mnist": (mnist.idx_format("MNIST"), mnist.NPZ),
-    "cifar10": cifar.CIFAR10,
-    "cifar100": cifar.CIFAR100,
-    "svhn_cropped": svhn.SVHN,
-    "stl10": stl10.STL10,
-}
+"""The datasets that are read from files of their own, by name; docs/add_a_dataset.md adds one."""
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Return the names that `load` knows.
 
     Example:
         >>> names()[:4]
         ('digits', 'fashion_mnist', 'mnist', 'cifar10')
     """
-    return ("digits", *_FORMATS, *imagenet.NAMES, "folder")
+    return ("digits", *DATASETS, *imagenet.NAMES, "folder")
 
 
-def load(name, data_dir="", download=False, image_size=0, max_corrupt=0.001):
+def load(
+    name: str,
+    data_dir: pathlib.Path | str = "",
+    download: bool = False,
+    image_size: int = 0,
+    max_corrupt: float = 0.001,
+) -> Dataset:
     """Load a dataset that is on this machine, or if asked, download it.
 
     Args:
@@ -114,46 +125,37 @@ def load(name, data_dir="", download=False, image_size=0, max_corrupt=0.001):
         images"; Netzer et al. 2011, "Reading digits in natural images with unsupervised feature
         learning"; Coates, Lee and Ng 2011, "An analysis of single-layer networks".
     """
-    if not isinstance(image_size, numbers.Integral) or image_size < 0:
-        raise ValueError(
-            "--image_size must be pixels a side, or 0 to leave the images as they are. "
-            f"Received: {image_size!r}."
-        )
+    image_size = check_integer("image_size", image_size, low=0)
     if name == "digits":
         return _digits(data_dir, image_size)
     if name == "folder":
         return _dataset(*folder.load(data_dir, image_size))
-    if name not in _FORMATS:
-        tfds.suggest(name, names())
-    if imagenet.is_one(name):
+    if name not in DATASETS:
+        tfds.check_name(name, names())
+    if imagenet.is_imagenet(name):
         return _imagenet(name, data_dir, download, image_size, max_corrupt)
     missing = data_dir and not pathlib.Path(data_dir).is_dir()
     # Only a folder that is not there yet can be made for a download.
     if missing and (pathlib.Path(data_dir).exists() or not download):
-        raise FileNotFoundError(f"--data_dir: no such folder as {str(data_dir)!r}.")
+        raise _no_folder(data_dir)
     for place in (data_dir,) if data_dir else _places(name):
-        for layout in _FORMATS.get(name, ()):
+        for layout in _formats(name):
             if found := layout.find(place):
                 _LOG.info("%s is read from %s", name, found)
-                try:
-                    parts = layout.read(found)
-                except ValueError as error:
-                    flag = "--data_dir" if data_dir else f"--dataset={name}"
-                    raise ValueError(f"{flag}: {error}") from error
-                parts = (Arrays(*part, image_size) for part in parts)
-                return _dataset(*parts, _CLASSES[name])
+                parts = (Arrays(*part, image_size) for part in layout.read(found))
+                return _dataset(*parts, DATASETS[name].class_names)
     make = functools.partial(Photographs, image_size=image_size, max_corrupt=max_corrupt)
     parts = tfds.load(name, data_dir, download, image_size, _remedy(name), make)
     if parts is None:
-        raise FileNotFoundError(_nowhere(name, data_dir))
+        raise FileNotFoundError(_describe_missing(name, data_dir))
     return _dataset(*parts)
 
 
 def _imagenet(name, data_dir, download, image_size, max_corrupt):
     if data_dir and not tf.io.gfile.isdir(data_dir) and not download:
-        raise FileNotFoundError(f"--data_dir: no such folder as {str(data_dir)!r}.")
+        raise _no_folder(data_dir)
     remedy = (
-        "Give --data_dir a folder with train-00000-of-01024 and so on, with train/<class>/*.JPEG "
+        "Give `data_dir` a folder with train-00000-of-01024 and so on, with train/<class>/*.JPEG "
         f"and val/<class>/*.JPEG, or with {name} as TensorFlow Datasets prepares it."
     )
     make = imagenet.photographs(name, image_size, max_corrupt)
@@ -161,9 +163,13 @@ def _imagenet(name, data_dir, download, image_size, max_corrupt):
     if parts is None:
         parts = tfds.load(name, data_dir, download, image_size, remedy, make, streamed=True)
     if parts is None:
-        place = f"--data_dir={data_dir}" if data_dir else "the folder of TensorFlow Datasets"
-        raise FileNotFoundError(f"--dataset={name} was not found in {place}. {remedy}")
+        place = f"`data_dir={str(data_dir)!r}`" if data_dir else "the folder of TensorFlow Datasets"
+        raise FileNotFoundError(f"{name} was not found in {place}. {remedy}")
     return _dataset(*parts)
+
+
+def _formats(name):
+    return DATASETS[name].formats if name in DATASETS else ()
 
 
 def _dataset(train, test, class_names):
@@ -173,9 +179,10 @@ def _dataset(train, test, class_names):
 def _digits(data_dir, image_size):
     if data_dir:
         raise ValueError(
-            "--dataset=digits comes with scikit-learn and reads no --data_dir. "
-            f"Received: --data_dir={data_dir}."
+            "`data_dir` must be empty for digits, which come with scikit-learn. "
+            f"Received: {str(data_dir)!r}."
         )
+    require("sklearn", extra="demo")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -184,11 +191,13 @@ def _digits(data_dir, image_size):
     train_x, test_x, train_y, test_y = train_test_split(
         images, digits.target, test_size=360, stratify=digits.target, random_state=0
     )
-    return _dataset(Arrays(train_x, train_y, image_size), Arrays(test_x, test_y, image_size), _TEN)
+    return _dataset(
+        Arrays(train_x, train_y, image_size), Arrays(test_x, test_y, image_size), _DIGITS
+    )
 
 
 def _places(name):
-    """Return the folders to look through without --data_dir, first to last."""
+    """Return the folders to search without `data_dir`, first to last."""
     dashed = name.replace("_", "-")
     keras = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
     places = (
@@ -202,20 +211,24 @@ def _places(name):
 
 
 def _remedy(name):
-    files = " or ".join(layout.files[0] for layout in _FORMATS.get(name, ()))
-    return f"Give --data_dir a folder with {files + ' and so on, or ' if files else ''}{name} " + (
+    files = " or ".join(layout.files[0] for layout in _formats(name))
+    return f"Give `data_dir` a folder with {files + ' and so on, or ' if files else ''}{name} " + (
         "as TensorFlow Datasets prepares it."
     )
 
 
-def _nowhere(name, data_dir):
+def _no_folder(data_dir):
+    return FileNotFoundError(f"`data_dir` must be an existing folder. Received: {str(data_dir)!r}.")
+
+
+def _describe_missing(name, data_dir):
     """Return what to say where neither a format's files nor a prepared dataset is found."""
     if data_dir:
         held = sorted(path.name for path in pathlib.Path(data_dir).iterdir())
         listed = ", ".join(held[:5]) + (", …" if len(held) > 5 else "") or "nothing"
-        found = f"is not in --data_dir={data_dir}, which holds {listed}."
+        found = f"is not in `data_dir={str(data_dir)!r}`, which holds {listed}."
     else:
-        places = _places(name) if name in _FORMATS else ()
+        places = _places(name) if name in DATASETS else ()
         looked = ", ".join(map(str, (*places, "the folder of TensorFlow Datasets")))
         found = f"was not found in {looked}."
-    return f"--dataset={name} {found} {_remedy(name)} Or download it with --download."
+    return f"{name} {found} {_remedy(name)} Or download it with `download`."

@@ -68,7 +68,7 @@ def training_crop(content, channels, draw, size):
         lambda: crops.random_cut(decode(content, channels), draw),
     )
     cut = tf.ensure_shape(cut, (None, None, channels))
-    return crops.mirrored(tf.image.resize(cut, size), draw)
+    return crops.mirror(tf.image.resize(cut, size), draw)
 
 
 def training_crops(jpegs, channels, draws, size):
@@ -97,7 +97,7 @@ def training_crops(jpegs, channels, draws, size):
     for jpeg, box, draw in zip(jpegs, boxes, tf.unstack(draws, num=len(jpegs)), strict=True):
         cut = tf.ensure_shape(_jpeg_cut(jpeg, channels, box), (None, None, channels))
         # Of bytes fewer are moved.
-        images.append(crops.mirrored(crops.as_bytes(tf.image.resize(cut, size)), draw))
+        images.append(crops.mirror(crops.as_bytes(tf.image.resize(cut, size)), draw))
     return tf.stack(images)
 
 

@@ -1,25 +1,21 @@
 """Encoded: a split whose images are decoded when a batch needs them, from files or from memory."""
 
-import contextlib
-import re
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tfbio.data import crops, decoding
-from tfbio.data.arrays import prepared
-from tfbio.data.damage import TROUBLE
+from tfbio.data.arrays import resize
 from tfbio.data.decoding import decode
+from tfbio.data.errors import SIGN, UNREADABLE, clear_errors
 from tfbio.data.examples import PARALLEL
+from tfbio.data.scaling import WHITE
 from tfbio.data.split import Split
-
-# By what `clear_errors` knows an error of ours among the many lines of TensorFlow's.
-_SIGN = "Damaged: "
-_OURS = re.compile(rf"ValueError: (--.*)|{_SIGN}(.*?{re.escape(TROUBLE)})")
 
 
 class Encoded(Split):
-    """Images in PNG, JPEG, BMP or GIF, of which the first frame counts.
+    """Images in PNG, JPEG, BMP or GIF, of which the first frame is used.
 
     Args:
         sources: Paths, or where `names` is given, the bytes themselves.
@@ -38,7 +34,14 @@ class Encoded(Split):
         (2, 2, 2, 1) [0 1]
     """
 
-    def __init__(self, sources, labels, image_shape, names=None, cropped=False):
+    def __init__(
+        self,
+        sources: Sequence[str | bytes],
+        labels: Sequence[int],
+        image_shape: tuple[int, int, int],
+        names: Sequence[str] | None = None,
+        cropped: bool = False,
+    ):
         super().__init__(labels, image_shape)
         with tf.device("CPU:0"):
             self._sources = tf.constant(sources, tf.string)
@@ -50,7 +53,7 @@ class Encoded(Split):
         image = decode(content, channels)
         if self._cropped:
             image = crops.as_bytes(crops.evaluation_crops(image, height))
-        image = prepared(image, (height, width))
+        image = resize(image, (height, width))
         return tf.ensure_shape(image, self.image_shape)
 
     def _encoded(self, row):
@@ -60,13 +63,13 @@ class Encoded(Split):
     def _content(self, row):
         return self._encoded(row).numpy()
 
-    def _guarded(self, function, rows, *more):
+    def _map_contents(self, function, rows, *more):
         """Return a dataset of `function` of the bytes at each row, whose errors name the image.
 
         Arrays as long as `rows` give the function's further arguments.
 
         A graph cannot catch an error, and TensorFlow's does not name the file; but a dataset that
-        drops its one element for an error can be followed by one that tells of it.
+        drops its one element for an error can be followed by one that names the image.
         """
 
         def one(row, *more):
@@ -75,7 +78,7 @@ class Encoded(Split):
             spec = result.element_spec
 
             def fail(row):
-                message = tf.strings.join([_SIGN, self._names[row], TROUBLE])
+                message = tf.strings.join([SIGN, self._names[row], UNREADABLE])
                 with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
                     return tf.zeros(spec.shape, spec.dtype)
 
@@ -87,22 +90,22 @@ class Encoded(Split):
 
     def _crop(self, content, draw):
         channels = self.image_shape[2]
-        crop = decoding.training_crop(content, channels, draw, self.image_shape[:2]) / 255.0
+        crop = decoding.training_crop(content, channels, draw, self.image_shape[:2]) / WHITE
         return tf.ensure_shape(crop, self.image_shape)
 
     def _images(self, rows, draws, batch_size, drop_remainder):
         if draws is None:
-            images = self._guarded(self._image, rows)
+            images = self._map_contents(self._image, rows)
         else:
-            images = self._guarded(self._crop, rows, draws)
+            images = self._map_contents(self._crop, rows, draws)
         return images.batch(batch_size, drop_remainder)
 
-    def check(self):
+    def check(self) -> None:
         """Decode every image once, in parallel.
 
         Nothing less than decoding tells whether an image is whole, and nothing is kept of it.
         """
-        whole = self._guarded(lambda content: tf.size(decode(content, 3)) > 0, self._chosen)
+        whole = self._map_contents(lambda content: tf.size(decode(content, 3)) > 0, self._chosen)
         with clear_errors():
             for _ in whole.batch(1024):
                 pass
@@ -126,17 +129,16 @@ class Encoded(Split):
         except tf.errors.OpError:
             # Three times slower, and with the name.
             with clear_errors():
-                for _ in self._guarded(image, np.arange(len(self._labels))):
+                for _ in self._map_contents(image, np.arange(len(self._labels))):
                     pass
             raise
 
 
-def common_size(paths, flag="data_dir"):
+def common_size(paths: Sequence[str]) -> tuple[int, int]:
     """Return the (height, width) that all images have.
 
     Args:
         paths: Files of PNG, JPEG, BMP or GIF.
-        flag: What a message about a damaged image begins with.
 
     Returns:
         Two integers.
@@ -152,43 +154,17 @@ def common_size(paths, flag="data_dir"):
         (4, 6)
     """
     split = Encoded(paths, np.zeros(len(paths)), (0, 0, 3))
-    sizes = split._guarded(lambda content: tf.shape(decode(content, 3))[:2], np.arange(len(paths)))
+    sizes = split._map_contents(
+        lambda content: tf.shape(decode(content, 3))[:2], np.arange(len(paths))
+    )
     first = None
-    with clear_errors(flag):
+    with clear_errors():
         for path, size in zip(paths, sizes.as_numpy_iterator(), strict=True):
             first = tuple(size.tolist()) if first is None else first
             if tuple(size) != first:
                 raise ValueError(
-                    "--image_size must be given where images differ in size. Received: "
+                    "`image_size` must be given where images differ in size. Received: "
                     f"{paths[0]} of {first[0]} × {first[1]} and {path} of {size[0]} × {size[1]} "
                     "pixels."
                 )
     return first
-
-
-@contextlib.contextmanager
-def clear_errors(flag="data_dir"):
-    """Turn TensorFlow's error of many lines about a damaged image into a ValueError of one.
-
-    Use it around whatever takes batches from a split of encoded images or from `images`.
-
-    Args:
-        flag: The option that the images come by, which the message begins with.
-
-    Raises:
-        ValueError: That names the image.
-
-    Example:
-        >>> broken = Encoded([b"GIF?"], [0], (8, 8, 3), names=["mnist, train, example 0"])
-        >>> with clear_errors():
-        ...     list(broken.batches(1))
-        Traceback (most recent call last):
-        ValueError: --data_dir: mnist, train, example 0 cannot be read as an image.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        found = _OURS.search(str(error))
-        if not found:
-            raise
-        raise ValueError(found[1] or f"--{flag}: {found[2]}") from error

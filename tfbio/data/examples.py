@@ -3,15 +3,16 @@
 import abc
 import copy
 import math
-import numbers
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import tensorflow as tf
 
+from tfbio._arguments import check_integer, is_integer
 from tfbio.data import augmentation as augment
 from tfbio.data import chance
+from tfbio.data.service import Service
 
 _SAMPLE = 64  # images that a fingerprint looks at
 # How a map is run: fast, and in order all the same.
@@ -90,7 +91,7 @@ class Examples(abc.ABC):
             try:
                 yield self._content(self._chosen[index])
             except tf.errors.OpError:
-                # Whether that is admitted is told when its batch comes.
+                # Its batch raises an error if this is one damaged image too many.
                 yield b"cannot be read"
 
     @abc.abstractmethod
@@ -101,10 +102,10 @@ class Examples(abc.ABC):
     def _checked_examples(self, dataset, plan):
         """Return a dataset of batches, with weights where some are not to count."""
 
-    def _filled(self, dataset, batch_size, missing):
+    def _fill(self, dataset, batch_size, missing):
         """Return batches filled up with zeros, and after them so many empty ones."""
         dataset = dataset.map(
-            lambda *batch: tf.nest.map_structure(lambda part: _padded(part, batch_size), batch)
+            lambda *batch: tf.nest.map_structure(lambda part: _pad(part, batch_size), batch)
         )
         empty = tf.nest.map_structure(
             lambda spec: tf.zeros((missing, *spec.shape), spec.dtype), dataset.element_spec
@@ -113,30 +114,30 @@ class Examples(abc.ABC):
             dataset = dataset.concatenate(tf.data.Dataset.from_tensor_slices(empty))
         return dataset
 
-    def check_crops(self, count):
+    def check_crops(self, crops: int) -> None:
         """Refuse a number of evaluation crops that the images do not admit.
 
         Args:
-            count: 1 or 10.
+            crops: 1 or 10.
 
         Raises:
             ValueError: If it is refused.
         """
-        if count != 1:
+        if crops != 1:
             raise ValueError(
-                f"--evaluation_crops={count} needs a dataset of photographs, which are cropped for "
-                "evaluation, such as imagenet2012; these images are used as a whole."
+                "`crops` must be 1 for these images, which are used as a whole. Only photographs, "
+                f"such as those of imagenet2012, are cropped for evaluation. Received: {crops!r}."
             )
 
     @abc.abstractmethod
-    def check(self):
+    def check(self) -> None:
         """Refuse a damaged image now, rather than when its batch comes.
 
         Raises:
             ValueError: If an image is damaged.
         """
 
-    def hold_out(self, fraction, seed):
+    def hold_out(self, fraction: float, seed: int) -> tuple[Self, Self]:
         """Split a part off at random, for validation.
 
         Args:
@@ -158,22 +159,22 @@ class Examples(abc.ABC):
         """
         if not 0 <= fraction < 1:
             raise ValueError(
-                f"--validation_fraction must be 0 or more and less than 1. Received: {fraction!r}."
+                f"`fraction` must be 0 or more and less than 1. Received: {fraction!r}."
             )
-        order = chance.permutation(self.size, *_checked((seed, 0)), chance.HOLD_OUT)
+        order = chance.permutation(self.size, *_check_order((seed, 0)), chance.HOLD_OUT)
         count = round(fraction * self.size)
         parts = copy.copy(self), copy.copy(self)
         for part, indices in zip(parts, (order[count:], order[:count]), strict=True):
             part._chosen = self._chosen[np.sort(indices)]
         if not parts[0].size or (fraction and not parts[1].size):
             raise ValueError(
-                f"--validation_fraction={fraction} leaves {parts[0].size} of {self.size} images "
-                f"to train on and {parts[1].size} to validate on: both need one, or give 0 to "
-                "train on all."
+                "`fraction` must leave at least one image to train on and one to validate on, or "
+                f"be 0 to train on all. Received: {fraction}, which leaves {parts[0].size} and "
+                f"{parts[1].size} of {self.size} images."
             )
         return parts
 
-    def share(self, fraction, seed):
+    def share(self, fraction: float, seed: int) -> Self:
         """Return a part at random, to see what is learned from fewer examples, or in less time.
 
         Args:
@@ -195,15 +196,15 @@ class Examples(abc.ABC):
         count = round(fraction * self.size) if 0 < fraction <= 1 else 0
         if not count:
             raise ValueError(
-                "--train_fraction must be more than 0, at most 1, and leave an image to train on. "
-                f"Received: {fraction!r}, of {self.size} images."
+                "`fraction` must be more than 0, at most 1, and leave an image to train on. "
+                f"Received: {fraction!r} of {self.size} images."
             )
-        order = chance.permutation(self.size, *_checked((seed, 0)), chance.SHARE)
+        order = chance.permutation(self.size, *_check_order((seed, 0)), chance.SHARE)
         part = copy.copy(self)
         part._chosen = self._chosen[np.sort(order[:count])]
         return part
 
-    def steps(self, batch_size, multiple=1):
+    def steps(self, batch_size: int, multiple: int = 1) -> int:
         """Return the number of batches of an epoch.
 
         Args:
@@ -221,7 +222,7 @@ class Examples(abc.ABC):
         """
         return math.ceil(self.taken(batch_size, multiple) / batch_size)
 
-    def taken(self, batch_size, multiple=1):
+    def taken(self, batch_size: int, multiple: int = 1) -> int:
         """Return the number of examples in the batches of an epoch.
 
         Args:
@@ -238,26 +239,26 @@ class Examples(abc.ABC):
             (360, 320)
         """
         for name, value in (("batch_size", batch_size), ("multiple", multiple)):
-            if not isinstance(value, numbers.Integral) or value < 1:
-                raise ValueError(f"`{name}` must be an integer of 1 or more. Received: {value!r}.")
+            check_integer(name, value, low=1)
         if batch_size % multiple:
             raise ValueError(
-                f"--batch_size={batch_size} must be a multiple of the {multiple} replicas."
+                f"`batch_size` must be a multiple of the {multiple} replicas. "
+                f"Received: {batch_size}."
             )
         return self.size - self.size % batch_size % multiple
 
     def batches(
         self,
-        batch_size,
-        order=None,
-        start=0,
-        augmentation="none",
-        multiple=1,
-        pad=False,
-        shard=(0, 1),
-        crops=1,
-        service=None,
-    ):
+        batch_size: int,
+        order: tuple[int, int] | None = None,
+        start: int = 0,
+        augmentation: str = "none",
+        multiple: int = 1,
+        pad: bool = False,
+        shard: tuple[int, int] = (0, 1),
+        crops: int = 1,
+        service: Service | None = None,
+    ) -> tf.data.Dataset:
         """Return one epoch's batches, or a worker's part of each of them.
 
         What comes is a pure function of the arguments: the same in another process, and whatever
@@ -300,7 +301,7 @@ class Examples(abc.ABC):
         limit = self.taken(batch_size, multiple)
         limit = self.size if pad else limit
         steps = math.ceil(limit / batch_size)
-        if not isinstance(start, numbers.Integral) or not 0 <= start <= steps:
+        if not is_integer(start, 0, steps):
             raise ValueError(
                 f"`start` must be an integer, 0 to the {steps} batches. Received: {start!r}."
             )
@@ -308,7 +309,7 @@ class Examples(abc.ABC):
         self.check_crops(crops)
         rows = self._chosen
         if order is not None:
-            order = _checked(order)
+            order = _check_order(order)
             rows = rows[chance.permutation(self.size, *order, chance.ORDER)]
         part = _positions(start * batch_size, limit, batch_size, shard, multiple, pad)
         batch_size //= shard[1]
@@ -326,7 +327,7 @@ class Examples(abc.ABC):
             if pad:
                 # A worker has nothing of a last batch that others fill.
                 missing = steps - start - math.ceil(len(part) / batch_size)
-                dataset = self._filled(dataset, batch_size, missing)
+                dataset = self._fill(dataset, batch_size, missing)
             return dataset.prefetch(tf.data.AUTOTUNE)
 
 
@@ -337,8 +338,8 @@ def _positions(begin, limit, batch_size, shard, multiple, pad):
         raise ValueError(f"`shard` must be (index, count), index < count. Received: {shard!r}.")
     if batch_size % count or (multiple % count and not pad):
         raise ValueError(
-            f"--batch_size={batch_size} and the {multiple} replicas must be multiples of the "
-            f"{count} workers."
+            f"`batch_size` and the number of replicas must be multiples of the {count} workers. "
+            f"Received: {batch_size} and {multiple}."
         )
     positions = np.arange(begin, limit)
     # The last batch may be smaller, and is parted evenly all the same.
@@ -347,21 +348,21 @@ def _positions(begin, limit, batch_size, shard, multiple, pad):
     return positions[positions % batch_size * count // np.maximum(sizes, 1) == index]
 
 
-def _checked(order):
+def _check_order(order):
     """Return `order` as two integers that fit Philox's key and TensorFlow's seeds."""
     try:
         seed, epoch = order
     except (TypeError, ValueError):
         seed = epoch = None
     for value in (seed, epoch):
-        if not isinstance(value, numbers.Integral) or not 0 <= value < 2**63:
+        if not is_integer(value, 0, 2**63 - 1):
             raise ValueError(
                 f"`order` must be (seed, epoch), two integers of 0 to 2⁶³ − 1. Received: {order!r}."
             )
     return int(seed), int(epoch)
 
 
-def _padded(part, batch_size):
+def _pad(part, batch_size):
     missing = batch_size - tf.shape(part)[0]
     full = tf.pad(part, [[0, missing], *[[0, 0]] * (len(part.shape) - 1)])
     return tf.ensure_shape(full, (batch_size, *part.shape[1:]))

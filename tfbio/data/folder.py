@@ -6,8 +6,9 @@ import os
 import pathlib
 
 import numpy as np
+import tensorflow as tf
 
-from tfbio.data.chance import fixed_test
+from tfbio.data.chance import choose_test
 from tfbio.data.encoded import Encoded, common_size
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
@@ -33,30 +34,32 @@ def load(data_dir, image_size):
     Example:
         >>> load("/nowhere", 32)
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: no such folder as '/nowhere'.
+        FileNotFoundError: There is no folder '/nowhere'.
     """
     if not data_dir:
-        raise ValueError("--dataset=folder needs --data_dir, the folder. Received: none.")
-    root = _folder(data_dir, "data_dir")
+        raise ValueError("`data_dir` must be the folder of images by class. Received: none.")
+    root = _folder(data_dir)
     if (root / "train").is_dir():
         test = next((root / name for name in _TESTS if (root / name).is_dir()), None)
         if test is None:
-            raise ValueError(f"--data_dir={root} has train but none of {', '.join(_TESTS)}.")
-        classes, paths, labels = _by_class(root / "train")
-        others, test_paths, test_labels = _by_class(test)
+            raise ValueError(f"{root} has the folder train, but none of {', '.join(_TESTS)}.")
+        classes, paths, labels = _list_classes(root / "train")
+        others, test_paths, test_labels = _list_classes(test)
         if unknown := sorted(set(others) - set(classes)):
             raise ValueError(
-                f"--data_dir: {test} has classes that {root / 'train'} lacks: {', '.join(unknown)}."
+                f"{test} has classes that {root / 'train'} lacks: {', '.join(unknown)}."
             )
         if test.name != "test":
             _LOG.warning("%s stands for the test split, which %s lacks", test, root)
         # Its own numbers count its own folders.
         test_labels = np.array([classes.index(name) for name in others])[test_labels]
     else:
-        classes, every, labels = _by_class(root)
-        held = fixed_test(labels, 0.2)
+        classes, every, labels = _list_classes(root)
+        held = choose_test(labels, 0.2)
         if not held.any():
-            raise ValueError(f"--data_dir={root} has no class of 3 images or more, to test on one.")
+            raise ValueError(
+                f"{root} must have a class of 3 images or more, one of which is the test split."
+            )
         _LOG.warning("%s has no train folder: a fifth of each class is the test split", root)
         every = np.array(every, object)
         paths, test_paths = list(every[~held]), list(every[held])
@@ -66,7 +69,13 @@ def load(data_dir, image_size):
     return Encoded(paths, labels, shape), Encoded(test_paths, test_labels, shape), tuple(classes)
 
 
-def images(folder, size, channels, batch_size=64, cropped=False):
+def images(
+    folder: pathlib.Path | str,
+    size: tuple[int, int] | None,
+    channels: int,
+    batch_size: int = 64,
+    cropped: bool = False,
+) -> tuple[list[str], tf.data.Dataset]:
     """Return the images of a folder and of all folders within, to predict their classes.
 
     Args:
@@ -78,7 +87,7 @@ def images(folder, size, channels, batch_size=64, cropped=False):
 
     Returns:
         (sorted paths, a `tf.data.Dataset` of float32 images of 0 to 1, in the paths' order). A
-        damaged image is an error of the dataset's, which `clear_errors("images")` makes a
+        damaged image is an error of the dataset's, which `clear_errors` turns into a
         ValueError.
 
     Raises:
@@ -87,7 +96,6 @@ def images(folder, size, channels, batch_size=64, cropped=False):
 
     Example:
         >>> import tempfile
-        >>> import tensorflow as tf
         >>> place = tempfile.mkdtemp()
         >>> for name in ("b.png", "a.png"):
         ...     png = tf.io.encode_png(tf.zeros((9, 9, 3), tf.uint8))
@@ -96,13 +104,13 @@ def images(folder, size, channels, batch_size=64, cropped=False):
         >>> [path[-5:] for path in paths], next(iter(batches)).shape
         (['a.png', 'b.png'], TensorShape([2, 8, 8, 1]))
     """
-    paths = to_predict(folder)
-    shape = size or common_size(paths, "images")
+    paths = list_images(folder)
+    shape = size or common_size(paths)
     split = Encoded(paths, np.zeros(len(paths)), (*shape, channels), cropped=cropped)
     return paths, split.batches(batch_size).map(lambda images, _: images)
 
 
-def to_predict(folder):
+def list_images(folder: pathlib.Path | str) -> list[str]:
     """Return the sorted paths of the images in a folder and in all folders within.
 
     Args:
@@ -113,24 +121,24 @@ def to_predict(folder):
         OSError: If the folder is missing.
 
     Example:
-        >>> to_predict("/nowhere")
+        >>> list_images("/nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: --images: no such folder as '/nowhere'.
+        FileNotFoundError: There is no folder '/nowhere'.
     """
-    root = _folder(folder, "images")
-    paths = _within(root, "images")
+    root = _folder(folder)
+    paths = _images_within(root)
     if not paths:
-        raise ValueError(f"--images: {root} holds no images: none of {', '.join(EXTENSIONS)}.")
+        raise ValueError(f"{root} holds no images: none of {', '.join(EXTENSIONS)}.")
     return paths
 
 
-def _folder(path, flag):
+def _folder(path):
     if not pathlib.Path(path).is_dir():
-        raise FileNotFoundError(f"--{flag}: no such folder as {str(path)!r}.")
+        raise FileNotFoundError(f"There is no folder {str(path)!r}.")
     return pathlib.Path(path)
 
 
-def _within(folder, flag):
+def _images_within(folder):
     """Return the paths of all images in a folder, hidden ones left out."""
     paths = []
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -140,8 +148,8 @@ def _within(folder, flag):
             target = (here / name).resolve()
             if here.is_relative_to(target):
                 raise ValueError(
-                    f"--{flag}: {os.path.join(place, name)} links to {target}, within which it is: "
-                    "its images would be read again and again. Remove the link."
+                    f"{os.path.join(place, name)} links to {target}, within which it is: its "
+                    "images would be read again and again. Remove the link."
                 )
         paths += [
             os.path.join(place, name)
@@ -151,16 +159,16 @@ def _within(folder, flag):
     return sorted(paths)
 
 
-def _by_class(root):
+def _list_classes(root):
     """Return the sorted names of the folders in `root`, their images, and the images' labels."""
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."]
     if not folders:
-        raise ValueError(f"--data_dir: {root} must hold a folder for each class, and has none.")
-    lists = [_within(folder, "data_dir") for folder in folders]
+        raise ValueError(f"{root} must hold a folder for each class, and has none.")
+    lists = [_images_within(folder) for folder in folders]
     for folder, paths in zip(folders, lists, strict=True):
         if not paths:
             raise ValueError(
-                f"--data_dir: the class {folder} holds no images: none of {', '.join(EXTENSIONS)}."
+                f"The class {folder} holds no images: none of {', '.join(EXTENSIONS)}."
             )
     labels = np.repeat(np.arange(len(lists)), list(map(len, lists)))
     return [folder.name for folder in folders], list(itertools.chain(*lists)), labels

@@ -23,7 +23,7 @@ class Format(NamedTuple):
     folders: tuple[str, ...] = ("",)
     suffixes: tuple[str, ...] = ("",)
 
-    def find(self, folder):
+    def find(self, folder: pathlib.Path | str) -> pathlib.Path | None:
         """Return the folder that has at least one of the files, or None.
 
         One is enough: that another is missing is then an error that names it, not a reason to
@@ -43,12 +43,24 @@ class Format(NamedTuple):
         return None
 
 
-def one_of(folder, *names):
+class Published(NamedTuple):
+    """A dataset whose own files can be read.
+
+    Attributes:
+        class_names: The classes' names in the order of the labels.
+        formats: The layouts of its files, in the order in which they are looked for.
+    """
+
+    class_names: tuple[str, ...]
+    formats: tuple[Format, ...]
+
+
+def find_file(folder: pathlib.Path | str, *names: str) -> pathlib.Path:
     """Return the first of the files that exists.
 
     Args:
         folder: A folder.
-        *names: File names in it, one of which is needed.
+        *names: The names that the file may have.
 
     Returns:
         A `pathlib.Path`.
@@ -57,17 +69,25 @@ def one_of(folder, *names):
         FileNotFoundError: If there is none.
 
     Example:
-        >>> one_of("/nowhere", "train.bin")
+        >>> find_file("/nowhere", "train.bin")
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train.bin.
+        FileNotFoundError: /nowhere has no train.bin.
     """
     for name in names:
         if (path := pathlib.Path(folder, name)).is_file():
             return path
-    raise FileNotFoundError(f"--data_dir: {folder} has no {' or '.join(names)}.")
+    raise FileNotFoundError(f"{folder} has no {' or '.join(names)}.")
 
 
-def check(path, images, labels, shape, num_classes, first=0, count=None):
+def check(
+    path: pathlib.Path | str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    shape: tuple[int, ...],
+    num_classes: int,
+    first: int = 0,
+    count: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Refuse images and labels that do not fit together, or a dataset.
 
     Args:

@@ -19,11 +19,11 @@ _EXTENSIONS = (".jpeg", ".jpg", ".png")
 _LOG = logging.getLogger("tfbio")
 
 
-def is_one(name):
+def is_imagenet(name):
     """Return whether a dataset's name is one of `NAMES`; "/" and a configuration may follow.
 
     Example:
-        >>> is_one("imagenette/320px-v2"), is_one("imagenet_v2")
+        >>> is_imagenet("imagenette/320px-v2"), is_imagenet("imagenet_v2")
         (True, False)
     """
     return re.split("[/:]", str(name))[0] in NAMES
@@ -80,7 +80,7 @@ def load(name, data_dir, make):
     if any(shards):
         for part, found in zip(("train", "validation"), shards, strict=True):
             if not found:
-                raise ValueError(f"--data_dir: {data_dir} has no shards {part}-00000-of-….")
+                raise ValueError(f"{data_dir} has no shards {part}-00000-of-….")
         _LOG.info("%s is read from the shards of TFRecords in %s", name, data_dir)
         parts = (make(records.Records(found, records.USUAL, len(classes))) for found in shards)
         return (*parts, classes)
@@ -88,33 +88,31 @@ def load(name, data_dir, make):
     if not tf.io.gfile.isdir(folders[0]):
         return None
     if not tf.io.gfile.isdir(folders[1]):
-        raise ValueError(f"--data_dir={data_dir} has the folder train, but no folder val.")
-    found = _listing(folders[0])
+        raise ValueError(f"{data_dir} has the folder train, but no folder val.")
+    found = _list_names(folders[0])
     if found != classes:
         text = "%s: the classes are the %d folders of %s, and not the %d of the whole dataset"
         _LOG.warning(text, name, len(found), folders[0], len(classes))
-    if unknown := sorted(set(_listing(folders[1])) - set(found)):
-        raise ValueError(
-            f"--data_dir: {folders[1]} has classes that {folders[0]} lacks: {', '.join(unknown)}."
-        )
+    if unknown := sorted(set(_list_names(folders[1])) - set(found)):
+        raise ValueError(f"{folders[1]} has classes that {folders[0]} lacks: {', '.join(unknown)}.")
     _LOG.info("%s is read from the images by class in %s", name, data_dir)
-    return *(make(_by_class(folder, found)) for folder in folders), found
+    return *(make(_find_files(folder, found)) for folder in folders), found
 
 
-def _listing(folder):
+def _list_names(folder):
     names = (name.rstrip("/") for name in tf.io.gfile.listdir(folder))
     return tuple(sorted(name for name in names if name[0] != "."))
 
 
-def _by_class(folder, classes):
+def _find_files(folder, classes):
     paths, labels = [], []
     for label, name in enumerate(classes):
         inside = os.path.join(folder, name)
         if not tf.io.gfile.isdir(inside):
             continue
-        images = [file for file in _listing(inside) if file.lower().endswith(_EXTENSIONS)]
+        images = [file for file in _list_names(inside) if file.lower().endswith(_EXTENSIONS)]
         paths += [os.path.join(inside, file) for file in images]
         labels += [label] * len(images)
     if not paths:
-        raise ValueError(f"--data_dir: {folder} must hold <class>/*.JPEG, and has no such image.")
+        raise ValueError(f"{folder} must hold images <class>/*.JPEG, and has none.")
     return Files(paths, np.array(labels))

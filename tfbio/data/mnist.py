@@ -26,12 +26,12 @@ def read_idx(folder):
     Example:
         >>> read_idx("/nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train-images-idx3-ubyte.gz or train-...
+        FileNotFoundError: /nowhere has no train-images-idx3-ubyte.gz or train-...
     """
     parts = []
     for prefix in ("train", "t10k"):
         names = [f"{prefix}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
-        paths = [formats.one_of(folder, f"{name}.gz", name) for name in names]
+        paths = [formats.find_file(folder, f"{name}.gz", name) for name in names]
         images, labels = map(idx.read, paths)
         where = " with ".join(map(str, paths))
         if images.ndim == 3:
@@ -56,9 +56,9 @@ def read_npz(folder):
     Example:
         >>> read_npz("/nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no mnist.npz.
+        FileNotFoundError: /nowhere has no mnist.npz.
     """
-    path = formats.one_of(folder, "mnist.npz")
+    path = formats.find_file(folder, "mnist.npz")
     try:
         with zipfile.ZipFile(path) as archive:
             arrays = {

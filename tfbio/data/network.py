@@ -25,9 +25,9 @@ def check(remedy, seconds=5):
         >>> def refused(*arguments):
         ...     raise socket.gaierror("Name or service not known")
         >>> real, socket.getaddrinfo = socket.getaddrinfo, refused
-        >>> check("Give --data_dir.")
+        >>> check("Give `data_dir`.")
         Traceback (most recent call last):
-        OSError: --download needs the network, and ... cannot be reached: Name or service not ...
+        OSError: `download` needs the network, and ... cannot be reached: Name or service not ...
         >>> socket.getaddrinfo = real
     """
     proxy = urllib.parse.urlsplit(urllib.request.getproxies().get("https", ""))
@@ -50,5 +50,5 @@ def check(remedy, seconds=5):
         trouble = f"no answer within {seconds} seconds"
     if trouble:
         raise OSError(
-            f"--download needs the network, and {host} cannot be reached: {trouble}. {remedy}"
+            f"`download` needs the network, and {host} cannot be reached: {trouble}. {remedy}"
         )

@@ -6,11 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio.data import augmentation, chance, crops, decoding
-from tfbio.data.damage import Damage, noted, readable
+from tfbio.data.damage import Damage, count_damage, read_images
 from tfbio.data.examples import PARALLEL
 from tfbio.data.split import Split
 
-_STATISTICS = 5000  # images that stand for all in channel statistics
+_STATISTICS = 5000  # images that channel statistics are computed from
 
 
 class Files:
@@ -90,7 +90,7 @@ class Photographs(Split):
         image_size: Pixels a side of what comes out, in three channels.
         max_corrupt: The share of the images that may be damaged, in one pass and on one worker,
             before an error is raised; one always may, unless this is 0.
-        statistics: (mean, std) by channel that are to stand for the images' own, or None.
+        statistics: (mean, std) by channel to use instead of the images' own, or None.
 
     Example:
         >>> jpeg = tf.io.encode_jpeg(tf.fill((40, 30, 3), tf.constant(128, tf.uint8))).numpy()
@@ -105,16 +105,16 @@ class Photographs(Split):
         self._source = source
         self.max_corrupt, self.statistics = max_corrupt, statistics
 
-    def check_crops(self, count):
+    def check_crops(self, crops: int) -> None:
         """Refuse any number but 1 and 10."""
-        if count not in (1, 10):
-            raise ValueError(f"--evaluation_crops must be 1 or 10. Received: {count!r}.")
+        if crops not in (1, 10):
+            raise ValueError(f"`crops` must be 1 or 10. Received: {crops!r}.")
 
     def check(self):
         """Refuse nothing: a damaged image is left out and counted when its batch comes."""
 
     def for_statistics(self):
-        """Return a part that stands for all in statistics: 5,000 images, always the same."""
+        """Return the part that statistics are computed from: 5,000 images, always the same."""
         part = copy.copy(self)
         order = chance.permutation(self.size, 0, 0, chance.TEST)[:_STATISTICS]
         part._chosen = self._chosen[np.sort(order)]
@@ -154,7 +154,7 @@ class Photographs(Split):
         several = None
         if plan.augmentation == augmentation.CROP and self._first_is_jpeg():
             several = cropped
-        dataset = readable(plan, read, blank, several)
+        dataset = read_images(plan, read, blank, several)
         if plan.augmentation in ("none", augmentation.CROP):
             return dataset
 
@@ -166,18 +166,18 @@ class Photographs(Split):
         return dataset.map(augmented, **PARALLEL)
 
     def _first_is_jpeg(self):
-        """Return whether it is, as the others are then as a rule, which are read the faster."""
+        """Return whether the first image is a JPEG: then all usually are, which is read faster."""
         try:
             return bool(decoding.is_whole_jpeg(self._source.content(self._chosen[0])))
         except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError):
             return False
 
     def _checked_examples(self, dataset, plan):
-        """Return (images, labels), or (images, labels, weights) for evaluation; note damage."""
+        """Return (images, labels), or (images, labels, weights) for evaluation; count damage."""
         damage = Damage(self._source.name, len(plan.rows), self.max_corrupt)
 
         def checked(images, wanted, found):
-            rows = noted(plan, damage, wanted, found)
+            rows = count_damage(plan, damage, wanted, found)
             with tf.control_dependencies([rows]):
                 images = tf.identity(images)
             labels = tf.gather(self._labels, rows)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 from google.protobuf import message
-from tensorflow.python.data.ops import dataset_ops
 
 _LOG = logging.getLogger("tfbio")
 _READERS = 16  # shards that are indexed at a time
@@ -71,15 +70,15 @@ class Records:
 
     def __init__(self, paths, keys, num_classes):
         self._paths, self._keys = list(map(str, paths)), keys
-        shards, offsets, labels = _cached(self._paths, keys)
+        shards, offsets, labels = _load_index(self._paths, keys)
         wrong = (labels < keys.first) | (labels >= keys.first + num_classes)
         wrong &= labels != _UNKNOWN
         if wrong.any():
             first = int(np.argmax(wrong))
             raise ValueError(
-                f"--data_dir: {self._paths[shards[first]]} has labels outside "
+                f"{self._paths[shards[first]]} has labels outside "
                 f"{keys.first} to {keys.first + num_classes - 1}. Received: {labels[first]}, in "
-                f"{int(wrong.sum())} records the like."
+                f"{int(wrong.sum())} such records."
             )
         self.labels = np.where(labels == _UNKNOWN, 0, labels - keys.first)
         self._shards, self._offsets = shards, offsets
@@ -90,7 +89,7 @@ class Records:
     def content(self, row):
         """Return the encoded image of a record, a string tensor; checksums are verified."""
         shard, offset = tf.unstack(self._where[row])
-        record = _At(self._files[shard], offset).take(1).get_single_element()
+        record = _records_from(self._files[shard], offset).take(1).get_single_element()
         spec = {self._keys.image: tf.io.FixedLenFeature((), tf.string)}
         return tf.io.parse_single_example(record, spec)[self._keys.image]
 
@@ -101,21 +100,15 @@ class Records:
         return f"{self._paths[shard]}, record {number}"
 
 
-class _At(dataset_ops.DatasetSource):
-    """The records of a shard from one of its bytes on: TFRecordDataset does not offer that."""
-
-    def __init__(self, path, offset):
-        variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=path[None],
-            compression_type="",
-            buffer_size=tf.constant(_BUFFER, tf.int64),
-            byte_offsets=offset[None],
-        )
-        super().__init__(variant)
-
-    @property
-    def element_spec(self):
-        return tf.TensorSpec((), tf.string)
+def _records_from(path, offset):
+    """Return the records of a shard from one of its bytes on: TFRecordDataset does not offer it."""
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=path[None],
+        compression_type="",
+        buffer_size=tf.constant(_BUFFER, tf.int64),
+        byte_offsets=offset[None],
+    )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec((), tf.string))
 
 
 _UNKNOWN = np.iinfo(np.int64).min
@@ -147,8 +140,8 @@ def shards(folder, part):
     if len(totals) > 1 or missing:
         first = f"{missing[0]} is missing" if missing else f"sets of {' and of '.join(totals)}"
         raise ValueError(
-            f"--data_dir: {folder} must hold all of {wanted[0]} to {wanted[-1]} and no others. "
-            f"Received: {len(found)} of such names; {first}."
+            f"{folder} must hold all of {wanted[0]} to {wanted[-1]} and no other shards of "
+            f"{part}. Received: {len(found)} shards; {first}."
         )
     return found
 
@@ -176,7 +169,7 @@ def example(features):
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def _cached(paths, keys):
+def _load_index(paths, keys):
     """Return (shard, offset, label) of every record, three int64 arrays."""
     file = cache_folder() / f"records-{digest(paths, keys)}.npy"
     if file.is_file():
@@ -186,7 +179,7 @@ def _cached(paths, keys):
             _LOG.warning("%s is damaged, and is made again: %s", file, error)
     _LOG.info("%s and %d other shards are read once, to index them", paths[0], len(paths) - 1)
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        parts = list(pool.map(lambda path: _scanned(path, keys), paths))
+        parts = list(pool.map(lambda path: _scan(path, keys), paths))
     index = np.concatenate(
         [np.insert(part, 0, shard, 1) for shard, part in enumerate(parts)], dtype=np.int64
     ).T
@@ -251,7 +244,7 @@ def keep(file, write):
         _LOG.warning("the index is not kept, and is made again by the next run: %s", error)
 
 
-def _scanned(path, keys):
+def _scan(path, keys):
     """Return (offset, label) of every record of a shard, int64 (N, 2)."""
     found, position = [], 0
     length = tf.io.gfile.stat(path).length
@@ -262,8 +255,8 @@ def _scanned(path, keys):
             end = position + _HEADER + size + _FOOTER
             if end > length:
                 raise ValueError(
-                    f"--data_dir: {path} is cut short, or is not a file of TFRecords: its record "
-                    f"{len(found)} would end after byte {length:,}, the last one."
+                    f"{path} is truncated, or is not a file of TFRecords: its record "
+                    f"{len(found)} would end after its last byte, {length:,}."
                 )
             content = file.read(size)
             file.read(_FOOTER)
@@ -283,7 +276,7 @@ def _label(content, keys, name):
         values = [keys.first]
     if len(values) != 1 or keys.image not in features:
         raise ValueError(
-            f"--data_dir: {name} must have an image, {keys.image}, and one label, {keys.label}. "
+            f"{name} must have an image, {keys.image}, and one label, {keys.label}. "
             f"Received: {', '.join(sorted(features)[:10])}."
         )
     return values[0]

@@ -7,6 +7,8 @@ import threading
 
 import tensorflow as tf
 
+from tfbio.data.errors import BatchError
+
 _AHEAD = 2  # batches that wait on this side
 _CONNECT = 10  # seconds
 
@@ -31,19 +33,19 @@ class Service:
     Example:
         >>> Service("host:5000", timeout=300)
         Traceback (most recent call last):
-        ValueError: --data_service must be such as grpc://host:5000. Received: 'host:5000'.
+        ValueError: `address` must be of the form grpc://host:port.  Received: 'host:5000'.
     """
 
-    def __init__(self, address, timeout):
+    def __init__(self, address: str, timeout: float):
         form = re.fullmatch(r"grpc://(\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})", address)
         if not form:
             raise ValueError(
-                f"--data_service must be such as grpc://host:5000. Received: {address!r}."
+                f"`address` must be of the form grpc://host:port. Received: {address!r}."
             )
         self._host, self._port = form[1].strip("[]"), int(form[2])
         self._address, self._timeout = address, timeout
 
-    def check(self):
+    def check(self) -> None:
         """Refuse an address at which nobody listens.
 
         Raises:
@@ -53,11 +55,11 @@ class Service:
             socket.create_connection((self._host, self._port), _CONNECT).close()
         except (OSError, OverflowError) as error:
             raise OSError(
-                f"--data_service={self._address} cannot be connected to: {error}. Start the "
-                "dispatcher there, and one worker."
+                f"The tf.data service {self._address} cannot be reached: {error}. Start its "
+                "dispatcher and one worker."
             ) from error
 
-    def stream(self, dataset):
+    def stream(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Return a dataset of the same elements, which are made by the service.
 
         Args:
@@ -91,18 +93,18 @@ class Service:
         try:
             found = arrived.get(timeout=self._timeout)
         except queue.Empty:
-            raise ValueError(
-                f"--data_service={self._address} gave no batch within --data_service_timeout="
+            raise BatchError(
+                f"The tf.data service {self._address} gave no batch within its timeout of "
                 f"{self._timeout} seconds: its dispatcher or its worker is gone, or too slow."
             ) from None
         if isinstance(found, Exception):
             line = str(found).strip().partition("\n")[0]
-            raise ValueError(f"--data_service={self._address} failed: {line}") from found
+            raise BatchError(f"The tf.data service {self._address} failed: {line}") from found
         index, element = found
         if index != expected:
-            raise ValueError(
-                f"--data_service={self._address} gave batch {int(index)}, not batch {expected}: it "
-                "must have one worker, which alone keeps the order."
+            raise BatchError(
+                f"The tf.data service {self._address} gave batch {int(index)} instead of batch "
+                f"{expected}: it must have one worker, since several do not keep the order."
             )
         return element
 

@@ -21,13 +21,13 @@ class Split(Examples):
         size: The number of examples.
         labels: Their labels, int64.
         image_shape: (height, width, channels).
-        statistics: (mean, std) by channel that stand for the images' own, or None.
+        statistics: (mean, std) by channel to use instead of the images' own, or None.
 
     Example:
         >>> from tfbio import data
         >>> data.load("digits").test.check_crops(10)
         Traceback (most recent call last):
-        ValueError: --evaluation_crops=10 needs a dataset of photographs, ... imagenet2012...
+        ValueError: `crops` must be 1 for these images, which are used as a whole. ...
     """
 
     statistics = None
@@ -70,16 +70,16 @@ class Split(Examples):
         return tf.data.Dataset.zip(images, plan.batched(self._labels[rows]))
 
     def _checked_examples(self, dataset, plan):
-        """Return (images, labels), or (images, labels, weights) where some are not to count."""
+        """Return batches of (images, labels), or of (images, labels, weights) if some weigh 0."""
         return dataset
 
-    def _filled(self, dataset, batch_size, missing):
+    def _fill(self, dataset, batch_size, missing):
         def weighted(images, labels, weights=None):
             weights = tf.ones_like(labels, tf.float32) if weights is None else weights
             return images, labels, weights
 
-        return super()._filled(dataset.map(weighted), batch_size, missing)
+        return super()._fill(dataset.map(weighted), batch_size, missing)
 
     def for_statistics(self):
-        """Return the `Split` whose images stand for all in statistics: all of them."""
+        """Return the `Split` that statistics are computed from: all images."""
         return self

@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from tfbio.data.scaling import to_float
+from tfbio.data.split import Split
 
-def channel_statistics(split):
+
+def channel_statistics(split: Split) -> tuple[list[float], list[float]]:
     """Return the mean and the standard deviation over all pixels of all images.
 
     For `Photographs` these are the ones that they come with, ImageNet's well-known constants, or
@@ -26,7 +29,7 @@ def channel_statistics(split):
         return split.statistics
     count, total, squares = 0, 0.0, 0.0
     for images, _ in split.for_statistics().batches(256):
-        images = images.numpy() / (255.0 if images.dtype == "uint8" else 1.0)
+        images = to_float(images, "float64").numpy()
         pixels = images.astype(np.float64).reshape(-1, split.image_shape[-1])
         count += len(pixels)
         total = total + pixels.sum(axis=0)

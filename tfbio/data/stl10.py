@@ -1,4 +1,4 @@
-"""STL-10's layout: images and labels in binary files, of which the unlabeled are not used."""
+"""STL-10's layout: images and labels in binary files; the unlabeled images are not used."""
 
 import numpy as np
 
@@ -27,13 +27,13 @@ def read(folder):
     Example:
         >>> read("/nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train_X.bin.
+        FileNotFoundError: /nowhere has no train_X.bin.
     """
     return tuple(_part(folder, part) for part in ("train", "test"))
 
 
 def _part(folder, part):
-    paths = [formats.one_of(folder, f"{part}_{kind}.bin") for kind in "Xy"]
+    paths = [formats.find_file(folder, f"{part}_{kind}.bin") for kind in "Xy"]
     images, labels = (np.frombuffer(path.read_bytes(), np.uint8) for path in paths)
     size = np.prod(_SHAPE)
     if len(images) % size:

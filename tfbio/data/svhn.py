@@ -1,5 +1,6 @@
 """SVHN's layout: the cropped digits in two files of MATLAB's."""
 
+from tfbio._extras import require
 from tfbio.data import formats
 
 _SHAPE = (32, 32, 3)
@@ -25,15 +26,16 @@ def read(folder):
     Example:
         >>> read("/nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: /nowhere has no train_32x32.mat.
+        FileNotFoundError: /nowhere has no train_32x32.mat.
     """
     return tuple(_part(folder, part) for part in ("train", "test"))
 
 
 def _part(folder, part):
+    require("scipy", extra="demo")
     from scipy.io import loadmat
 
-    path = formats.one_of(folder, f"{part}_32x32.mat")
+    path = formats.find_file(folder, f"{part}_32x32.mat")
     try:
         with path.open("rb") as file:
             content = loadmat(file, variable_names=("X", "y"))

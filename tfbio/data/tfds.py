@@ -1,13 +1,14 @@
 """TFDS: the image classification datasets of TensorFlow Datasets' catalog, by name."""
 
-import difflib
 import logging
 import os
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 
+from tfbio._arguments import suggest
 from tfbio.data import network, records
 from tfbio.data.arrays import Arrays
 from tfbio.data.encoded import Encoded
@@ -20,7 +21,7 @@ _DECODED = 2 * 2**30  # bytes of images that are rather held decoded
 _LOG = logging.getLogger("tfbio")
 
 
-def suggest(name, first):
+def check_name(name: str, first: Iterable[str]) -> None:
     """Refuse a name that neither the catalog nor we have.
 
     Args:
@@ -31,21 +32,18 @@ def suggest(name, first):
         ValueError: If it is unknown.
 
     Example:
-        >>> suggest("caltech102", ("digits",))
+        >>> check_name("caltech102", ("digits",))
         Traceback (most recent call last):
-        ValueError: --dataset must be one of digits, or ... Datasets. Received: 'caltech102'. Did
-        you mean 'caltech101' or ...
+        ValueError: Unknown dataset 'caltech102'. Did you mean 'caltech101' or ...
     """
     catalog = _tfds().list_builders(with_community_datasets=False)
     # Without a namespace: those of other hubs are looked up in the network.
     valid = isinstance(name, str) and re.fullmatch(r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?", name)
     if not valid or re.split("[/:]", name)[0] not in catalog:
         every = dict.fromkeys((*first, *catalog))  # some are in both
-        close = difflib.get_close_matches(str(name), every, n=3)
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise ValueError(
-            f"--dataset must be one of {', '.join(first)}, or a name in the catalog of TensorFlow "
-            f"Datasets. Received: {name!r}.{hint}"
+            f"Unknown dataset {name!r}.{suggest(name, every, count=3)} Datasets: "
+            f"{', '.join(first)}; or a name in the catalog of TensorFlow Datasets."
         )
 
 
@@ -93,7 +91,7 @@ def load(name, data_dir, download, image_size, remedy, photographs, streamed=Fal
     """
     tfds = _tfds()
     kinds = []
-    builder = prepared(
+    builder = find_builder(
         name,
         data_dir,
         download,
@@ -109,7 +107,7 @@ def load(name, data_dir, download, image_size, remedy, photographs, streamed=Fal
 
     if large and not (streamed or image_size):
         raise ValueError(
-            f"--image_size must be given for {name}, which takes more than half of the memory, "
+            f"`image_size` must be given for {name}, which takes more than half of the memory, "
             "and is streamed as photographs that are cropped."
         )
 
@@ -121,17 +119,17 @@ def load(name, data_dir, download, image_size, remedy, photographs, streamed=Fal
     try:
         parts = [part(split) for split in (train, test)]
     except (tf.errors.OpError, OSError) as error:
-        raise damaged(name, data_dir, error) from error
+        raise unreadable(name, data_dir, error) from error
     for part, split in zip(parts, (train, test), strict=True):
         if not 0 <= part.labels.min() <= part.labels.max() < len(classes):
             raise ValueError(
-                f"--dataset={name} has labels outside the {len(classes)} classes in its split "
+                f"{name} has labels outside the {len(classes)} classes in its split "
                 f"{split!r}. Received: {part.labels.min()} to {part.labels.max()}."
             )
     return (*parts, classes)
 
 
-def prepared(name, data_dir, download, remedy, check=lambda features: None):
+def find_builder(name, data_dir, download, remedy, check=lambda features: None):
     """Return the builder of a prepared dataset, or prepare it where a download is wanted.
 
     Args:
@@ -150,24 +148,20 @@ def prepared(name, data_dir, download, remedy, check=lambda features: None):
 
     Example:
         >>> import tempfile
-        >>> prepared("mnist", tempfile.mkdtemp(), download=False, remedy="") is None
+        >>> find_builder("mnist", tempfile.mkdtemp(), download=False, remedy="") is None
         True
     """
     tfds = _tfds()
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
-        check(builder.info.features)
-        ready = bool(builder.info.splits)
-    except ValueError as error:
-        if str(error).startswith("--"):
-            raise
-        raise damaged(name, data_dir, error) from error
+        features, prepared = builder.info.features, bool(builder.info.splits)
     # A builder's own code and the files of its metadata can fail in any way.
     except Exception as error:
-        raise damaged(name, data_dir, error) from error
-    if not ready and not download:
+        raise unreadable(name, data_dir, error) from error
+    check(features)
+    if not prepared and not download:
         return None
-    if not ready:
+    if not prepared:
         _download(builder, name, remedy)
         builder = tfds.builder(name, data_dir=data_dir or None)
     return builder
@@ -178,13 +172,13 @@ def _tfds():
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise OSError(
-            "--dataset: TensorFlow Datasets, which has the other datasets, cannot be imported: "
-            f"{error}. Run `pip install tensorflow-datasets importlib_resources`."
+            f"TensorFlow Datasets, which has the other datasets, cannot be imported: {error}. "
+            "Run `pip install tensorflow-datasets importlib_resources`."
         ) from error
     return tfds
 
 
-def damaged(name, data_dir, error):
+def unreadable(name, data_dir, error):
     """Return an error that says that a prepared dataset cannot be read.
 
     Args:
@@ -196,12 +190,12 @@ def damaged(name, data_dir, error):
         A ValueError.
 
     Example:
-        >>> raise damaged("mnist", "data", OSError("no such file"))
+        >>> raise unreadable("mnist", "data", OSError("no such file"))
         Traceback (most recent call last):
-        ValueError: --dataset=mnist cannot be read from data: OSError: no such file
+        ValueError: mnist cannot be read from data: OSError: no such file
     """
     place = data_dir or "the default folder of TensorFlow Datasets"
-    return ValueError(f"--dataset={name} cannot be read from {place}: {_first_line(error)}")
+    return ValueError(f"{name} cannot be read from {place}: {_first_line(error)}")
 
 
 def _first_line(error):
@@ -222,7 +216,7 @@ def _kind(tfds, name, features):
         or image.shape[2] not in (1, 3)
     ):
         raise ValueError(
-            f"--dataset={name} is not for image classification: it must have an image of bytes in "
+            f"{name} is not for image classification: it must have an image of bytes in "
             f"1 or 3 channels and a class label. Received: features {', '.join(sorted(have))}."
         )
     return image, tuple(label.names)
@@ -234,14 +228,14 @@ def _download(builder, name, remedy):
         builder.download_and_prepare()
     # Requests, checksums, archives, scripts of the catalog: all of them can fail in their own way.
     except Exception as error:
-        raise OSError(f"--download of {name} failed: {_first_line(error)} {remedy}") from error
+        raise OSError(f"The download of {name} failed: {_first_line(error)} {remedy}") from error
 
 
 def _splits(name, splits, tests):
     test = next((split for split in tests if split in splits), None)
     if "train" not in splits or test is None:
         raise ValueError(
-            f"--dataset={name} must have the splits train and {', or '.join(tests)}. "
+            f"{name} must have the splits train and {', or '.join(tests)}. "
             f"Received: {', '.join(splits)}."
         )
     if test != tests[0]:
@@ -252,7 +246,7 @@ def _splits(name, splits, tests):
 def _part(tfds, builder, split, image, image_size):
     name = builder.info.full_name
     if None in image.shape[:2] and not image_size:
-        raise ValueError(f"--image_size must be given for {name}, whose images differ in size.")
+        raise ValueError(f"`image_size` must be given for {name}, whose images differ in size.")
     contents, labels, names = _in_memory(tfds, builder, split)
     height, width, channels = image.shape
     if None in image.shape[:2] or len(labels) * height * width * channels > _DECODED:
@@ -281,7 +275,7 @@ def _source(tfds, builder, split, num_classes, large):
         return records.Records(info.filepaths, records.TFDS, num_classes)
     if large:
         raise ValueError(
-            f"--dataset={builder.name} does not fit in half of the memory and must be in files of "
+            f"{builder.name} does not fit in half of the memory and must be in files of "
             f"TFRecords to be streamed. Received: {builder.info.file_format}."
         )
     return Contents(*_in_memory(tfds, builder, split))

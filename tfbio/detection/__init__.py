@@ -14,3 +14,7 @@ __all__ = [
     "copy_backbone",
     "retinanet",
 ]
+
+
+def __dir__():
+    return __all__

@@ -6,6 +6,8 @@ import keras_cv
 import tensorflow as tf
 from keras_cv.models.retinanet import LabelEncoder
 
+from tfbio import _keras
+
 _STRIDES = (8, 16, 32, 64, 128)
 _SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 _ASPECT_RATIOS = (0.5, 1.0, 2.0)
@@ -115,7 +117,7 @@ class AnchorMatcher(LabelEncoder):
         self.box_matcher = keras_cv.layers.BoxMatcher(
             [self.negative_threshold, self.positive_threshold], [-1, -2, 1], dtype="float32"
         )
-        self._tracker.untrack(self.matched_boxes_metric)
+        _keras.untrack(self, self.matched_boxes_metric)
         vars(self)["matched_boxes_metric"] = _Unmeasured()
 
 

@@ -35,7 +35,7 @@ def augmentations():
     return ("none", "flip", "jitter", "jitter_flip")
 
 
-def fitted(sides, size):
+def fit(sides, size):
     """Return the sides of an image that is resized to fit, its aspect ratio kept.
 
     Args:
@@ -46,7 +46,7 @@ def fitted(sides, size):
         An int32 tensor (height, width): one of them is that of `size`.
 
     Example:
-        >>> fitted(tf.constant([480, 640]), (512, 512)).numpy()
+        >>> fit(tf.constant([480, 640]), (512, 512)).numpy()
         array([384, 512], dtype=int32)
     """
     sides, size = tf.cast(sides, tf.float64), tf.constant(size, tf.float64)
@@ -54,7 +54,7 @@ def fitted(sides, size):
     return tf.cast(tf.clip_by_value(out, 1.0, size), tf.int32)
 
 
-def jittered(sides, size, draw):
+def jitter(sides, size, draw):
     """Return what is cut out of an image, and the sides to which that is resized.
 
     Args:
@@ -66,7 +66,7 @@ def jittered(sides, size, draw):
         (an int32 tensor (top, left, height, width), an int32 tensor (height, width)).
 
     Example:
-        >>> window, out = jittered(tf.constant([480, 640]), (512, 512), tf.constant(7, tf.int64))
+        >>> window, out = jitter(tf.constant([480, 640]), (512, 512), tf.constant(7, tf.int64))
         >>> window.numpy(), out.numpy()
         (array([  0, ...], dtype=int32), array([...], dtype=int32))
     """
@@ -81,7 +81,7 @@ def jittered(sides, size, draw):
     return tf.cast(tf.concat([corner, cut], 0), tf.int32), tf.cast(out, tf.int32)
 
 
-def moved(boxes, window, out):
+def move(boxes, window, out):
     """Return boxes in the coordinates of what is cut out and resized, and which are seen there.
 
     Args:
@@ -95,7 +95,7 @@ def moved(boxes, window, out):
 
     Example:
         >>> boxes = tf.constant([[0.0, 0.0, 10.0, 10.0], [30.0, 0.0, 42.0, 10.0]])
-        >>> boxes, seen = moved(boxes, tf.constant([0, 0, 40, 32]), tf.constant([20, 16]))
+        >>> boxes, seen = move(boxes, tf.constant([0, 0, 40, 32]), tf.constant([20, 16]))
         >>> boxes.numpy().tolist(), seen.numpy()
         ([[0.0, 0.0, 5.0, 5.0], [15.0, 0.0, 16.0, 5.0]], array([ True, False]))
     """
@@ -110,7 +110,7 @@ def moved(boxes, window, out):
     return boxes, seen & tf.reduce_all(sides >= _LEAST, 1)
 
 
-def mirrored(boxes, width):
+def mirror(boxes, width):
     """Return the boxes of a mirrored image.
 
     Args:
@@ -121,14 +121,14 @@ def mirrored(boxes, width):
         A tensor of the same kind.
 
     Example:
-        >>> mirrored(tf.constant([[1.0, 2.0, 5.0, 6.0]]), 20.0).numpy()
+        >>> mirror(tf.constant([[1.0, 2.0, 5.0, 6.0]]), 20.0).numpy()
         array([[15.,  2., 19.,  6.]], dtype=float32)
     """
     x1, y1, x2, y2 = tf.unstack(boxes, axis=1)
     return tf.stack([width - x2, y1, width - x1, y2], axis=1)
 
 
-def padded(values, count):
+def pad(values, count):
     """Return the first dimension filled up with −1, as keras-cv pads boxes and classes.
 
     Args:
@@ -139,7 +139,7 @@ def padded(values, count):
         A tensor (count, …).
 
     Example:
-        >>> padded(tf.constant([3.0]), 3).numpy()
+        >>> pad(tf.constant([3.0]), 3).numpy()
         array([ 3., -1., -1.], dtype=float32)
     """
     more = [[0, count - tf.shape(values)[0]], *[[0, 0]] * (len(values.shape) - 1)]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfbio._extras import require
 from tfbio.data import chance, records
 
 _LOG = logging.getLogger("tfbio")
@@ -140,9 +141,8 @@ def _write(folder, size, counts, seed):
         }
         backgrounds = [_columns(photograph, part) for photograph in photographs]
         for number in range(count):
-            canvas, objects = draw(
-                Draws(seed, index * 2**40 + number), size, backgrounds, digits[part]
-            )
+            draws = chance.Draws(seed, index * 2**40 + number, chance.CANVAS)
+            canvas, objects = draw(draws, size, backgrounds, digits[part])
             name, content = f"{number:06}.jpg", _jpeg(canvas)
             (folder / part / name).write_bytes(content)
             manifest[f"{part}/{name}"] = _digest(content)
@@ -167,36 +167,11 @@ def _write(folder, size, counts, seed):
     (folder / _MANIFEST).write_text(json.dumps(manifest))
 
 
-class Draws:
-    """Random numbers of one canvas, one after the other.
-
-    Args:
-        seed: The dataset's seed.
-        number: The canvas's.
-
-    Example:
-        >>> draws = Draws(0, 1)
-        >>> 2 <= draws.between(2, 3) < 3, draws.below(5) in range(5)
-        (True, True)
-    """
-
-    def __init__(self, seed, number):
-        self._bits = iter(chance.bits(4096, seed, number, chance.CANVAS).tolist())
-
-    def between(self, low, high):
-        """Return a number of [low, high), uniform."""
-        return low + (high - low) * (next(self._bits) >> 11) * 2.0**-53
-
-    def below(self, count):
-        """Return an integer of 0 to count − 1."""
-        return next(self._bits) % count
-
-
 def draw(draws, size, backgrounds, digits):
     """Draw a canvas.
 
     Args:
-        draws: `Draws`.
+        draws: `tfbio.data.chance.Draws`.
         size: Pixels a side.
         backgrounds: Photographs to cut its background from, PIL images.
         digits: (images of 8×8, 0 to 16; labels) to choose from.
@@ -207,7 +182,8 @@ def draw(draws, size, backgrounds, digits):
     Example:
         >>> digits = np.full((1, 8, 8), 16.0), np.array([3])
         >>> from PIL import Image
-        >>> canvas, objects = draw(Draws(0, 2), 64, [Image.new("RGB", (90, 90))], digits)
+        >>> draws = chance.Draws(0, 2, chance.CANVAS)
+        >>> canvas, objects = draw(draws, 64, [Image.new("RGB", (90, 90))], digits)
         >>> canvas.shape, {digit for digit, _ in objects} <= {3}
         ((64, 64, 3), True)
     """
@@ -278,6 +254,7 @@ def _paint(canvas, ink, box, draws):
 
 def _digits():
     """Return a dict from part to (images, labels)."""
+    require("sklearn", extra="demo")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -296,6 +273,7 @@ def _digits():
 
 
 def _photographs():
+    require("sklearn", extra="demo")
     from PIL import Image
     from sklearn.datasets import load_sample_images
 

@@ -1,121 +1,22 @@
-"""COCO: the objects in images, as the JSON documents of that format hold them."""
+"""COCO: reading and checking the JSON documents that hold the objects in images."""
 
 import collections
-import dataclasses
 import json
-import logging
+import pathlib
 import posixpath
 import reprlib
 
 import numpy as np
 import tensorflow as tf
 
-_LOG = logging.getLogger("tfbio")
-_NAMED = 10  # of what is left out for one reason, so many are named
+from tfbio.detection.annotations import Annotations, clip_corners
+from tfbio.detection.report import Report, count
+
 _LARGEST = 10**6  # pixels a side, and the greatest coordinate
 _TOLERANCE = 1.0  # pixels that a box may reach over its image without a word
 
 
-@dataclasses.dataclass(frozen=True)
-class Annotations:
-    """The images of a document, and the objects in them.
-
-    Attributes:
-        where: What the document is called in messages.
-        image_ids: The images' ids, int64 (n,), in the document's order.
-        file_names: Their files, relative to the images' folder.
-        sizes: Their (height, width) in pixels, int64 (n, 2).
-        category_ids: The categories' ids, ascending. The class of the i-th one is i, from 0.
-        class_names: Their names in the same order, no two alike.
-        ids: The objects' ids, int64 (m,).
-        images: For each object, the position of its image, int64 (m,), ascending.
-        classes: Its class, int64 (m,).
-        boxes: Its box (x, y, width, height), from the upper left corner and in pixels, as it is in
-            the document, float64 (m, 4).
-        areas: The area that decides whether it counts as small, medium or large, float64 (m,).
-        crowds: Whether it is a crowd, in which no single objects are told apart, bool (m,).
-
-    Example:
-        >>> annotations = parse(
-        ...     {
-        ...         "images": [{"id": 7, "file_name": "a.jpg", "height": 20, "width": 30}],
-        ...         "categories": [{"id": 5, "name": "dog"}, {"id": 3, "name": "cat"}],
-        ...         "annotations": [
-        ...             {"id": 1, "image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 4]}
-        ...         ],
-        ...     },
-        ...     "a.json",
-        ... )
-        >>> annotations.class_names, annotations.classes, annotations.areas
-        (('cat', 'dog'), array([1]), array([12.]))
-    """
-
-    where: str
-    image_ids: np.ndarray
-    file_names: tuple
-    sizes: np.ndarray
-    category_ids: tuple
-    class_names: tuple
-    ids: np.ndarray
-    images: np.ndarray
-    classes: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
-    crowds: np.ndarray
-
-    def taken(self, rows):
-        """Return the annotations of some of the images.
-
-        Args:
-            rows: The images' positions, ascending.
-
-        Returns:
-            `Annotations` of no other images.
-        """
-        rows = np.asarray(rows, np.int64)
-        positions = np.full(len(self.image_ids), -1)
-        positions[rows] = np.arange(len(rows))
-        images = positions[self.images]
-        kept = images >= 0
-        objects = ("ids", "classes", "boxes", "areas", "crowds")
-        return dataclasses.replace(
-            self,
-            image_ids=self.image_ids[rows],
-            file_names=tuple(self.file_names[row] for row in rows),
-            sizes=self.sizes[rows],
-            images=images[kept],
-            **{name: getattr(self, name)[kept] for name in objects},
-        )
-
-    def corners(self):
-        """Return the objects' (x1, y1, x2, y2), clipped to their images, float64 (m, 4)."""
-        return _corners(self.boxes, self.sizes[self.images])
-
-    def document(self):
-        """Return the document that says all this, a dict that JSON can hold."""
-        images = zip(self.image_ids.tolist(), self.file_names, self.sizes.tolist(), strict=True)
-        objects = zip(
-            self.ids.tolist(),
-            self.image_ids[self.images].tolist(),
-            np.array(self.category_ids, np.int64)[self.classes].tolist(),
-            self.boxes.tolist(),
-            self.areas.tolist(),
-            self.crowds.astype(int).tolist(),
-            strict=True,
-        )
-        keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
-        categories = zip(self.category_ids, self.class_names, strict=True)
-        return {
-            "images": [
-                {"id": key, "file_name": name, "height": height, "width": width}
-                for key, name, (height, width) in images
-            ],
-            "annotations": [dict(zip(keys, values, strict=True)) for values in objects],
-            "categories": [{"id": key, "name": name} for key, name in categories],
-        }
-
-
-def read(path):
+def read(path: pathlib.Path | str) -> Annotations:
     """Read a document from a file.
 
     Args:
@@ -132,12 +33,12 @@ def read(path):
         >>> tf.io.write_file("ram://coco/broken.json", '{"images": [')
         >>> read("ram://coco/broken.json")
         Traceback (most recent call last):
-        ValueError: --data_dir: ram://coco/broken.json is not JSON, or cut short: Expecting value...
+        ValueError: ram://coco/broken.json is not JSON, or is truncated: Expecting value...
     """
     if not tf.io.gfile.exists(str(path)):
-        raise FileNotFoundError(f"--data_dir: there is no file {str(path)!r}.")
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
     if tf.io.gfile.isdir(str(path)):
-        raise IsADirectoryError(f"--data_dir: {path} must be a file of JSON. Received: a folder.")
+        raise IsADirectoryError(f"{path} must be a file of JSON. Received: a folder.")
     with tf.io.gfile.GFile(str(path), "rb") as file:
         content = file.read()
     try:
@@ -145,15 +46,15 @@ def read(path):
     # A RecursionError where brackets are nested too deeply.
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"--data_dir: {path} is not JSON, or cut short: {str(error) or 'empty'}."
+            f"{path} is not JSON, or is truncated: {str(error) or 'empty'}."
         ) from error
     return parse(document, str(path))
 
 
-def parse(document, where):
+def parse(document: dict, where: str) -> Annotations:
     """Check a document, and return what it says.
 
-    What cannot be understood is an error. What can be done without is left out, counted and logged
+    What cannot be understood is an error. What can be done without is left out, count and logged
     with the document's name and its ids: annotations of an image or a category that the document
     does not have, or whose box has no area or lies outside of the image, and the second of two
     with one id.
@@ -175,14 +76,14 @@ def parse(document, where):
     Example:
         >>> parse({"images": []}, "a.json")
         Traceback (most recent call last):
-        ValueError: --data_dir: a.json must hold a list of 'annotations'. Received: nothing.
+        ValueError: a.json must hold a list of 'annotations'. Received: nothing.
 
     References:
         Lin et al. 2014, "Microsoft COCO: common objects in context".
     """
     if not isinstance(document, dict):
         raise ValueError(
-            f"--data_dir: {where} must hold an object with the lists images, annotations and "
+            f"{where} must hold an object with the lists images, annotations and "
             f"categories. Received: {_short(document)}."
         )
     images, annotations, categories = (
@@ -190,11 +91,11 @@ def parse(document, where):
     )
     for key, entries in (("image", images), ("category", categories)):
         if not entries:
-            raise ValueError(f"--data_dir: {where} has no {key}.")
+            raise ValueError(f"{where} has no {key}.")
         counts = collections.Counter(entry["id"] for entry in entries)
         if double := [each for each, count in counts.items() if count > 1]:
             raise ValueError(
-                f"--data_dir: {where} must give every {key} an id of its own. "
+                f"{where} must give every {key} an id of its own. "
                 f"Received: {key} {double[0]} {counts[double[0]]} times."
             )
     categories = sorted(categories, key=lambda entry: entry["id"])
@@ -253,10 +154,10 @@ def _objects(annotations, images, sizes, categories, where):
         "crowds": integers[3].astype(bool),
     }
     kept = _with_area(objects, images, sizes, report)
-    report.tell()
+    report.log()
     if annotations and not kept.any():
         raise ValueError(
-            f"--data_dir: nothing is left of {counted(len(annotations), 'annotation')} in {where}: "
+            f"{where}: nothing is left of {count(len(annotations), 'annotation')}: "
             f"{report.reasons()}."
         )
     return {name: column[kept] for name, column in objects.items()}
@@ -266,7 +167,7 @@ def _with_area(objects, images, sizes, report):
     """Return which boxes have an area within their image, and report the others."""
     sizes = sizes[objects["images"]]
     boxes = objects["boxes"]
-    corners = _corners(boxes, sizes)
+    corners = clip_corners(boxes, sizes)
     empty = (boxes[:, 2:] <= 0).any(axis=1)
     outside = ~empty & (corners[:, 2:] <= corners[:, :2]).any(axis=1)
     beyond = np.maximum(-boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - sizes[:, ::-1]).max(axis=1)
@@ -288,101 +189,17 @@ def _with_area(objects, images, sizes, report):
     return ~(empty | outside)
 
 
-class Report:
-    """Collects what is left out of a document, and why, and tells of it in few lines.
-
-    Args:
-        where: What the document is called.
-
-    Example:
-        >>> report = Report("a.json")
-        >>> report.add("a box without an area", "annotation 7 of image 1")
-        >>> report.reasons()
-        '1 with a box without an area'
-    """
-
-    def __init__(self, where):
-        self._where = where
-        self._left_out, self._clipped = collections.defaultdict(list), []
-
-    def add(self, reason, what):
-        """Note something that is left out."""
-        self._left_out[reason].append(what)
-
-    def clip(self, what):
-        """Note a box that is cut at its image's border."""
-        self._clipped.append(what)
-
-    def reasons(self):
-        """Return the counts by reason, as text."""
-        return ", ".join(f"{len(what)} with {reason}" for reason, what in self._left_out.items())
-
-    def tell(self):
-        """Log a line for each reason."""
-        for reason, what in self._left_out.items():
-            _LOG.warning(
-                "--data_dir: %s: %s left out, with %s: %s",
-                *(self._where, counted(len(what), "annotation"), reason, listed(what)),
-            )
-        if self._clipped:
-            _LOG.warning(
-                "--data_dir: %s: training cuts %s at the image's border: %s",
-                *(self._where, counted(len(self._clipped), "box", "boxes"), listed(self._clipped)),
-            )
-
-
-def listed(what):
-    """Return the first ten of a list of texts as one.
-
-    Args:
-        what: Texts.
-
-    Returns:
-        A text.
-
-    Example:
-        >>> listed(["a", "b"])
-        'a; b'
-    """
-    more = len(what) - _NAMED
-    return "; ".join(what[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
-
-
-def counted(number, one, several=None):
-    """Return a number with what it counts.
-
-    Args:
-        number: An integer.
-        one: What one is called.
-        several: What several are called, where that is not with an s.
-
-    Returns:
-        A text.
-
-    Example:
-        >>> counted(1, "image"), counted(2000, "image"), counted(2, "box", "boxes")
-        ('1 image', '2,000 images', '2 boxes')
-    """
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
-
-
-def _corners(boxes, sizes):
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    limits = sizes[:, ::-1]
-    return np.concatenate([np.clip(low, 0, limits), np.clip(high, 0, limits)], axis=1)
-
-
 def _entries(document, key, where):
     entries = document.get(key)
     if not isinstance(entries, list):
         raise ValueError(
-            f"--data_dir: {where} must hold a list of {key!r}. "
+            f"{where} must hold a list of {key!r}. "
             f"Received: {_short(entries) if key in document else 'nothing'}."
         )
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict) or not _whole(entry.get("id")):
             raise ValueError(
-                f"--data_dir: {where} must hold {key} with an integer 'id' each. "
+                f"{where} must hold {key} with an integer 'id' each. "
                 f"Received: {_short(entry)}, at position {index}."
             )
     return entries
@@ -399,9 +216,7 @@ def _field(entry, name, check, where, kind, default=None):
 
 
 def _wrong(entry, name, where, kind, must, value):
-    return ValueError(
-        f"--data_dir: {where}, {kind} {entry['id']}: {name!r} {must}. Received: {_short(value)}."
-    )
+    return ValueError(f"{where}, {kind} {entry['id']}: {name!r} {must}. Received: {_short(value)}.")
 
 
 def _whole(value):

@@ -5,12 +5,14 @@ over all images of the annotations, predicted on or not, in the coordinates of t
 """
 
 import contextlib
+import importlib.util
 import io
 import math
 from typing import NamedTuple
 
 import numpy as np
 
+from tfbio._extras import require
 from tfbio.detection import coco_results
 
 _DETECTIONS = (1, 10, 100)  # the most confident of an image that count
@@ -42,7 +44,7 @@ def evaluate(annotations, results, backend=None):
     large are areas below 32², below 96² and above, by the area that the annotations give.
 
     Args:
-        annotations: `tfbio.detection.coco.Annotations` of all the images that count.
+        annotations: `tfbio.detection.annotations.Annotations` of all the images that count.
         results: COCO's results, a list of dicts of "image_id", "category_id", "bbox" and "score",
             as `tfbio.detection.coco_results` makes them.
         backend: "pycocotools", "faster_coco_eval", which gives the same, or None for the
@@ -129,14 +131,13 @@ def _classes(backend):
         raise ValueError(
             f"`backend` must be pycocotools, faster_coco_eval or None. Received: {backend!r}."
         )
-    if backend != "pycocotools":
-        try:
-            import faster_coco_eval
-        except ImportError:
-            if backend:
-                raise
-        else:
-            return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
+    if backend == "faster_coco_eval":
+        require("faster_coco_eval", extra="fast-eval")
+    if backend != "pycocotools" and importlib.util.find_spec("faster_coco_eval"):
+        import faster_coco_eval
+
+        return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
+    require("pycocotools", extra="detection")
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

@@ -11,11 +11,11 @@ from tfbio.detection.examples import original
 _KEYS = ("image_id", "category_id", "bbox", "score")
 
 
-def of_batch(annotations, predictions, about):
+def convert_batch(annotations, predictions, about):
     """Return the results of one batch.
 
     Args:
-        annotations: `tfbio.detection.coco.Annotations`, for the categories' ids.
+        annotations: `tfbio.detection.annotations.Annotations`, for the categories' ids.
         predictions: What keras-cv's RetinaNet decodes: a dict of "boxes" (B, n, 4), "xyxy" in
             pixels of the batch's images, "confidence" (B, n) and "classes" (B, n), which is −1
             where there is no further prediction.
@@ -45,7 +45,7 @@ def of_batch(annotations, predictions, about):
         ...     "classes": [[0, -1]],
         ... }
         >>> about = {"ids": [7], "sizes": [[40, 80]], "scales": [[0.5, 0.5]], "weights": [1.0]}
-        >>> of_batch(annotations, predictions, about)
+        >>> convert_batch(annotations, predictions, about)
         [{'image_id': 7, 'category_id': 3, 'bbox': [8.0, 0.0, 8.0, 16.0], 'score': 0.5}]
     """
     scores, classes = (
@@ -80,7 +80,7 @@ def check(annotations, results):
     """Refuse results that are malformed, or of other images or categories than the annotations'.
 
     Args:
-        annotations: `tfbio.detection.coco.Annotations`.
+        annotations: `tfbio.detection.annotations.Annotations`.
         results: A list of dicts.
 
     Raises:
@@ -163,9 +163,9 @@ def read(path):
         >>> _ = path.write_text("[")
         >>> read(path)
         Traceback (most recent call last):
-        ValueError: ...results.json is not JSON, or cut short: Expecting value: ...
+        ValueError: ...results.json is not JSON, or is truncated: Expecting value: ...
     """
     try:
         return json.loads(pathlib.Path(path).read_text())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON, or cut short: {error}.") from error
+        raise ValueError(f"{path} is not JSON, or is truncated: {error}.") from error

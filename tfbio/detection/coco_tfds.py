@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfbio.data import records
 from tfbio.data import tfds as catalog
-from tfbio.data.damage import TROUBLE
+from tfbio.data.errors import UNREADABLE
 from tfbio.data.photographs import Contents
 from tfbio.detection import coco
 
@@ -33,7 +33,7 @@ def load(name, data_dir, download, remedy):
         remedy: What else could be done, for messages.
 
     Returns:
-        A list of (part, (source of encoded images, `coco.Annotations`)) for train and val, or None
+        A list of (part, (source of encoded images, `Annotations`)) for train and val, or None
         if the dataset is not prepared.
 
     Raises:
@@ -45,13 +45,13 @@ def load(name, data_dir, download, remedy):
         >>> load("coco/2017", tempfile.mkdtemp(), download=False, remedy="") is None
         True
     """
-    builder = catalog.prepared(name, data_dir, download, remedy)
+    builder = catalog.find_builder(name, data_dir, download, remedy)
     if builder is None:
         return None
     try:
         return [(part, _part(builder, split)) for part, split in _PARTS.items()]
     except (tf.errors.OpError, OSError, KeyError) as error:
-        raise catalog.damaged(name, data_dir, error) from error
+        raise catalog.unreadable(name, data_dir, error) from error
 
 
 def _part(builder, split):
@@ -63,10 +63,12 @@ def _part(builder, split):
     if streamed:
         # The order of the records: that of the shards, each from its first byte to its last.
         source = records.Records(info.filepaths, _KEYS, 1)
-        return source, coco.parse(_kept(builder, split, where, names, info.filepaths), where)
+        return source, coco.parse(
+            _load_document(builder, split, where, names, info.filepaths), where
+        )
     if int(builder.info.dataset_size or 0) > catalog.LARGEST:
         raise ValueError(
-            f"--dataset={builder.name} does not fit in half of the memory and must be in files of "
+            f"{builder.name} does not fit in half of the memory and must be in files of "
             f"TFRecords to be streamed. Received: {builder.info.file_format}."
         )
     contents = []
@@ -79,7 +81,7 @@ def _in_records(builder):
     return str(builder.info.file_format) == "FileFormat.TFRECORD"
 
 
-def _kept(builder, split, where, names, paths):
+def _load_document(builder, split, where, names, paths):
     """Return a split's document, which is kept beside the records' index for the next time."""
     key = f"{names} {records.digest(paths, _KEYS)}".encode()
     name = f"coco-{hashlib.blake2b(key, digest_size=16).hexdigest()}.json"
@@ -120,7 +122,7 @@ def _document(builder, split, names, take):
         except tf.errors.OpError as error:
             # Its boxes are given as shares of a size that nobody knows.
             raise ValueError(
-                f"--dataset={builder.info.full_name}, {split}: {name}, image {key},{TROUBLE}"
+                f"{builder.info.full_name}, {split}: {name}, image {key},{UNREADABLE}"
             ) from error
         document["images"].append({"id": key, "file_name": name, "height": height, "width": width})
         for index, (y1, x1, y2, x2) in enumerate(objects["bbox"].astype(np.float64).tolist()):

@@ -1,6 +1,5 @@
 """Detection sets: images with boxes by name, from COCO's files, TensorFlow Datasets or our own."""
 
-import difflib
 import logging
 import os
 import posixpath
@@ -9,16 +8,19 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfbio.data.damage import TROUBLE
+from tfbio._arguments import suggest
+from tfbio.data.errors import UNREADABLE
 from tfbio.data.photographs import Files
 from tfbio.detection import canvases, coco, coco_tfds
+from tfbio.detection.annotations import Annotations
 from tfbio.detection.examples import DetectionExamples
+from tfbio.detection.report import join_first
 
 _LOG = logging.getLogger("tfbio")
 _SUFFIXES = ("2017", "2014", "")
 _VALIDATION = ("val", "validation")
 _REMEDY = (
-    "Give --data_dir a folder with instances_train2017.json and train2017/, instances_val2017.json "
+    "Give `data_dir` a folder with instances_train2017.json and train2017/, instances_val2017.json "
     "and val2017/ (the documents may be in annotations/ within), or coco/2017 as TensorFlow "
     "Datasets prepares it."
 )
@@ -104,7 +106,7 @@ def load(
     Example:
         >>> load("coco", "/nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: --data_dir: no such folder as '/nowhere'.
+        FileNotFoundError: `data_dir` must be an existing folder. Received: '/nowhere'.
 
     References:
         Lin et al. 2014, "Microsoft COCO: common objects in context".
@@ -114,21 +116,22 @@ def load(
         folder = canvases.prepare(canvas_size, canvas_counts, cache=data_dir)
         return _from_files(_documents(str(folder)), image_size or canvas_size, options)
     if name != "coco":
-        close = difflib.get_close_matches(str(name), names(), n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"--dataset must be one of {', '.join(names())}. Received: {name!r}.{hint}"
+            f"Unknown detection set {name!r}.{suggest(name, names())} Detection sets: "
+            f"{', '.join(names())}."
         )
     image_size = image_size or 512
     if data_dir:
         if not tf.io.gfile.isdir(data_dir) and not download:
-            raise FileNotFoundError(f"--data_dir: no such folder as {str(data_dir)!r}.")
+            raise FileNotFoundError(
+                f"`data_dir` must be an existing folder. Received: {str(data_dir)!r}."
+            )
         if found := _documents(data_dir):
             return _from_files(found, image_size, options)
     parts = coco_tfds.load("coco/2017", data_dir, download, _REMEDY)
     if parts is None:
-        place = f"--data_dir={data_dir}" if data_dir else "the folder of TensorFlow Datasets"
-        raise FileNotFoundError(f"--dataset=coco was not found in {place}. {_REMEDY}")
+        place = f"`data_dir={str(data_dir)!r}`" if data_dir else "the folder of TensorFlow Datasets"
+        raise FileNotFoundError(f"coco was not found in {place}. {_REMEDY}")
     return _dataset(
         {
             part: DetectionExamples(*found, image_size, **options, trains=part == "train")
@@ -152,13 +155,13 @@ def _documents(folder):
             images = [os.path.join(folder, place, name) for place in ("", "images")]
             if not any(map(tf.io.gfile.isdir, images)):
                 raise FileNotFoundError(
-                    f"--data_dir: {folder} has {os.path.relpath(document, folder)}, and no folder "
-                    f"{name} of its images."
+                    f"{folder} has {os.path.relpath(document, folder)}, but no folder {name} of "
+                    "its images."
                 )
             found[part] = document, next(filter(tf.io.gfile.isdir, images))
     if found and not {"train", "val"} <= set(found):
         raise FileNotFoundError(
-            f"--data_dir: {folder} must have documents for train and val. Received: "
+            f"{folder} must have documents for train and val. Received: "
             f"{', '.join(os.path.basename(document) for document, _ in found.values())}."
         )
     return found
@@ -181,15 +184,15 @@ def _dataset(parts):
         other = part._annotations
         if (other.category_ids, other.class_names) != (first.category_ids, first.class_names):
             raise ValueError(
-                f"--data_dir: {other.where} must have the categories of {first.where}. Received: "
+                f"{other.where} must have the categories of {first.where}. Received: "
                 f"{_categories(other)} instead of {_categories(first)}."
             )
     if not len(first.classes):
-        raise ValueError(f"--data_dir: {first.where} has no object to learn from.")
+        raise ValueError(f"{first.where} has no object to learn from.")
     for part in ("val", "test"):
         if part in parts and parts[part]._annotations.crowds.all():
             _LOG.warning(
-                "--data_dir: %s has no object to measure by: AP and AR there are NaN",
+                "%s has no object to evaluate on: its AP and AR are NaN",
                 parts[part]._annotations.where,
             )
     if "test" not in parts:
@@ -202,16 +205,16 @@ def _dataset(parts):
 
 def _categories(annotations):
     pairs = zip(annotations.category_ids, annotations.class_names, strict=True)
-    return coco.listed([f"{key} {name}" for key, name in pairs])
+    return join_first([f"{key} {name}" for key, name in pairs])
 
 
 def files(annotations, folder, max_corrupt):
-    """Return the images' files, and tell of those that are missing.
+    """Return the images' files, and log the missing ones.
 
     A file that is missing is like one that cannot be read: `DetectionExamples` leaves it out.
 
     Args:
-        annotations: `coco.Annotations`.
+        annotations: `Annotations`.
         folder: The images' folder.
         max_corrupt: The share of them that may be missing; one always may, unless this is 0.
 
@@ -232,7 +235,7 @@ def files(annotations, folder, max_corrupt):
         ... )
         >>> files(annotations, "/nowhere", max_corrupt=0)
         Traceback (most recent call last):
-        ValueError: --data_dir: a.json names 1 file that is not in /nowhere, and --max_corrupt=0
+        ValueError: a.json names 1 file that is not in /nowhere, and `max_corrupt=0`
         admits 0 of 1: a.jpg of image 7
     """
     listings = {}
@@ -251,14 +254,14 @@ def files(annotations, folder, max_corrupt):
     size = len(annotations.file_names)
     limit = max(1, int(max_corrupt * size)) if max_corrupt else 0
     named = "1 file that is" if len(missing) == 1 else f"{len(missing)} files that are"
-    what = f"--data_dir: {annotations.where} names {named} not in {folder}"
+    what = f"{annotations.where} names {named} not in {folder}"
     if len(missing) > limit:
         raise ValueError(
-            f"{what}, and --max_corrupt={max_corrupt:g} admits {limit} of {size:,}: "
-            f"{coco.listed(missing)}"
+            f"{what}, and `max_corrupt={max_corrupt:g}` admits {limit} of {size:,}: "
+            f"{join_first(missing)}"
         )
     if missing:
-        _LOG.warning("%s, and left out: %s", what, coco.listed(missing))
+        _LOG.warning("%s, and left out: %s", what, join_first(missing))
     paths = [os.path.join(folder, name) for name in annotations.file_names]
     return Files(paths, np.zeros(size))
 
@@ -288,10 +291,10 @@ def images(paths, image_size):
             content = tf.io.read_file(path)
             sizes.append(tf.io.decode_image(content, expand_animations=False).shape[:2])
         except tf.errors.OpError as error:
-            raise ValueError(f"--images: {path}{TROUBLE}") from error
+            raise ValueError(f"{path}{UNREADABLE}") from error
     none = np.zeros(0, np.int64)
-    annotations = coco.Annotations(
-        where="--images",
+    annotations = Annotations(
+        where="the images",
         image_ids=np.arange(1, len(paths) + 1),
         file_names=tuple(map(str, paths)),
         sizes=np.array(sizes, np.int64).reshape(-1, 2),

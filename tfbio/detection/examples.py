@@ -2,20 +2,20 @@
 
 import hashlib
 import logging
-import numbers
 
 import numpy as np
 import tensorflow as tf
 
+from tfbio._arguments import check_integer, is_integer
 from tfbio.data import crops, decoding
-from tfbio.data.damage import Damage, noted, readable
+from tfbio.data.damage import Damage, count_damage, read_images
 from tfbio.data.examples import Examples
 from tfbio.detection import boxes as geometry
-from tfbio.detection.coco import counted, listed
+from tfbio.detection.report import count, join_first
 
 _LOG = logging.getLogger("tfbio")
-_TROUBLE = " cannot be read as an image, or is not of the size that the annotations say."
-_MULTIPLE = 32  # of which keras-cv's feature pyramid needs its sides
+_REASON = " cannot be read as an image, or is not of the size that the annotations say."
+_MULTIPLE = 32  # keras-cv's feature pyramid needs multiples of it as sides
 
 
 class DetectionExamples(Examples):
@@ -37,11 +37,11 @@ class DetectionExamples(Examples):
 
     Args:
         source: `Files`, `records.Records` or `Contents`: the encoded images.
-        annotations: `coco.Annotations` of the same images in the same order.
+        annotations: `Annotations` of the same images in the same order.
         image_size: Pixels a side of what comes out, or (height, width): multiples of 32.
         max_boxes: How many objects of an image can be kept, N; of more, the largest are.
         max_corrupt: The share of the images that may be damaged, as for `Photographs`.
-        trains: Whether it is trained on: what `max_boxes` leaves out is told then.
+        trains: Whether the split is for training: objects beyond `max_boxes` are logged then.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -75,10 +75,9 @@ class DetectionExamples(Examples):
         self, source, annotations, image_size, max_boxes=100, max_corrupt=0.001, trains=True
     ):
         super().__init__(len(annotations.image_ids), (*_sides(image_size), 3))
-        if not isinstance(max_boxes, numbers.Integral) or max_boxes < 1:
-            raise ValueError(f"--max_boxes must be an integer of 1 or more. Received: {max_boxes}.")
         self._source, self._annotations = source, annotations
-        self.max_boxes, self.max_corrupt = int(max_boxes), max_corrupt
+        self.max_boxes = check_integer("max_boxes", max_boxes, low=1)
+        self.max_corrupt = max_corrupt
         kept = _largest(annotations, max_boxes, trains)
         counts = np.bincount(annotations.images[kept], minlength=len(annotations.image_ids))
         with tf.device("CPU:0"):
@@ -89,7 +88,7 @@ class DetectionExamples(Examples):
 
     @property
     def annotations(self):
-        """The `coco.Annotations` of this split's images, crowds included, to evaluate by."""
+        """The `Annotations` of this split's images, crowds included, to evaluate by."""
         return self._annotations.taken(self._chosen)
 
     @property
@@ -111,7 +110,7 @@ class DetectionExamples(Examples):
         return self._source.content(row).numpy()
 
     def check(self):
-        """Refuse nothing: a damaged image is left out and counted when its batch comes."""
+        """Refuse nothing: a damaged image is left out and count when its batch comes."""
 
     def _objects(self, row):
         begin, end = self._ends[row], self._ends[row + 1]
@@ -122,31 +121,31 @@ class DetectionExamples(Examples):
         size, sides, content = self.image_shape[:2], self._sizes[row], self._source.content(row)
         if "jitter" in plan.augmentation:
             # An odd draw mirrors: what is cut must not depend on that.
-            window, out = geometry.jittered(sides, size, draw // 2)
+            window, out = geometry.jitter(sides, size, draw // 2)
             image, real = decoding.window(content, 3, window)
         else:
             image = decoding.decode(content, 3)
             real = tf.shape(image)[:2]
             window = tf.concat([[0, 0], sides], 0)
-            out = geometry.fitted(sides, size)
+            out = geometry.fit(sides, size)
         same = tf.debugging.Assert(tf.reduce_all(real == sides), ["size"])
         with tf.control_dependencies([same]):
             image = tf.identity(image)
         boxes, classes = self._objects(row)
-        boxes, seen = geometry.moved(boxes, window, out)
+        boxes, seen = geometry.move(boxes, window, out)
         if not plan.evaluation:
             boxes, classes = boxes[seen], classes[seen]
         if "flip" in plan.augmentation:
             flip, width = draw % 2 == 1, tf.cast(out[1], tf.float32)
             image = tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image)
-            boxes = tf.where(flip, geometry.mirrored(boxes, width), boxes)
+            boxes = tf.where(flip, geometry.mirror(boxes, width), boxes)
         # Where augmentation cuts, speed counts; elsewhere an image looks as in evaluation.
-        image = _resized(image, out, antialias="jitter" not in plan.augmentation)
+        image = _resize(image, out, antialias="jitter" not in plan.augmentation)
         image = tf.pad(image, [[0, size[0] - out[0]], [0, size[1] - out[1]], [0, 0]])
         return (
             tf.ensure_shape(image, self.image_shape),
-            geometry.padded(boxes, self.max_boxes),
-            geometry.padded(classes, self.max_boxes),
+            geometry.pad(boxes, self.max_boxes),
+            geometry.pad(classes, self.max_boxes),
             {"sizes": sides, "scales": tf.cast(out / window[2:], tf.float32)},
         )
 
@@ -159,14 +158,14 @@ class DetectionExamples(Examples):
         )
 
     def _examples(self, plan):
-        return readable(plan, lambda row, draw: self._read(plan, row, draw), self._blank)
+        return read_images(plan, lambda row, draw: self._read(plan, row, draw), self._blank)
 
     def _checked_examples(self, dataset, plan):
-        damage = Damage(self._name, len(plan.rows), self.max_corrupt, _TROUBLE)
+        damage = Damage(self._name, len(plan.rows), self.max_corrupt, _REASON)
 
         def checked(example, wanted, found):
             images, boxes, classes, about = example
-            rows = noted(plan, damage, wanted, found)
+            rows = count_damage(plan, damage, wanted, found)
             with tf.control_dependencies([rows]):
                 images = tf.identity(images)
             if not plan.evaluation:
@@ -174,18 +173,28 @@ class DetectionExamples(Examples):
             weights = tf.cast(found >= 0, tf.float32)
             ids = tf.gather(self._annotations.image_ids, rows)
             targets = {"boxes": boxes, "classes": classes}
-            return images, _unread(targets, weights), {**about, "ids": ids, "weights": weights}
+            return (
+                images,
+                _blank_targets(targets, weights),
+                {**about, "ids": ids, "weights": weights},
+            )
 
         return dataset.map(checked)
 
     def _name(self, row):
         return f"{self._source.name(row)} (image {self._annotations.image_ids[row]})"
 
-    def _filled(self, dataset, batch_size, missing):
+    def _fill(self, dataset, batch_size, missing):
         return (
             super()
-            ._filled(dataset, batch_size, missing)
-            .map(lambda images, targets, about: (images, _unread(targets, about["weights"]), about))
+            ._fill(dataset, batch_size, missing)
+            .map(
+                lambda images, targets, about: (
+                    images,
+                    _blank_targets(targets, about["weights"]),
+                    about,
+                )
+            )
         )
 
 
@@ -212,7 +221,7 @@ def original(boxes, about):
     return np.clip(whole, 0.0, np.tile(sizes[:, None, ::-1], 2))
 
 
-def _unread(targets, weights):
+def _blank_targets(targets, weights):
     """Return targets without the objects of images of weight 0."""
     real = weights > 0
     return {
@@ -221,7 +230,7 @@ def _unread(targets, weights):
     }
 
 
-def _resized(image, out, antialias):
+def _resize(image, out, antialias):
     """Return an image as bytes of the sides `out`; antialiased where it shrinks, if asked."""
     sides = tf.shape(image)[:2]
 
@@ -242,17 +251,17 @@ def _resized(image, out, antialias):
 def _sides(image_size):
     pair = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
     for side in pair:
-        if not isinstance(side, numbers.Integral) or side < _MULTIPLE or side % _MULTIPLE:
+        if not is_integer(side, low=_MULTIPLE) or side % _MULTIPLE:
             raise ValueError(
-                f"--image_size must be a multiple of {_MULTIPLE}, or two of them, height and "
+                f"`image_size` must be a multiple of {_MULTIPLE}, or two of them, height and "
                 f"width. Received: {image_size!r}."
             )
     if len(pair) != 2:
-        raise ValueError(f"--image_size must be one side or two. Received: {image_size!r}.")
+        raise ValueError(f"`image_size` must be one side or two. Received: {image_size!r}.")
     return pair
 
 
-def _largest(annotations, max_boxes, told):
+def _largest(annotations, max_boxes, warn):
     """Return which objects are kept, bool: no crowds, and no more of an image than `max_boxes`."""
     kept, images = ~annotations.crowds, annotations.images
     counts = np.bincount(images[kept], minlength=len(annotations.image_ids))
@@ -261,14 +270,14 @@ def _largest(annotations, max_boxes, told):
         (mine,) = np.nonzero(kept & (images == image))
         areas = annotations.boxes[mine, 2] * annotations.boxes[mine, 3]
         kept[mine[np.argsort(-areas, kind="stable")[max_boxes:]]] = False
-    if told and len(over):
+    if warn and len(over):
         names = [
             f"image {annotations.image_ids[image]}, {annotations.file_names[image]}, with "
             f"{counts[image]}"
             for image in over
         ]
         _LOG.warning(
-            "--max_boxes=%d: %s: of %s, training keeps the largest objects only: %s",
-            *(max_boxes, annotations.where, counted(len(over), "image"), listed(names)),
+            "`max_boxes=%d`: %s: of %s, training keeps only the largest objects: %s",
+            *(max_boxes, annotations.where, count(len(over), "image"), join_first(names)),
         )
     return kept

@@ -7,6 +7,8 @@ import pathlib
 
 import numpy as np
 
+from tfbio._extras import require
+
 _SHORTEST = 480  # pixels of a picture's shorter side, to which a smaller image is magnified
 _TRUE = (255, 255, 255)
 _MARGIN = 3
@@ -164,6 +166,7 @@ def _label(pen, size, box, text, fill, font, below):
 
 @functools.lru_cache(maxsize=8)
 def _font(size):
+    require("matplotlib", extra="detection")
     import matplotlib
     from PIL import ImageFont
 

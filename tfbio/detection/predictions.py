@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio import data
-from tfbio.data.folder import to_predict
+from tfbio.data.folder import list_images
 from tfbio.detection import coco_results, datasets, pictures
 from tfbio.detection.examples import original
 from tfbio.detection.task import LEAST, detection
@@ -46,7 +46,7 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
             f"`output={output}` must be neither within `images={images}` nor around it: drawings "
             "and images would be mixed up. Give `output` another place."
         )
-    paths = to_predict(images)
+    paths = list_images(images)
     names = [os.path.relpath(path, images) for path in paths]
     drawings = _drawings(names)
     outputs.refuse_overwriting(
@@ -66,11 +66,11 @@ def _predict(experiment, paths, names, drawings, output, checkpoint, tell):
     )
     detect = detection(model, tf.distribute.get_strategy())
     results = []
-    with data.clear_errors("images"):
+    with data.clear_errors():
         for batch, _, about in split.batches(_BATCH, pad=True):
             found = {key: np.asarray(value) for key, value in detect(batch).items()}
             about = {key: np.asarray(value) for key, value in about.items()}
-            results += coco_results.of_batch(held, found, about)
+            results += coco_results.convert_batch(held, found, about)
             whole = {**found, "boxes": original(found["boxes"], about)}
             for index in np.flatnonzero(about["weights"]):
                 number = int(about["ids"][index]) - 1

@@ -1,11 +1,11 @@
 """RetinaNet: keras_cv's detector of one stage, on the residual networks defined here."""
 
-import difflib
 import math
-import numbers
 
 import keras
 
+from tfbio import _keras
+from tfbio._arguments import check_integer, check_number, suggest
 from tfbio.models.resnet import stages
 
 _BACKBONES = {f"resnet{depth}": depth for depth in (10, 18, 34, 50, 101, 152)}
@@ -97,17 +97,13 @@ def retinanet(
         ("channels", channels, 1),
         ("max_detections", max_detections, 1),
     ):
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(
-                f"`{name}` must be an integer of {least} or more. Received: {value!r}."
-            )
+        check_integer(name, value, least)
     for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"`{name}` must be between 0 and 1. Received: {value!r}.")
+        check_number(name, value, low=0, high=1)
     backbone = _backbone(backbone, input_shape)
     _check_standardization(mean, std, backbone.input_shape[-1])
     if frozen_norm:
-        for layer in backbone._flatten_layers():
+        for layer in _keras.flatten_layers(backbone):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
     return RetinaNet(
@@ -150,14 +146,14 @@ def copy_backbone(source, target):
         >>> bool((layers[0].kernel == layers[1].kernel).numpy().all())
         True
     """
-    given = {layer.name: layer for layer in source._flatten_layers()}
+    given = {layer.name: layer for layer in _keras.flatten_layers(source)}
     pairs, odd = [], []
     for layer in target.backbone.layers:
         if isinstance(layer, keras.Model):
             odd.append(f"{layer.name} is a model of its own, whose layers are not looked at")
         # Not `weights`: those of a rule belong to the rule.
         own, there = (
-            [*each._trainable_variables, *each._non_trainable_variables] if each else []
+            _keras.get_shallow_variables(each) if each else []
             for each in (layer, given.get(layer.name))
         )
         shapes, others = ([tuple(variable.shape) for variable in each] for each in (own, there))
@@ -199,8 +195,7 @@ def _backbone(backbone, input_shape):
             f"{backbone!r} of type {type(backbone).__name__}."
         )
     if backbone not in _BACKBONES:
-        close = difflib.get_close_matches(backbone, _BACKBONES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = suggest(backbone, _BACKBONES)
         raise ValueError(
             f"Unknown backbone {backbone!r}.{hint} Backbones: {', '.join(_BACKBONES)}."
         )

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfbio import _keras
+from tfbio.data.scaling import to_float
 from tfbio.detection import boxes, coco_metrics, coco_results, datasets, pictures
 from tfbio.detection.options import Detection
 from tfbio.detection.retinanet import copy_backbone, retinanet
@@ -15,7 +17,7 @@ from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_sites
 from tfbio.training import preparation, transfer
 from tfbio.training.board import FEEDBACK
-from tfbio.training.experiment import default
+from tfbio.training.experiment import default, named
 from tfbio.training.tasks import Task
 
 _SHOWN = 8  # images of a picture
@@ -82,7 +84,8 @@ class DetectionTask(Task):
                 f"`dataset={experiment.dataset}` has one of {dataset.validation.size:,} images. "
                 f"Received: {experiment.validation_fraction}."
             )
-        train = dataset.train.share(experiment.train_fraction, experiment.seed)
+        with named("train_fraction", fraction="train_fraction"):
+            train = dataset.train.share(experiment.train_fraction, experiment.seed)
         return train, dataset.validation
 
     def describe_data(self, experiment, dataset, train):
@@ -154,7 +157,7 @@ class DetectionTask(Task):
                 name: _gather(prepared, np.concatenate([each[name] for each in found]))
                 for name in found[0]
             }
-            results = coco_results.of_batch(split.annotations, every, every)
+            results = coco_results.convert_batch(split.annotations, every, every)
             measured = coco_metrics.evaluate(split.annotations, results)
             return {
                 **{name.lower(): value for name, value in measured.summary.items()},
@@ -205,7 +208,7 @@ def detection(model, strategy):
         strategy: The strategy that it lives under.
 
     Returns:
-        A function from images, as `preparation.ready` takes them, to what
+        A function from images, as `tfbio.data.scaling.to_float` takes them, to what
         `RetinaNet.decode_predictions` returns.
 
     Example:
@@ -216,7 +219,7 @@ def detection(model, strategy):
     """
 
     def step(images):
-        images = preparation.ready(images)
+        images = to_float(images)
         return model.decode_predictions(model(images, training=False), images)
 
     # Never by XLA, which cannot choose among boxes.
@@ -291,7 +294,7 @@ def _check_standardization(source, mean, std):
     """Refuse to give a backbone images of another scale than its weights have learned from."""
     own = [[0.0] * 3, [1.0] * 3] if mean is None else [mean, std]
     theirs = [[0.0] * 3, [1.0] * 3]
-    for layer in source._flatten_layers():
+    for layer in _keras.flatten_layers(source):
         if isinstance(layer, keras.layers.Normalization):
             mean, variance = (np.ravel(each) for each in (layer.mean, layer.variance))
             theirs = [mean.tolist(), np.sqrt(variance).tolist()]

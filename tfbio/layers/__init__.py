@@ -52,3 +52,7 @@ __all__ = [
     "find_sites",
     "true_gradient",
 ]
+
+
+def __dir__():
+    return __all__

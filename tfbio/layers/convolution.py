@@ -39,7 +39,11 @@ class Convolution(AnyConvolution):
         """Return the convolution of `inputs` with `kernel`."""
         padding = self.padding
         if padding == "causal":
-            inputs = keras.ops.pad(inputs, self._compute_causal_padding())
+            before = self.dilation_rate[0] * (self.kernel_size[0] - 1)
+            last = self.data_format == "channels_last"
+            steps, channels = (before, 0), (0, 0)
+            paddings = [(0, 0), steps, channels] if last else [(0, 0), channels, steps]
+            inputs = keras.ops.pad(inputs, paddings)
             padding = "valid"
         return keras.ops.conv(
             inputs,

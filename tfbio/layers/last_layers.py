@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfbio import _keras
 from tfbio.layers.mixin import TWINS, FeedbackMixin
 from tfbio.layers.sites import find_layers, find_without_twin
 from tfbio.rules import passage
@@ -108,7 +109,7 @@ def _depends_directly(model, kernel_layers):
             if kept[name] is not None:
                 layer.call = kept[name]
         # What the trace added to model.losses is a tensor of the trace.
-        model._clear_losses()
+        _keras.clear_losses(model)
     return reached
 
 

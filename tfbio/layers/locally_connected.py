@@ -4,11 +4,23 @@ import math
 
 import keras
 import tensorflow as tf
-from keras.src.backend import standardize_data_format
-from keras.src.utils.argument_validation import standardize_tuple
 
 from tfbio.layers.initialization import PerPosition
 from tfbio.layers.windows import Windows, to_map, to_rows
+
+
+def _to_tuple(value, count, name):
+    """Return a positive integer, or a tuple of as many as asked for, as a tuple."""
+    try:
+        values = (value,) * count if isinstance(value, int) else tuple(map(int, value))
+    except (TypeError, ValueError):
+        values = ()
+    if len(values) != count or min(values) <= 0:
+        raise ValueError(
+            f"The `{name}` argument must be a tuple of {count} integers > 0. "
+            f"Received: {name}={value!r}."
+        )
+    return values
 
 
 class LocallyConnected(keras.layers.Layer):
@@ -35,13 +47,18 @@ class LocallyConnected(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        (self.filters,) = standardize_tuple(filters, 1, "filters")
-        self.kernel_size = standardize_tuple(kernel_size, self.rank, "kernel_size")
-        self.strides = standardize_tuple(strides, self.rank, "strides")
+        (self.filters,) = _to_tuple(filters, 1, "filters")
+        self.kernel_size = _to_tuple(kernel_size, self.rank, "kernel_size")
+        self.strides = _to_tuple(strides, self.rank, "strides")
         if padding not in ("valid", "same"):
             raise ValueError(f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}.")
         self.padding = padding
-        self.data_format = standardize_data_format(data_format)
+        self.data_format = str(data_format or keras.config.image_data_format()).lower()
+        if self.data_format not in ("channels_first", "channels_last"):
+            raise ValueError(
+                "`data_format` must be 'channels_first' or 'channels_last'. "
+                f"Received: data_format={data_format!r}."
+            )
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)

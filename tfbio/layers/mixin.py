@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import keras
 import tensorflow as tf
-from keras.src.backend import AutocastScope
 
-from tfbio import rules
+from tfbio import _keras, rules
 from tfbio.feedback import asymmetric
 from tfbio.layers import witness
 from tfbio.rules import checks
@@ -105,14 +104,10 @@ class Site(NamedTuple):
 
     def adopt(self, rule):
         """Make `rule` this kernel's rule; what it replaces is no longer tracked or saved."""
-        tracker = self.layer._tracker
-        locked = tracker.locked
-        tracker.unlock()
-        if self._rule_name in vars(self.layer):
-            tracker.untrack(self.rule)
-        setattr(self.layer, self._rule_name, rule)
-        if locked:
-            tracker.lock()
+        with _keras.unlocked(self.layer):
+            if self._rule_name in vars(self.layer):
+                _keras.untrack(self.layer, self.rule)
+            setattr(self.layer, self._rule_name, rule)
 
 
 class FeedbackMixin:
@@ -222,7 +217,7 @@ class FeedbackMixin:
 
     def _attach(self, copies):
         # Built within the call of another layer, the kernel would show that one's compute dtype.
-        with AutocastScope(self.variable_dtype), self._open_name_scope():
+        with _keras.autocast(self.variable_dtype), _keras.open_name_scope(self):
             for site, rule in zip(self.sites(), copies, strict=True):
                 # A layer loaded as quantized, which only backprop admits, may have no kernel.
                 if site.kernel is not None:
@@ -266,7 +261,7 @@ class FeedbackMixin:
         # One reading serves layer and rule: TensorFlow's graph optimizer would lose the order of a
         # second one, and a rule might see W after its update. The rule has it in full precision,
         # where a sign does not underflow; the layer as Keras casts it.
-        with AutocastScope(None):
+        with _keras.autocast(None):
             full = tf.convert_to_tensor(site.kernel)
         kernel = tf.cast(full, self.compute_dtype) if self.autocast else full
         if site.rule.of_network:

@@ -2,6 +2,7 @@
 
 import keras
 
+from tfbio import _keras
 from tfbio.layers.mixin import FeedbackMixin
 from tfbio.rules import FeedbackRule
 
@@ -44,7 +45,7 @@ def find_layers(model):
     found, seen = {}, set()
 
     def visit(parent, prefix):
-        for layer in parent._layers:
+        for layer in _keras.get_sublayers(parent):
             if id(layer) in seen:
                 continue
             seen.add(id(layer))
@@ -120,7 +121,7 @@ def has_kernel(layer):
         return False
     return any(
         "kernel" in variable.name or len(variable.shape) >= 2
-        for variable in layer._trainable_variables
+        for variable in _keras.get_shallow_trainable_variables(layer)
     )
 
 

@@ -28,3 +28,7 @@ __all__ = [
     "tagged",
     "weight_angles",
 ]
+
+
+def __dir__():
+    return __all__

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from tfbio import rules
+from tfbio import _keras, rules
 from tfbio.feedback import input_gradients
 from tfbio.layers import witness
 from tfbio.layers.sites import find_sites
@@ -88,7 +88,7 @@ def gradient_angles(model, x, y, loss, training=True):
                 "compares what its training step learns."
             )
     loss = keras.losses.get(loss)
-    options = {"training": training} if getattr(model, "_call_has_training_arg", False) else {}
+    options = {"training": training} if _keras.accepts_training(model) else {}
     optimizer = getattr(model, "optimizer", None)
 
     def gradients(x, y):
@@ -221,7 +221,7 @@ def _local_angle(passages):
 def _is_of(graph, sighting):
     """Return whether what was seen can be used in a graph; eagerly computed, it always can."""
     tensors = [sighting.error, *tf.nest.flatten(sighting.inputs, expand_composites=True)]
-    symbolic = [t for t in tensors if not isinstance(t, tf.__internal__.EagerTensor)]
+    symbolic = filter(tf.is_symbolic_tensor, tensors)
     return all(tensor.graph is graph for tensor in symbolic)
 
 
@@ -237,7 +237,7 @@ class _Collector(StandIn):
         """Have Keras make the metrics' variables, which a first step would make, once."""
         if not self._prepared:
             with strategy_of(self._model).scope():
-                self._model._symbolic_build(data_batch=batch)
+                _keras.build_symbolically(self._model, batch)
             self._prepared = True
 
     def gradients(self, *batch):

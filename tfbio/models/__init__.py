@@ -1,12 +1,13 @@
 """Networks, plain Keras: they know nothing of rules; `tfbio.convert` puts them under one."""
 
-import difflib
 import functools
-import numbers
 import pathlib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import keras
+
+from tfbio._arguments import check_integer, is_integer, suggest
 from tfbio.models.akrout import akrout_cifar, akrout_mnist
 from tfbio.models.alexnet import alexnet
 from tfbio.models.applications import Preprocess, application, application_names
@@ -36,7 +37,7 @@ from tfbio.models.resnet import (
     resnet152,
 )
 from tfbio.models.resnet_cifar import IdentityShortcut, residual, resnet20, resnet32, resnet56
-from tfbio.models.standardize import standardized
+from tfbio.models.standardize import standardize
 from tfbio.models.user import from_file
 
 _BUILDERS = {
@@ -92,11 +93,15 @@ __all__ = [
     "resnet56",
     "resnet101",
     "resnet152",
-    "standardized",
+    "standardize",
 ]
 
 
-def names():
+def __dir__():
+    return __all__
+
+
+def names() -> tuple[str, ...]:
     """Return the names of the networks that the library defines.
 
     Example:
@@ -106,7 +111,7 @@ def names():
     return tuple(_BUILDERS)
 
 
-def find(name):
+def find(name: str) -> Callable[..., keras.Model]:
     """Return the builder of a network, a function (num_classes, input_shape).
 
     Args:
@@ -132,20 +137,24 @@ def find(name):
             return functools.partial(application, architecture)
     elif ".py" in name:
         return from_file(name)
-    known = {each.lower(): each for each in _BUILDERS}
+    known = {each: each for each in _BUILDERS}
     for each in application_names():
-        # A bare "MobileNetV2" is meant as Keras's.
-        known |= dict.fromkeys((each.lower(), f"keras:{each.lower()}"), f"keras:{each}")
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f" Did you mean {known[close[0]]!r}?" if close else ""
+        # A bare "MobileNetV2" stands for Keras's.
+        known |= dict.fromkeys((each.lower(), f"keras:{each}"), f"keras:{each}")
     raise ValueError(
-        f"Unknown model {name!r}.{hint} Models: {', '.join(_BUILDERS)}; keras:<name> for those of "
-        "keras.applications, such as keras:MobileNetV2; path/to/file.py:function for your own."
+        f"Unknown model {name!r}.{suggest(name, known)} Models: {', '.join(_BUILDERS)}; "
+        "keras:<name> for those of keras.applications, such as keras:MobileNetV2; "
+        "path/to/file.py:function for your own."
     )
 
 
-def build(name, num_classes, input_shape, weights=""):
-    """Build a network by name. Its input are images of float32 in 0..1, whichever it is.
+def build(
+    name: str,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    weights: pathlib.Path | str = "",
+) -> keras.Model:
+    """Build a network by name. Every network takes float32 images of 0 to 1.
 
     Args:
         name: What `find` takes.
@@ -168,17 +177,8 @@ def build(name, num_classes, input_shape, weights=""):
         'lenet'
     """
     builder = find(name)
-    if not _is_count(num_classes):
-        raise ValueError(
-            f"`num_classes` must be an integer of 1 or more. Received: {num_classes!r}."
-        )
-    shape = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
-    if len(shape) != 3 or not all(map(_is_count, shape)):
-        raise ValueError(
-            "`input_shape` must be (height, width, channels), positive integers. "
-            f"Received: {input_shape}."
-        )
-    num_classes, shape = int(num_classes), tuple(map(int, shape))
+    num_classes = check_integer("num_classes", num_classes, low=1)
+    shape = _check_shape(input_shape)
     if str(weights) == "imagenet":
         if not str(name).startswith("keras:"):
             raise ValueError(
@@ -191,6 +191,16 @@ def build(name, num_classes, input_shape, weights=""):
     if weights:
         _load_weights(model, weights)
     return model
+
+
+def _check_shape(input_shape):
+    shape = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
+    if len(shape) != 3 or not all(is_integer(side, low=1) for side in shape):
+        raise ValueError(
+            "`input_shape` must be (height, width, channels), positive integers. "
+            f"Received: {input_shape}."
+        )
+    return tuple(map(int, shape))
 
 
 def _check_weights(weights):
@@ -217,7 +227,3 @@ def _load_weights(model, weights):
             "Weights that were saved under a rule are loaded after tfbio.convert. "
             f"{type(error).__name__}: {error}"
         ) from error
-
-
-def _is_count(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0

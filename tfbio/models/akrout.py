@@ -3,7 +3,7 @@
 import keras
 
 
-def akrout_mnist(num_classes, input_shape):
+def akrout_mnist(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return a hidden layer of 500 sigmoid units, and the logits.
 
     Kernels start as Keras's Glorot uniform, biases at zero; how the authors' began is not known to
@@ -26,7 +26,7 @@ def akrout_mnist(num_classes, input_shape):
     return _network(500, num_classes, input_shape, "akrout_mnist")
 
 
-def akrout_cifar(num_classes, input_shape):
+def akrout_cifar(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return a hidden layer of 1000 sigmoid units, and the logits; see `akrout_mnist`.
 
     Example:

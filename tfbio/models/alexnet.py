@@ -2,7 +2,7 @@
 
 import keras
 
-from tfbio.models.parts import classified, convolved, normalized, pooled, pytorch_uniform
+from tfbio.models.parts import batch_norm, conv_norm, logits, max_pool, pytorch_uniform
 
 # Filters, kernel size, stride, padding, and whether a maximum follows.
 _CONVOLUTIONS = (
@@ -14,7 +14,7 @@ _CONVOLUTIONS = (
 )
 
 
-def alexnet(num_classes, input_shape):
+def alexnet(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return AlexNet: convolutions 64-192-384-256-256, dense 4096-4096, of 61.1 million parameters.
 
     Its layout is that of "one weird trick". Batch norm (ε = 1e-5, a momentum of 0.9 in Keras's
@@ -48,14 +48,14 @@ def alexnet(num_classes, input_shape):
         )
     x = images = keras.Input(input_shape, name="images")
     for index, (filters, size, strides, padding, pools) in enumerate(_CONVOLUTIONS, start=1):
-        x = convolved(x, filters, size, strides, padding, pytorch_uniform(), f"block{index}")
+        x = conv_norm(x, filters, size, strides, padding, pytorch_uniform(), f"block{index}")
         x = keras.layers.ReLU(name=f"block{index}_relu")(x)
         if pools:
-            x = pooled(x, f"pool{index}")
+            x = max_pool(x, f"pool{index}")
     x = keras.layers.Flatten(name="flatten")(x)
     for index in (1, 2):
         x = keras.layers.Dense(
             4096, use_bias=False, kernel_initializer=pytorch_uniform(), name=f"dense{index}"
         )(x)
-        x = keras.layers.ReLU(name=f"dense{index}_relu")(normalized(x, f"dense{index}"))
-    return keras.Model(images, classified(x, num_classes), name="alexnet")
+        x = keras.layers.ReLU(name=f"dense{index}_relu")(batch_norm(x, f"dense{index}"))
+    return keras.Model(images, logits(x, num_classes), name="alexnet")

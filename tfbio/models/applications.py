@@ -15,7 +15,7 @@ _NAMES = tuple(
 _TIMEOUT_SECONDS = 20
 
 
-def application_names():
+def application_names() -> tuple[str, ...]:
     """Return the names of the architectures that keras.applications has.
 
     Example:
@@ -67,7 +67,9 @@ class Preprocess(keras.layers.Layer):
         return {**super().get_config(), "application": self.application}
 
 
-def application(name, num_classes, input_shape, weights=""):
+def application(
+    name: str, num_classes: int, input_shape: tuple[int, int, int], weights: str = ""
+) -> keras.Model:
     """Return a network of keras.applications, with its preprocessing, up to the logits.
 
     Args:

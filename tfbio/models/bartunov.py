@@ -9,7 +9,7 @@ import keras
 from tfbio.layers import LocallyConnected2D
 
 
-def bartunov_fc_mnist(num_classes, input_shape):
+def bartunov_fc_mnist(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return five hidden layers of 256 tanh units, and the logits.
 
     Args:
@@ -30,7 +30,7 @@ def bartunov_fc_mnist(num_classes, input_shape):
     return _network("bartunov_fc_mnist", num_classes, input_shape, None, (), 5 * (256,))
 
 
-def bartunov_fc_cifar(num_classes, input_shape):
+def bartunov_fc_cifar(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return three hidden layers of 1024 tanh units, and the logits; see `bartunov_fc_mnist`.
 
     Example:
@@ -40,7 +40,7 @@ def bartunov_fc_cifar(num_classes, input_shape):
     return _network("bartunov_fc_cifar", num_classes, input_shape, None, (), 3 * (1024,))
 
 
-def bartunov_lc_mnist(num_classes, input_shape):
+def bartunov_lc_mnist(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return two locally connected layers, a dense one of 1024 units, and the logits.
 
     3×3 windows, 32 filters, stride 2; 3×3, 64, stride 2. See `bartunov_fc_mnist`.
@@ -52,7 +52,7 @@ def bartunov_lc_mnist(num_classes, input_shape):
     return _mnist("bartunov_lc_mnist", num_classes, input_shape, LocallyConnected2D)
 
 
-def bartunov_conv_mnist(num_classes, input_shape):
+def bartunov_conv_mnist(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return the same with convolutions; see `bartunov_lc_mnist`.
 
     Example:
@@ -62,7 +62,7 @@ def bartunov_conv_mnist(num_classes, input_shape):
     return _mnist("bartunov_conv_mnist", num_classes, input_shape, keras.layers.Conv2D)
 
 
-def bartunov_lc_cifar(num_classes, input_shape):
+def bartunov_lc_cifar(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return three locally connected layers, a dense one of 1024 units, and the logits.
 
     5×5 windows, 64 filters, stride 2; 5×5, 128, stride 2; 3×3, 256. See `bartunov_fc_mnist`.
@@ -74,7 +74,7 @@ def bartunov_lc_cifar(num_classes, input_shape):
     return _cifar("bartunov_lc_cifar", num_classes, input_shape, LocallyConnected2D)
 
 
-def bartunov_conv_cifar(num_classes, input_shape):
+def bartunov_conv_cifar(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return the same with convolutions; see `bartunov_lc_cifar`.
 
     Example:
@@ -84,7 +84,7 @@ def bartunov_conv_cifar(num_classes, input_shape):
     return _cifar("bartunov_conv_cifar", num_classes, input_shape, keras.layers.Conv2D)
 
 
-def bartunov_lc_imagenet(num_classes, input_shape):
+def bartunov_lc_imagenet(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return seven locally connected layers, and the logits.
 
     9×9 windows, 48 filters, stride 4; 3×3, 48, 2; 5×5, 96, 1; 3×3, 96, 2; 3×3, 192, 1; 3×3, 192,
@@ -97,7 +97,7 @@ def bartunov_lc_imagenet(num_classes, input_shape):
     return _imagenet("bartunov_lc_imagenet", num_classes, input_shape, LocallyConnected2D)
 
 
-def bartunov_conv_imagenet(num_classes, input_shape):
+def bartunov_conv_imagenet(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return the same with convolutions; see `bartunov_lc_imagenet`.
 
     Example:

@@ -3,7 +3,7 @@
 import keras
 
 
-def digits_cnn(num_classes, input_shape):
+def digits_cnn(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return three 3×3 convolutions (16-32-32), the last two of stride 2, then dense 64 and logits.
 
     Args:

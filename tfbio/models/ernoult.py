@@ -3,7 +3,7 @@
 import keras
 
 
-def ernoult_lenet(num_classes, input_shape):
+def ernoult_lenet(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return two convolutions with ELU and max pooling, a dense layer of 512 ELU units, and logits.
 
     5×5 windows, 32 and 64 filters, each followed by a maximum over 3×3 with stride 2.
@@ -32,7 +32,7 @@ def ernoult_lenet(num_classes, input_shape):
     return _network("ernoult_lenet", num_classes, input_shape, layers)
 
 
-def ernoult_vgg(num_classes, input_shape):
+def ernoult_vgg(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return five convolutions with ELU and max pooling, and the logits: their SimpleVGG.
 
     3×3 windows, 128, 128, 256, 256 and 512 filters, each followed by a maximum over 2×2. A side

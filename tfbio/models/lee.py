@@ -3,7 +3,7 @@
 import keras
 
 
-def lee_mnist(num_classes, input_shape):
+def lee_mnist(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return seven hidden layers of 240 tanh units, and the logits.
 
     Kernels start orthogonal, biases at zero. Theirs are the orthogonal factors of uniform

@@ -3,7 +3,7 @@
 import keras
 
 
-def lenet(num_classes, input_shape):
+def lenet(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return LeNet: convolutions 6-16-120 of 5×5, dense 84, with ReLU and max pooling.
 
     Kernels start as Keras's Glorot uniform ("Xavier"), biases at zero. The published experiments
@@ -30,7 +30,7 @@ def lenet(num_classes, input_shape):
     return _lenet(num_classes, input_shape, "relu", "lenet")
 
 
-def lenet_tanh(num_classes, input_shape):
+def lenet_tanh(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return `lenet` with tanh for ReLU: activations that are bounded, whatever a rule does.
 
     Under sign_dfa and direct_random_target_projection hidden layers never stop learning, since

@@ -3,7 +3,7 @@
 import keras
 
 
-def lenet_cifar(num_classes, input_shape):
+def lenet_cifar(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return convolutions 32-64-128 of 3×3, a global average, dense 256, with ReLU.
 
     Max pooling halves the image after the first two convolutions. The paper leaves open the

@@ -5,9 +5,10 @@ import importlib.util
 import pathlib
 import re
 import sys
+import types
 
 
-def load(path):
+def load(path: pathlib.Path | str) -> types.ModuleType:
     """Import a Python file by its path.
 
     The module is kept in `sys.modules` under a name made from the path, the same in every process,

@@ -5,7 +5,7 @@ import keras
 from tfbio.models.batch_normalization import BatchNormalization
 
 
-def convolved(x, filters, size, strides, padding, initializer, name):
+def conv_norm(x, filters, size, strides, padding, initializer, name):
     """Return the normalized convolution of x, without a bias.
 
     It pads alike on all sides: Keras's "same" with a stride pads the far sides only, and shifts
@@ -25,7 +25,7 @@ def convolved(x, filters, size, strides, padding, initializer, name):
 
     Example:
         >>> images = keras.Input((224, 224, 3))
-        >>> convolved(images, 64, 7, 2, 3, he_normal("fan_out"), "stem").shape
+        >>> conv_norm(images, 64, 7, 2, 3, he_normal("fan_out"), "stem").shape
         (None, 112, 112, 64)
     """
     if padding:
@@ -33,10 +33,10 @@ def convolved(x, filters, size, strides, padding, initializer, name):
     x = keras.layers.Conv2D(
         filters, size, strides, use_bias=False, kernel_initializer=initializer, name=f"{name}_conv"
     )(x)
-    return normalized(x, name)
+    return batch_norm(x, name)
 
 
-def normalized(x, name):
+def batch_norm(x, name):
     """Return batch norm of x with PyTorch's constants: ε = 1e-5, and a momentum of 0.9.
 
     Args:
@@ -47,13 +47,13 @@ def normalized(x, name):
         A Keras tensor of the same shape.
 
     Example:
-        >>> normalized(keras.Input((8,)), "dense1").shape
+        >>> batch_norm(keras.Input((8,)), "dense1").shape
         (None, 8)
     """
     return BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
 
 
-def pooled(x, name, padding=0):
+def max_pool(x, name, padding=0):
     """Return the maximum over 3×3 pixels, with stride 2, of a map without negative values.
 
     Args:
@@ -66,7 +66,7 @@ def pooled(x, name, padding=0):
         A Keras tensor.
 
     Example:
-        >>> pooled(keras.Input((112, 112, 64)), "pool", padding=1).shape
+        >>> max_pool(keras.Input((112, 112, 64)), "pool", padding=1).shape
         (None, 56, 56, 64)
     """
     if padding:
@@ -74,7 +74,7 @@ def pooled(x, name, padding=0):
     return keras.layers.MaxPooling2D(3, 2, name=name)(x)
 
 
-def classified(x, num_classes):
+def logits(x, num_classes):
     """Return logits, the dense layer as PyTorch initializes it: all from U(−1/√n, 1/√n).
 
     Args:
@@ -85,7 +85,7 @@ def classified(x, num_classes):
         A Keras tensor.
 
     Example:
-        >>> classified(keras.Input((512,)), 1000).shape
+        >>> logits(keras.Input((512,)), 1000).shape
         (None, 1000)
     """
     limit = x.shape[-1] ** -0.5

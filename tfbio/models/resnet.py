@@ -2,13 +2,13 @@
 
 import keras
 
-from tfbio.models.parts import classified, convolved, he_normal, pooled
+from tfbio.models.parts import conv_norm, he_normal, logits, max_pool
 
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 _BLOCKS |= {101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-def resnet18(num_classes, input_shape):
+def resnet18(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return ResNet-18, of 11.7 million parameters at 1000 classes; see `resnet`.
 
     Example:
@@ -18,7 +18,7 @@ def resnet18(num_classes, input_shape):
     return resnet(18, num_classes, input_shape)
 
 
-def resnet18_zero_gamma(num_classes, input_shape):
+def resnet18_zero_gamma(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return ResNet-18 whose blocks begin as the identity; see `resnet`.
 
     The γ of each block's last batch norm starts at 0 instead of 1.
@@ -39,7 +39,7 @@ def resnet18_zero_gamma(num_classes, input_shape):
     return model
 
 
-def resnet34(num_classes, input_shape):
+def resnet34(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return ResNet-34, of 21.8 million parameters at 1000 classes; see `resnet`.
 
     Example:
@@ -49,7 +49,7 @@ def resnet34(num_classes, input_shape):
     return resnet(34, num_classes, input_shape)
 
 
-def resnet50(num_classes, input_shape):
+def resnet50(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return ResNet-50, of 25.6 million parameters at 1000 classes; see `resnet`.
 
     Example:
@@ -59,7 +59,7 @@ def resnet50(num_classes, input_shape):
     return resnet(50, num_classes, input_shape)
 
 
-def resnet101(num_classes, input_shape):
+def resnet101(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return ResNet-101, of 44.5 million parameters at 1000 classes; see `resnet`.
 
     Example:
@@ -69,7 +69,7 @@ def resnet101(num_classes, input_shape):
     return resnet(101, num_classes, input_shape)
 
 
-def resnet152(num_classes, input_shape):
+def resnet152(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return ResNet-152, of 60.2 million parameters at 1000 classes; see `resnet`.
 
     Example:
@@ -117,7 +117,7 @@ def resnet(depth, num_classes, input_shape, fan="fan_out"):
     images = keras.Input(input_shape, name="images")
     x = stages(images, depth, fan)[-1]
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
-    return keras.Model(images, classified(x, num_classes), name=f"resnet{depth}")
+    return keras.Model(images, logits(x, num_classes), name=f"resnet{depth}")
 
 
 def stages(images, depth, fan="fan_out"):
@@ -143,8 +143,8 @@ def stages(images, depth, fan="fan_out"):
         raise ValueError(f"`depth` must be one of {known}. Received: {depth}.")
     initializer = he_normal(fan)
     block = _basic if depth < 50 else _bottleneck
-    x = convolved(images, 64, 7, 2, 3, initializer, "stem")
-    x = pooled(keras.layers.ReLU(name="stem_relu")(x), "pool", padding=1)
+    x = conv_norm(images, 64, 7, 2, 3, initializer, "stem")
+    x = max_pool(keras.layers.ReLU(name="stem_relu")(x), "pool", padding=1)
     outputs = []
     for stage, blocks in enumerate(_BLOCKS[depth], start=1):
         for index in range(1, blocks + 1):
@@ -155,24 +155,24 @@ def stages(images, depth, fan="fan_out"):
 
 
 def _basic(x, filters, strides, initializer, name):
-    y = convolved(x, filters, 3, strides, 1, initializer, f"{name}_1")
+    y = conv_norm(x, filters, 3, strides, 1, initializer, f"{name}_1")
     y = keras.layers.ReLU(name=f"{name}_1_relu")(y)
-    y = convolved(y, filters, 3, 1, 1, initializer, f"{name}_2")
+    y = conv_norm(y, filters, 3, 1, 1, initializer, f"{name}_2")
     return _joined(x, y, strides, initializer, name)
 
 
 def _bottleneck(x, filters, strides, initializer, name):
-    y = convolved(x, filters, 1, 1, 0, initializer, f"{name}_1")
+    y = conv_norm(x, filters, 1, 1, 0, initializer, f"{name}_1")
     y = keras.layers.ReLU(name=f"{name}_1_relu")(y)
-    y = convolved(y, filters, 3, strides, 1, initializer, f"{name}_2")
+    y = conv_norm(y, filters, 3, strides, 1, initializer, f"{name}_2")
     y = keras.layers.ReLU(name=f"{name}_2_relu")(y)
-    y = convolved(y, 4 * filters, 1, 1, 0, initializer, f"{name}_3")
+    y = conv_norm(y, 4 * filters, 1, 1, 0, initializer, f"{name}_3")
     return _joined(x, y, strides, initializer, name)
 
 
 def _joined(x, y, strides, initializer, name):
     """Return a block's output, from its input x and what its convolutions made of it, y."""
     if strides > 1 or x.shape[-1] != y.shape[-1]:
-        x = convolved(x, y.shape[-1], 1, strides, 0, initializer, f"{name}_shortcut")
+        x = conv_norm(x, y.shape[-1], 1, strides, 0, initializer, f"{name}_shortcut")
     x = keras.layers.Add(name=f"{name}_add")([x, y])
     return keras.layers.ReLU(name=f"{name}_relu")(x)

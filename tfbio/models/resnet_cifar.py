@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfbio.models.parts import convolved, he_normal
+from tfbio.models.parts import conv_norm, he_normal
 
 
 @keras.saving.register_keras_serializable("tfbio")
@@ -58,7 +58,7 @@ class IdentityShortcut(keras.layers.Layer):
         return {**super().get_config(), "filters": self.filters, "strides": self.strides}
 
 
-def resnet20(num_classes, input_shape):
+def resnet20(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return ResNet-20 for CIFAR, of 0.27 million parameters; see `residual`.
 
     Example:
@@ -68,7 +68,7 @@ def resnet20(num_classes, input_shape):
     return residual(20, num_classes, input_shape)
 
 
-def resnet32(num_classes, input_shape):
+def resnet32(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return ResNet-32 for CIFAR, of 0.46 million parameters; see `residual`.
 
     Example:
@@ -78,7 +78,7 @@ def resnet32(num_classes, input_shape):
     return residual(32, num_classes, input_shape)
 
 
-def resnet56(num_classes, input_shape):
+def resnet56(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return ResNet-56 for CIFAR, of 0.85 million parameters; see `residual`.
 
     Example:
@@ -129,7 +129,7 @@ def residual(depth, num_classes, input_shape):
         )
     initializer = he_normal("fan_in")
     inputs = keras.Input(input_shape)
-    x = convolved(inputs, 16, 3, 1, 1, initializer, "stem")
+    x = conv_norm(inputs, 16, 3, 1, 1, initializer, "stem")
     x = keras.layers.ReLU(name="stem_relu")(x)
     for stage, filters in enumerate((16, 32, 64), start=1):
         for block in range(1, (depth - 2) // 6 + 1):
@@ -144,8 +144,8 @@ def _block(x, filters, strides, initializer, name):
     shortcut = x
     if strides > 1:
         shortcut = IdentityShortcut(filters, strides, name=f"{name}_shortcut")(x)
-    x = convolved(x, filters, 3, strides, 1, initializer, f"{name}_1")
+    x = conv_norm(x, filters, 3, strides, 1, initializer, f"{name}_1")
     x = keras.layers.ReLU(name=f"{name}_1_relu")(x)
-    x = convolved(x, filters, 3, 1, 1, initializer, f"{name}_2")
+    x = conv_norm(x, filters, 3, 1, 1, initializer, f"{name}_2")
     x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
     return keras.layers.ReLU(name=f"{name}_relu")(x)

@@ -3,7 +3,7 @@
 import keras
 
 
-def standardized(model, mean, std):
+def standardize(model: keras.Model, mean: list[float], std: list[float]) -> keras.Model:
     """Return the network with ``(x − mean)/std``, channel by channel, before it.
 
     Args:
@@ -21,7 +21,7 @@ def standardized(model, mean, std):
     Example:
         >>> import numpy as np
         >>> inner = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
-        >>> float(standardized(inner, [1.0], [0.5])(np.full((1, 2, 2, 1), 2.0))[0, 0])
+        >>> float(standardize(inner, [1.0], [0.5])(np.full((1, 2, 2, 1), 2.0))[0, 0])
         2.0
     """
     if type(model).train_step is not keras.Model.train_step:

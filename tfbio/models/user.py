@@ -1,11 +1,13 @@
 """A network of the user's own: a function in a Python file, named as path/to/file.py:function."""
 
+from collections.abc import Callable
+
 import keras
 
 from tfbio.models import modules
 
 
-def from_file(name):
+def from_file(name: str) -> Callable[[int, tuple], keras.Model]:
     """Return the builder that a name like "path/to/file.py:function" stands for.
 
     Args:

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import keras
-from keras.src.models.functional import Functional
 
+from tfbio import _keras
 from tfbio.layers import FeedbackMixin
 from tfbio.layers.sites import find_layers, has_kernel
 
@@ -55,9 +55,13 @@ def inside(operation):
     """
     # A subclass with a call of its own does what it likes with its graph.
     call = getattr(type(operation), "call", None)
-    if call not in (keras.Sequential.call, Functional.call) and not hasattr(call, "of_rewired"):
+    if call not in (keras.Sequential.call, _keras.Functional.call) and not hasattr(
+        call, "of_rewired"
+    ):
         return None
-    return operation._functional if isinstance(operation, keras.Sequential) else operation
+    if isinstance(operation, keras.Sequential):
+        return _keras.get_functional(operation)
+    return operation
 
 
 def nodes(graph):
@@ -70,7 +74,7 @@ def nodes(graph):
         >>> [type(node.operation).__name__ for node in nodes(model)]
         ['ReLU']
     """
-    by_depth = graph._nodes_by_depth
+    by_depth = _keras.get_nodes_by_depth(graph)
     ordered = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
     return [node for node in ordered if node.operation and not node.is_input]
 
@@ -183,5 +187,5 @@ def activation(operation):
         return None if own is keras.activations.linear else own
     if isinstance(operation, _ACTIVATIONS):
         return operation
-    of_keras = type(operation).__module__.startswith("keras.src.ops")
-    return operation if of_keras and type(operation).__name__ in _OPERATIONS else None
+    known = _keras.is_keras_operation(operation) and type(operation).__name__ in _OPERATIONS
+    return operation if known else None

@@ -10,6 +10,8 @@ import types
 
 import keras
 
+from tfbio import _keras
+
 _KEY = "tfbio_rewired"
 
 
@@ -55,7 +57,7 @@ class Rewired:
 
     def __reduce__(self):
         # Keras's own function to load with is that of a class which no module holds.
-        return keras.Model._unpickle_model, super().__reduce__()[1]
+        return _keras.unpickle_model, super().__reduce__()[1]
 
 
 @functools.cache

@@ -1,11 +1,11 @@
 """Optimizers as the papers have them: the published SGD, and the variants of Liao et al. 2016."""
 
-import difflib
 import math
 import numbers
 
 import keras
 
+from tfbio._arguments import suggest
 from tfbio.optimizers.descents import VariantAdam, VariantRMSprop, VariantSGD
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
@@ -27,6 +27,10 @@ __all__ = [
     "get",
     "names",
 ]
+
+
+def __dir__():
+    return __all__
 
 
 def names():
@@ -80,9 +84,9 @@ def get(
         'VariantSGD'
     """
     if str(name) not in _NAMES:
-        close = difflib.get_close_matches(str(name).lower(), _NAMES, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown optimizer {name!r}.{hint} Optimizers: {', '.join(_NAMES)}.")
+        raise ValueError(
+            f"Unknown optimizer {name!r}.{suggest(name, _NAMES)} Optimizers: {', '.join(_NAMES)}."
+        )
     if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         if not _is_number(learning_rate) or learning_rate <= 0:
             raise ValueError(

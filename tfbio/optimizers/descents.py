@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfbio import _keras
 from tfbio.optimizers.variants import Variants
 
 
@@ -48,7 +49,7 @@ class VariantSGD(Variants, keras.optimizers.SGD):
         """Move the variable down the transformed gradient; it has had `taken` updates before."""
         step = gradient
         if self.momentum:
-            buffer = self.momentums[self._get_variable_index(variable)]
+            buffer = self.momentums[_keras.get_variable_index(self, variable)]
             step = self.momentum * tf.convert_to_tensor(buffer) + gradient
             self.assign(buffer, step)
             if self.nesterov:
@@ -99,7 +100,7 @@ class VariantRMSprop(Variants, keras.optimizers.RMSprop):
 
     def descend(self, gradient, variable, learning_rate, taken):
         """Move the variable down the transformed gradient; it has had `taken` updates before."""
-        index = self._get_variable_index(variable)
+        index = _keras.get_variable_index(self, variable)
 
         def averaged(average, value):
             average = average[index]
@@ -107,13 +108,13 @@ class VariantRMSprop(Variants, keras.optimizers.RMSprop):
             self.assign(average, value)
             return value
 
-        variance = averaged(self._velocities, tf.square(gradient))
+        variance = averaged(_keras.get_slots(self, "velocities"), tf.square(gradient))
         if self.centered:
-            mean = averaged(self._average_gradients, gradient)
+            mean = averaged(_keras.get_slots(self, "average_gradients"), gradient)
             variance = tf.maximum(variance - tf.square(mean), 0)
         step = gradient / tf.sqrt(variance + self.epsilon)
         if self.momentum:
-            buffer = self._momentums[index]
+            buffer = _keras.get_slots(self, "momentums")[index]
             step = self.momentum * tf.convert_to_tensor(buffer) + step
             self.assign(buffer, step)
         self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * step)
@@ -157,8 +158,8 @@ class VariantAdam(Variants, keras.optimizers.Adam):
         t, which corrects m's and v's start at 0, counts the variable's own updates: there may be
         steps at which it has none.
         """
-        index = self._get_variable_index(variable)
-        m, v = self._momentums[index], self._velocities[index]
+        index = _keras.get_variable_index(self, variable)
+        m, v = (_keras.get_slots(self, kind)[index] for kind in ("momentums", "velocities"))
         # In float64: 1 − β₂ᵗ loses five digits in float32.
         t = tf.cast(taken + 1, tf.float64)
         beta_1, beta_2 = (tf.constant(b, tf.float64) for b in (self.beta_1, self.beta_2))
@@ -170,7 +171,7 @@ class VariantAdam(Variants, keras.optimizers.Adam):
         self.assign(m, first)
         self.assign(v, second)
         if self.amsgrad:
-            greatest = self._velocity_hats[index]
+            greatest = _keras.get_slots(self, "velocity_hats")[index]
             second = tf.maximum(tf.convert_to_tensor(greatest), second)
             self.assign(greatest, second)
         self.assign_sub(variable, rate * first / (tf.sqrt(second) + self.epsilon))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfbio import _keras
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 
@@ -161,7 +162,7 @@ class Variants:
             variable: The variable.
             learning_rate: η.
         """
-        alone = self._learns[self._get_variable_index(variable)] == "alone"
+        alone = self._learns[_keras.get_variable_index(self, variable)] == "alone"
         update = self._align if alone else self._learn
 
         def updated():
@@ -189,7 +190,7 @@ class Variants:
 
     def _learn(self, gradient, variable, learning_rate):
         """Take one step for a weight of the network, or a B that follows its kernel."""
-        settings = self._settings[self._get_variable_index(variable)]
+        settings = self._settings[_keras.get_variable_index(self, variable)]
         # Dense even for an embedding: momentum and decay reach the rows without a gradient too.
         gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
         if settings.learning_rate_scale != 1:
@@ -197,7 +198,7 @@ class Variants:
         before = tf.convert_to_tensor(variable)
         if settings.batch_manhattan:
             gradient = tf.sign(gradient)
-        if self.weight_decay and self._use_weight_decay(variable):
+        if self.weight_decay and _keras.uses_weight_decay(self, variable):
             if self.decoupled:
                 rate = tf.cast(learning_rate, variable.dtype)
                 self.assign_sub(variable, before * self.weight_decay * rate)
@@ -215,7 +216,7 @@ class Variants:
         """Return the replicas' gradients summed, and then clipped where that is asked for."""
         pairs = super()._all_reduce_sum_gradients(grads_and_vars)
         gradients = [gradient for gradient, _ in pairs]
-        learns = [self._learns[self._get_variable_index(variable)] for _, variable in pairs]
+        learns = [self._learns[_keras.get_variable_index(self, variable)] for _, variable in pairs]
         if self.global_clipnorm and any(learns):
             # A B that follows its kernel has the same gradient, which would count twice.
             own = [g for g, each in zip(gradients, learns, strict=True) if each is None]

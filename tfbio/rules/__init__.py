@@ -78,3 +78,7 @@ __all__ = [
     "register",
     "serialize",
 ]
+
+
+def __dir__():
+    return __all__

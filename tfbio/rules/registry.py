@@ -1,11 +1,11 @@
 """The registry: from a rule's name, with options, to the rule."""
 
 import ast
-import difflib
 import keyword
 
 import keras
 
+from tfbio._arguments import suggest
 from tfbio.rules.rule import FeedbackRule
 
 _RULES = {}
@@ -151,8 +151,7 @@ def _lookup(name):
     name = _ALIASES.get(str(name), str(name))
     if name in _RULES:
         return _RULES[name]
-    close = difflib.get_close_matches(str(name), [*_RULES, *_ALIASES], n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = suggest(name, [*_RULES, *_ALIASES])
     raise ValueError(f"Unknown rule {name!r}.{hint} Registered rules: {', '.join(_RULES)}.")
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from tfbio._extras import require
 from tfbio.training import folder
 from tfbio.training.experiment import Experiment, differences
 from tfbio.training.preparation import slug
@@ -272,6 +273,7 @@ def figure(results, path):
         results: What `by_settings` returned.
         path: The file to write.
     """
+    require("matplotlib", extra="plots")
     import matplotlib
 
     matplotlib.use("agg")

@@ -182,7 +182,7 @@ def _measured(model, split, attack, prepared, measuring):
     for done, batch in enumerate(split.batches(size, pad=True)):
         measuring(done, batches)
         images, labels, weights = batch
-        images = preparation.ready(images)
+        images = data.to_float(images)
         rows = split.rows[done * size : (done + 1) * size]
         rows = tf.constant([*rows, *[0] * (size - len(rows))], tf.int64)
         count += float(tf.reduce_sum(weights))

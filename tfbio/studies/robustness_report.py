@@ -4,6 +4,7 @@ import statistics
 
 from rich.table import Table
 
+from tfbio._extras import require
 from tfbio.studies.comparison import _COLORS
 
 _SHORT = 24  # letters of a name
@@ -56,6 +57,7 @@ def figure(results, attack, path):
         >>> found = Robustness(100, 360, 0.97, {"true": 0.0}, {("fgsm", "true", "0.1"): 0.25})
         >>> figure({"backprop": [found]}, attack, tempfile.mkdtemp() + "/a.png")
     """
+    require("matplotlib", extra="plots")
     import matplotlib
 
     matplotlib.use("agg")

@@ -6,6 +6,7 @@ import pathlib
 
 from rich.table import Table
 
+from tfbio._extras import require
 from tfbio.training import folder
 from tfbio.training.checkpoints import write
 
@@ -182,6 +183,7 @@ def figure(found, path):
         >>> trials = [one._replace(score=0.9, step=42), two._replace(failed="The loss is none.")]
         >>> figure(search.Found(base, of, settings, trials), tempfile.mkdtemp() + "/a.png")
     """
+    require("matplotlib", extra="plots")
     import matplotlib
 
     matplotlib.use("agg")

@@ -8,6 +8,7 @@ import pathlib
 
 import numpy as np
 
+from tfbio._extras import require
 from tfbio.training import folder
 from tfbio.training.experiment import differences
 from tfbio.training.records import REMEDY
@@ -64,8 +65,8 @@ class Record:
 
     def __init__(self, path, experiment, of, settings):
         self.path = pathlib.Path(path, "study.journal")
-        self.distributions = _distributions(of)
         optuna = _optuna()
+        self.distributions = _distributions(of)
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
@@ -176,6 +177,7 @@ def _check_same(path, experiment, before, now):
 
 def _optuna():
     """Return Optuna, which says nothing below a warning."""
+    require("optuna", extra="search")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

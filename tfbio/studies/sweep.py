@@ -4,6 +4,7 @@ import numbers
 import statistics
 from typing import NamedTuple
 
+from tfbio._extras import require
 from tfbio.training.experiment import differences
 
 
@@ -67,6 +68,7 @@ def draw(sweep, path):
         sweep: A `Sweep`.
         path: The file to write.
     """
+    require("matplotlib", extra="plots")
     import matplotlib
 
     matplotlib.use("agg")

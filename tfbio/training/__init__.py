@@ -16,3 +16,7 @@ __all__ = [
     "slug",
     "train_and_evaluate",
 ]
+
+
+def __dir__():
+    return __all__

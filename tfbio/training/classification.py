@@ -95,7 +95,8 @@ class Classification(Experiment):
                 f"their images in their own way. Received: `model={self.model}`."
             )
         if self.data_service:
-            data.Service(self.data_service, self.data_service_timeout)
+            with named("data_service", address="data_service"):
+                data.Service(self.data_service, self.data_service_timeout)
         elif self.data_service_timeout != default(self, "data_service_timeout"):
             raise ValueError(
                 "`data_service_timeout` belongs to `data_service`, which is not given. "

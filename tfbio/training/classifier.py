@@ -62,7 +62,8 @@ class ClassificationTask(Task):
         )
         if service := _service(experiment):
             service.check()
-        dataset.test.check_crops(experiment.evaluation_crops)
+        with named("evaluation_crops", crops="evaluation_crops"):
+            dataset.test.check_crops(experiment.evaluation_crops)
         return dataset
 
     def split(self, experiment, dataset):
@@ -95,7 +96,7 @@ class ClassificationTask(Task):
             )
         if facts.mean is None:
             return model
-        return models.standardized(model, facts.mean, facts.std)
+        return models.standardize(model, facts.mean, facts.std)
 
     def compile(self, experiment, model, optimizer):
         """Compile with cross-entropy and accuracy."""
@@ -166,7 +167,7 @@ def _evaluation(prepared):
 
     def measured(images, labels, weights):
         logits = data.average_over_crops(
-            lambda images: model(preparation.ready(images), training=False), images
+            lambda images: model(data.to_float(images), training=False), images
         )
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         correct = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from tfbio._extras import require
+
 _PANELS = {
     "weight_angle": "Between W and B",
     "gradient_angle": "Between the gradient and backprop's",
@@ -27,6 +29,7 @@ def draw(records):
         >>> draw([{"step": step, "weight_angle/out": 90.0 / (1 + step)} for step in range(3)]).ndim
         3
     """
+    require("matplotlib", extra="plots")
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

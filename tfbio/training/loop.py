@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tfbio import data
-from tfbio.training import preparation, sums
+from tfbio.training import sums
 from tfbio.training.accumulation import Accumulation
 from tfbio.training.strategies import in_parts
 
@@ -110,7 +110,7 @@ def _stepping(prepared):
 
     @tf.function(jit_compile=prepared.experiment.jit)
     def step(images, *rest):
-        return model.train_step((preparation.ready(images), *rest))
+        return model.train_step((data.to_float(images), *rest))
 
     return lambda batch: prepared.strategy.run(step, args=batch)
 
@@ -123,7 +123,7 @@ def _accumulating(prepared):
 
     def add(batch, part):
         images, *rest = tf.nest.map_structure(lambda each: in_parts(each, count)[part], batch)
-        return model.train_step((preparation.ready(images), *rest))
+        return model.train_step((data.to_float(images), *rest))
 
     add = tf.function(add, jit_compile=prepared.experiment.jit)
     release = tf.function(gradients.release, jit_compile=prepared.experiment.jit)

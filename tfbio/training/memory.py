@@ -3,7 +3,8 @@
 import contextlib
 
 import keras
-from tensorflow.python.framework import ops  # the registry of gradients has no public name
+
+from tfbio import _keras
 
 
 @contextlib.contextmanager
@@ -20,12 +21,11 @@ def freed():
         >>> with freed():
         ...     train_and_evaluate(Classification(...))  # doctest: +SKIP
     """
-    registry = ops.gradient_registry
-    before = set(registry.list())
+    before = _keras.get_registered_gradients()
     try:
         yield
     finally:
-        for name in set(registry.list()) - before:
+        for name in _keras.get_registered_gradients() - before:
             if name.startswith("CustomGradient-"):
-                del registry._registry[name]
+                _keras.unregister_gradient(name)
         keras.backend.clear_session()

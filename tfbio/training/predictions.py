@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio import data
-from tfbio.data.folder import to_predict
+from tfbio.data.folder import list_images
 from tfbio.training import outputs, use
 
 
@@ -33,7 +33,7 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
     with outputs.naming_output(output):  # before the work
         if output.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    outputs.refuse_overwriting(images, to_predict(images), output, [output])
+    outputs.refuse_overwriting(images, list_images(images), output, [output])
     with outputs.making_folder(output.parent, output):
         return _predict(experiment, images, output, checkpoint, tell)
 
@@ -44,7 +44,7 @@ def _predict(experiment, images, output, checkpoint, tell):
         images, facts.image_shape[:2], facts.image_shape[2], cropped=facts.cropped
     )
     rows = []
-    with data.clear_errors("images"):
+    with data.clear_errors():
         for batch in batches:
             logits = tf.cast(model(batch, training=False), tf.float32)
             for probabilities in tf.nn.softmax(logits).numpy():

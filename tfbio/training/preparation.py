@@ -8,9 +8,8 @@ import dataclasses
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from tfbio import optimizers, rules
+from tfbio import _keras, optimizers, rules
 from tfbio.convert import convert
 from tfbio.layers.sites import find_layers
 from tfbio.training import strategies, tasks
@@ -158,6 +157,8 @@ def build(experiment, facts, strategy, learning_rate, source=None):
         ValueError: If model, weights, rule, overrides and images do not fit together.
 
     Example:
+        >>> import tensorflow as tf
+        >>> import tensorflow as tf
         >>> from tfbio.training.classifier import Facts
         >>> from tfbio.training import Classification
         >>> strategy = tf.distribute.get_strategy()
@@ -191,7 +192,7 @@ def build(experiment, facts, strategy, learning_rate, source=None):
         task.compile(experiment, model, optimizer)
         model.optimizer.build(model.trainable_variables)
         batch = task.example_batch(facts, strategy.num_replicas_in_sync)
-        model._symbolic_build(data_batch=batch)
+        _keras.build_symbolically(model, batch)
     return model
 
 
@@ -256,8 +257,10 @@ def hold_out(experiment, split):
     """
     validation = None
     if experiment.validation_fraction:
-        split, validation = split.hold_out(experiment.validation_fraction, experiment.seed)
-    return split.share(experiment.train_fraction, experiment.seed), validation
+        with named("validation_fraction", fraction="validation_fraction"):
+            split, validation = split.hold_out(experiment.validation_fraction, experiment.seed)
+    with named("train_fraction", fraction="train_fraction"):
+        return split.share(experiment.train_fraction, experiment.seed), validation
 
 
 def schedule(experiment, steps_per_epoch):
@@ -399,16 +402,3 @@ def slug(rule):
     defaults = rule.options()
     changed = {name: v for name, v in rule.get_config().items() if v != defaults[name]}
     return "-".join([rule.alias, *(f"{name}={value}" for name, value in changed.items())])
-
-
-def ready(images):
-    """Return images as models take them: bytes, a quarter of the traffic, become 0 to 1 here.
-
-    Args:
-        images: A uint8 tensor of 0 to 255, or a float32 one of 0 to 1.
-
-    Example:
-        >>> ready(tf.constant([0, 255], tf.uint8)).numpy(), ready(tf.constant([0.5])).numpy()
-        (array([0., 1.], dtype=float32), array([0.5], dtype=float32))
-    """
-    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images

@@ -3,8 +3,8 @@
 import re
 
 import numpy as np
-from keras.src.random.seed_generator import global_seed_generator
 
+from tfbio import _keras
 from tfbio.layers.sites import find_layers
 from tfbio.training.checkpoints import digest
 
@@ -37,7 +37,7 @@ def state_variables(model) -> dict:
     for metric in model.metrics:
         named += [(f"metrics/{metric.name}/{_last(v)}", v) for v in metric.variables]
     # What a layer draws without a seed of its own comes from Keras's global generator.
-    named.append(("random/global", global_seed_generator().state))
+    named.append(("random/global", _keras.get_global_seed()))
     found, seen = {}, set()
     for name, variable in named:
         if id(variable) not in seen:

@@ -13,6 +13,8 @@ import socket
 import numpy as np
 import tensorflow as tf
 
+from tfbio import _keras
+
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 
 HANG = 600
@@ -300,9 +302,6 @@ def _cluster_of_slurm(job):
 
 
 def _multi_worker(addresses, index):
-    from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
-    from tensorflow.python.eager import context
-
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": addresses}),
         task_type="worker",
@@ -310,15 +309,9 @@ def _multi_worker(addresses, index):
         num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
         rpc_layer="grpc",
     )
-    jobs = [coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=len(addresses))]
     try:
         # As the strategy itself would; but its own waits an hour for workers that never come.
-        context.context().configure_coordination_service(
-            "standalone",
-            service_leader="/job:worker/replica:0/task:0",
-            cluster_register_timeout_in_ms=HANG * 1000,
-            coordinated_jobs=jobs,
-        )
+        _keras.configure_coordination(len(addresses), HANG)
         strategy = tf.distribute.MultiWorkerMirroredStrategy(
             resolver, tf.distribute.experimental.CommunicationOptions(timeout_seconds=HANG)
         )

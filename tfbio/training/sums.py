@@ -10,7 +10,8 @@ deterministic operations do not change that (2.21).
 import contextlib
 
 import tensorflow as tf
-from tensorflow.python.ops import gen_math_ops  # gradients are added up under its name only
+
+from tfbio import _keras
 
 _REWRITING = "arithmetic_optimization"
 
@@ -28,8 +29,18 @@ def in_order():
         ...     float(tf.add_n([tf.constant(1.0), tf.constant(1e8), tf.constant(-1e8)]))
         0.0
     """
-    addition = gen_math_ops.add_n
     before = tf.config.optimizer.get_experimental_options().get(_REWRITING, True)
+
+    tf.config.optimizer.set_experimental_options({_REWRITING: False})
+    try:
+        with _keras.replaced_gradient_addition(_add_in_order):
+            yield
+    finally:
+        tf.config.optimizer.set_experimental_options({_REWRITING: before})
+
+
+def _add_in_order(addition):
+    """Return a function that adds up tensors two by two, from left to right, with `addition`."""
 
     def add_n(inputs, name=None):
         total, *others = inputs
@@ -37,10 +48,4 @@ def in_order():
             total = addition([total, other])
         return addition([total, *others[-1:]], name=name)
 
-    gen_math_ops.add_n = add_n
-    tf.config.optimizer.set_experimental_options({_REWRITING: False})
-    try:
-        yield
-    finally:
-        gen_math_ops.add_n = addition
-        tf.config.optimizer.set_experimental_options({_REWRITING: before})
+    return add_n

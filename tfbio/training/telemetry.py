@@ -2,7 +2,7 @@
 
 from tfbio import data, metrics
 from tfbio.layers.sites import find_sites
-from tfbio.training import preparation, sums
+from tfbio.training import sums
 
 EXAMPLES = 32
 """The most examples that gradient angles are measured on."""
@@ -88,4 +88,4 @@ def batch(prepared):
     # In an order by chance: in stored order, the first images may be all of one class.
     batches = split.batches(min(experiment.batch_size, EXAMPLES), order=(experiment.seed, 0))
     images, *rest = next(iter(batches.take(1)))
-    return preparation.ready(images), *rest
+    return data.to_float(images), *rest

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfbio import metrics
+from tfbio._extras import MissingExtraError
 from tfbio.training import board, folder, heatmap, images, strategies, use
 from tfbio.training.checkpoints import Checkpoints
 from tfbio.training.experiment import named
@@ -368,7 +369,11 @@ class Training:
     def _draw_angles(self):
         """Draw the angles of all layers over all steps, from metrics.csv, as heat maps."""
         if self.prepared.devices.chief:
-            image = heatmap.draw(read(self.path))
+            try:
+                image = heatmap.draw(read(self.path))
+            except MissingExtraError as error:
+                self.tell(f"angles.png is not drawn: {error}")
+                return
             self._show("angles", image)
             self._draw("angles", image)
 

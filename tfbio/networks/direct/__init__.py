@@ -4,3 +4,7 @@ from tfbio.networks.direct.network import DirectNetwork, owner
 from tfbio.networks.direct.taps import Plan, Tap, plan
 
 __all__ = ["DirectNetwork", "Plan", "Tap", "owner", "plan"]
+
+
+def __dir__():
+    return __all__

@@ -9,9 +9,8 @@ error (`tfbio.rules.passage`) compute none.
 
 import keras
 import tensorflow as tf
-from keras.src import backend, tree
-from keras.src.models.functional import operation_fn
 
+from tfbio import _keras
 from tfbio.layers.sites import find_layers, find_sites
 from tfbio.networks import graph, rewired
 from tfbio.networks.direct import taps
@@ -37,15 +36,15 @@ class DirectNetwork(rewired.Rewired):
         if training and getattr(self, "compiled", False):
             _check_loss(self)
         functional = graph.inside(self)
-        inputs = functional._standardize_inputs(inputs)
+        inputs = _keras.standardize_inputs(functional, inputs)
         if mask is not None:
-            for x, each in zip(inputs, tree.flatten(mask), strict=False):
+            for x, each in zip(inputs, keras.tree.flatten(mask), strict=False):
                 if each is not None:
-                    backend.set_keras_mask(x, each)
+                    _keras.set_mask(x, each)
         run = _Run(self, {"training": training, **kwargs})
         (outputs,) = run.through(functional, inputs, ())
         outputs = outputs if run.plan is None else run.joined(outputs)
-        return tree.pack_sequence_as(functional._outputs_struct, [outputs])
+        return keras.tree.pack_sequence_as(functional.output, [outputs])
 
     call.of_rewired = True
 
@@ -80,7 +79,7 @@ def _plan(model):
     rule = layer.rule
     if not hasattr(rule, "matrices"):
         sizes = [tap.size(rule.spatial) for tap in tapped]
-        with layer._open_name_scope(), keras.name_scope(rule.name):
+        with _keras.open_name_scope(layer), keras.name_scope(rule.name):
             rule.make_matrices(sizes, plan.classes, layer.variable_dtype)
     for name, site in sites.items():
         taught = [tap for tap in tapped if any(_within(name, each) for each in tap.learners)]
@@ -126,12 +125,12 @@ class _Run:
             arguments, keywords = node.arguments.fill_in(tensors)
             nested = graph.inside(node.operation)
             if nested is not None:
-                given = nested._standardize_inputs(arguments[0])
+                given = _keras.standardize_inputs(nested, arguments[0])
                 outputs = self.through(nested, given, (*path, id(node)))
             else:
-                operation = operation_fn(node.operation, **self.context)
+                operation = _keras.bind_context(node.operation, **self.context)
                 with passage.of(self._passage(path, node)):
-                    outputs = tree.flatten(operation(*arguments, **keywords))
+                    outputs = keras.tree.flatten(operation(*arguments, **keywords))
             for x, y in zip(node.outputs, outputs, strict=True):
                 tensors[id(x)] = self._tapped((path, id(x)), y)
         return [tensors[id(x)] for x in functional.outputs]
@@ -139,7 +138,7 @@ class _Run:
     def joined(self, outputs):
         """Return the outputs, from whose error every gate hears."""
         ends_in = self.plan.ends_in
-        logits = outputs._keras_logits if ends_in else outputs
+        logits = _keras.get_logits(outputs) if ends_in else outputs
         rule = self.rule
 
         @tf.custom_gradient
@@ -166,10 +165,10 @@ class _Run:
             return h
         index, tap = self.plan.taps[place]
         matrix = self.rule.matrix(index)
-        mask = backend.get_keras_mask(h)
+        mask = _keras.get_mask(h)
         h, signal = gate(h, matrix, self.switch, tap, self.rule.spatial)
         if mask is not None:
-            backend.set_keras_mask(h, mask)
+            _keras.set_mask(h, mask)
         self.signals.append(signal)
         return h
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import keras
 
+from tfbio import _keras
 from tfbio.layers.sites import find_layers
 from tfbio.networks import graph as graphs
 
@@ -165,7 +166,7 @@ def _analyzed(model, graph, steps, names, output, ends_in, rule):
                     tap(place)
         learners = frozenset()
         learns = isinstance(operation, keras.layers.Layer) and bool(
-            kernel or operation._trainable_variables
+            kernel or _keras.get_shallow_trainable_variables(operation)
         )
         if learns and index not in upper:
             learners = frozenset([names.get(id(operation), operation.name)])

@@ -23,3 +23,7 @@ from tfbio.networks.target_propagation.network import TargetNetwork
 from tfbio.networks.target_propagation.stages import Pass, Stage, stages
 
 __all__ = ["Pass", "Stage", "TargetNetwork", "inverse", "stages", "undone"]
+
+
+def __dir__():
+    return __all__

@@ -5,8 +5,8 @@ import math
 
 import keras
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter_utils import unpack_x_y_sample_weight
 
+from tfbio import _keras
 from tfbio.layers.convolution import AnyConvolution
 from tfbio.layers.sites import find_sites
 from tfbio.networks import rewired
@@ -42,7 +42,7 @@ class TargetNetwork(rewired.Rewired):
         for stage in inverted:
             auxiliary = rule.auxiliary if stage is found[-1] else 0
             own = stage.rule
-            with stage.layer._open_name_scope(), keras.name_scope(own.name):
+            with _keras.open_name_scope(stage.layer), keras.name_scope(own.name):
                 below = math.prod(stage.shape)
                 # Of a frozen layer's rule Keras would not freeze what is made after it was.
                 own.trainable = True
@@ -74,7 +74,7 @@ class TargetNetwork(rewired.Rewired):
         Returns:
             The logs, a dict.
         """
-        x, y, weights = unpack_x_y_sample_weight(data)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         wiring = vars(self)["_target_wiring"]
         step = Step(self, wiring.stages, (x, y, weights))
         with step.weights_read_once():
@@ -82,7 +82,7 @@ class TargetNetwork(rewired.Rewired):
         for variable, value in zip(step.own_learning, aligned, strict=True):
             variable.assign(value)
         count = tf.shape(outputs)[0]
-        self._loss_tracker.update_state(loss * step.replicas, sample_weight=count)
+        _keras.get_loss_tracker(self).update_state(loss * step.replicas, sample_weight=count)
         for name, tracker in wiring.trackers.items():
             value, was_measured = measured[name]
             tracker.update_state(value, sample_weight=tf.cast(count, value.dtype) * was_measured)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
-from keras.src.models.functional import operation_fn
 
+from tfbio import _keras
 from tfbio.layers import TWINS
 from tfbio.layers.sites import find_layers
 from tfbio.networks import graph
@@ -64,7 +64,7 @@ class Stage:
         inputs = []
         for operation in self.operations:
             inputs.append(x)
-            x = operation_fn(operation, training=training)(x)
+            x = _keras.bind_context(operation, training=training)(x)
         return Pass(tuple(inputs), x)
 
     @property
@@ -172,7 +172,7 @@ def _check(operation, names, rule, after):
                 "or a locally connected layer. Build it of such layers."
             )
         return
-    weights = getattr(operation, "_trainable_variables", ())
+    weights = _keras.get_shallow_trainable_variables(operation)
     undone = isinstance(operation, _SHAPING) or graph.activation(operation) is not None
     if weights or (after and not undone):
         what = "weights and no kernel" if weights else "no inverse"

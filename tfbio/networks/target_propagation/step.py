@@ -5,6 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from tfbio import _keras
 from tfbio.layers import witness
 from tfbio.networks import graph
 from tfbio.networks.target_propagation import adjoint, learning
@@ -52,7 +53,7 @@ class Step:
         x, self.y, self.weights = batch
         self.model, self.stages = model, stages
         self.rule = self.stages[-1].rule
-        (self.x,) = graph.inside(model)._standardize_inputs(x)
+        (self.x,) = _keras.standardize_inputs(graph.inside(model), x)
         self.given = x
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.feedback = _settings(model.optimizer)
