@@ -14,7 +14,7 @@ _LISTED = 10  # names of a kind in an error
 def state_variables(model) -> dict:
     """Return all variables that training changes: model, optimizer, metrics, random state.
 
-    The names follow from the model's structure: "conv1/kernel", "conv1/usf/feedback",
+    The names follow from the model's structure: "conv1/kernel", "conv1/brsf/feedback",
     "optimizer/conv1/kernel/momentum", "metrics/loss/total". Layers that Keras numbered for want of
     a name are numbered here by their order in the model, since Keras's numbers depend on what else
     the process has built.
