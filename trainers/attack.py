@@ -17,7 +17,7 @@ from absl import flags
 from tfbio import training
 from tfbio._extras import require
 from tfbio.studies import comparison, robustness, robustness_report
-from tfbio.training import folder, memory, use
+from tfbio.training import folder, memory, outputs, use
 
 from . import cli, compare
 
@@ -95,14 +95,14 @@ def run(values):
         with cli.progress(console) as (tell, bar):
             runs = runs_of(command, attack, tell)
             output = pathlib.Path(command.output or command.folders[0])
-            with use.output_told(output):  # before the work
+            with outputs.naming_output(output):  # before the work
                 output.mkdir(parents=True, exist_ok=True)
             found = [_attacked(command, attack, run, tell, bar) for run in runs]
         results = _grouped(runs, found)
         console.print(robustness_report.table(results, attack))
         for line in _masked(results):
             console.print(line, highlight=False)
-        with use.output_told(output):
+        with outputs.naming_output(output):
             _save(output / "attack.json", attack, runs, found)
             robustness_report.figure(results, attack, output / "attack.png")
         counts = " or ".join(map(str, sorted({each.examples for each in found})))
@@ -138,9 +138,9 @@ def runs_of(command, attack, tell):
             raise ValueError(
                 f"{flag} must be a run's folder, with its flags.cfg. Received: {str(path)!r}."
             )
-        if not isinstance(experiment, training.Classification):
+        if experiment.task != "classification":
             raise ValueError(
-                f"{flag}: {path} holds a run of {type(experiment).__name__.lower()}. Give one of "
+                f"{flag}: {path} holds a run of {experiment.task}. Give one of "
                 "classification, by trainers.classify."
             )
         if use.latest(path, attack.checkpoint, tell) is None:
@@ -158,8 +158,8 @@ def runs_of(command, attack, tell):
 
 def _attacked(command, attack, run, tell, bar):
     """Return the `Robustness` of a run."""
-    name = f"{training.slug(run.experiment.rule)}, seed {run.experiment.seed}"
-    workdir = f"--workdir={run.experiment.workdir}"
+    name = f"{training.slug(run.experiment.parsed_rule)}, seed {run.experiment.seed}"
+    workdir = f"`workdir={run.experiment.workdir}`"
     try:
         with memory.freed():
             found = robustness.measure(run.experiment, attack, tell, bar(name))

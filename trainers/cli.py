@@ -61,8 +61,10 @@ def define(experiment, values, lists=()):
         values: The `absl.flags.FlagValues` to define them in.
         lists: Names of fields that take several values on the command line, separated by commas.
     """
+    known = {field.name for field in dataclasses.fields(experiment)}
     for field in dataclasses.fields(experiment):
-        name, default, text = field.name, field.default, field.metadata["help"]
+        name, default = field.name, field.default
+        text = name_flags(field.metadata["help"], known)
         if name in lists:
             text += " Several, separated by commas, are compared."
             flags.DEFINE_string(name, str(default), text, flag_values=values)
@@ -234,10 +236,9 @@ def experiment_of_run(values, kind):
         raise ValueError(
             f"--workdir must be a run's folder, with its flags.cfg. Received: {values.workdir!r}."
         )
-    if type(run) is not kind:
+    if run.task != kind.task:
         raise ValueError(
-            f"--workdir={values.workdir} holds a run of {type(run).__name__.lower()}, not of "
-            f"{kind.__name__.lower()}."
+            f"--workdir={values.workdir} holds a run of {run.task}, not of {kind.task}."
         )
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     given = {name: values[name].value for name in fields if values[name].present}

@@ -1,11 +1,12 @@
-"""The command: what trainers.classify and trainers.detect do with an experiment of their kind."""
+"""The command: what trainers.classify and trainers.detect do with an experiment of their task."""
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+
+from absl import flags
 
 from tfbio import training
-from tfbio.training import strategies, use
+from tfbio.training import strategies, tasks, use
 from tfbio.training.experiment import CHECKPOINTS
 
 from . import cli, compare
@@ -51,56 +52,49 @@ class Command:
             raise ValueError("--checkpoint does not go with --mode=train.")
 
 
-@dataclasses.dataclass(frozen=True)
-class Uses:
-    """How runs of a kind are used.
+def main(task):
+    """Run the command line of a task.
 
-    Attributes:
-        kind: The kind of experiment, a class.
-        predict: A function of experiment, folder of images, output, checkpoint and tell, which
-            returns the number of images.
-        predictions: What `predict` writes in the workdir where no output is given.
-        export: A function of experiment, output, checkpoint and tell.
+    Args:
+        task: One of `tfbio.training.tasks.names()`.
     """
-
-    kind: type
-    predict: Callable
-    predictions: str
-    export: Callable
+    define(flags.FLAGS, task)
+    cli.run(lambda values: act(values, task))
 
 
-def define(values, uses):
+def define(values, task):
     """Define the command's flags.
 
     Args:
         values: The `absl.flags.FlagValues` to define them in.
-        uses: The `Uses`.
+        task: The task's name.
     """
     cli.define(Command, values)
-    cli.define(uses.kind, values, lists=compare.LISTS)
+    cli.define(tasks.get(task).experiment, values, lists=compare.LISTS)
 
 
-def act(values, uses):
-    """Do what the flags say; wrong options are told in one line.
+def act(values, task):
+    """Do what the flags say; wrong options are reported in one line.
 
     Args:
         values: The parsed `absl.flags.FlagValues`.
-        uses: The `Uses`.
+        task: The task's name.
     """
+    kind = tasks.get(task).experiment
     console = cli.console()
     with cli.errors_in_one_line():
         command = Command(**cli.options(Command, values))
         if command.mode != "train":
-            _use(command, cli.experiment_of_run(values, uses.kind), uses, console)
+            _use(command, cli.experiment_of_run(values, kind), console)
             return
-        experiments = compare.experiments(values, uses.kind)
+        experiments = compare.experiments(values, kind)
     if len(experiments) > 1:
         compare.compare(experiments, values.workdir, console)
         return
     with cli.errors_in_one_line():
         experiment = dataclasses.replace(experiments[0], workdir=values.workdir)
         with cli.progress(console) as (tell, bar):
-            name = training.slug(experiment.rule)
+            name = training.slug(experiment.parsed_rule)
             summary = training.train_and_evaluate(
                 experiment, tell, bar(name), measuring=bar(f"{name}, measuring")
             )
@@ -117,7 +111,7 @@ def act(values, uses):
         )
 
 
-def _use(command, experiment, uses, console):
+def _use(command, experiment, console):
     path = pathlib.Path(experiment.workdir)
     tell = cli.tell_on(console)
     if command.mode == "evaluate":
@@ -126,11 +120,11 @@ def _use(command, experiment, uses, console):
         for name, value in found.items():
             console.print(f"{name} {value}", highlight=False)
     elif command.mode == "predict":
-        output = command.output or path / uses.predictions
-        count = uses.predict(experiment, command.images, output, command.checkpoint, tell)
+        output = command.output or path / tasks.get(experiment.task).predictions
+        count = use.predict(experiment, command.images, output, command.checkpoint, tell)
         what = "image" if count == 1 else "images"
         console.print(f"{count} {what}: {output}", soft_wrap=True, highlight=False)
     else:
         output = command.output or path / "export"
-        uses.export(experiment, output, command.checkpoint, tell)
+        use.export(experiment, output, command.checkpoint, tell)
         console.print(f"Exported: {output}", soft_wrap=True, highlight=False)

@@ -14,13 +14,15 @@ import sys
 
 from absl import flags
 
-from tfbio import detection, training
+from tfbio import training
 from tfbio._extras import require
 from tfbio.studies import comparison, comparison_figure, sweep
 from tfbio.training import memory
 
 from . import cli
 
+TRAINERS = {"classification": "classify", "detection": "detect"}
+"""The module that trains each task, trainers.<name>."""
 LISTS = ("rule", "seed")
 """The options of which a command line may name several."""
 
@@ -173,7 +175,7 @@ def compare(chosen, workdir, console):
         runs = []
         with cli.progress(console) as (tell, bar):
             for experiment in chosen:
-                name = f"{training.slug(experiment.rule)}, seed {experiment.seed}"
+                name = f"{training.slug(experiment.parsed_rule)}, seed {experiment.seed}"
                 try:
                     with memory.freed():
                         training.train_and_evaluate(
@@ -191,7 +193,7 @@ def compare(chosen, workdir, console):
                 tell(f"{name}: {cli.result(experiment, runs[-1].summary)}")
         if runs:
             report(runs, workdir, console)
-            _tell_what_next(type(chosen[0]), console)
+            _tell_what_next(chosen[0].task, console)
     if failures:
         sys.exit(1)
 
@@ -223,12 +225,9 @@ def report(runs, workdir, console):
     )
 
 
-def _tell_what_next(kind, console):
-    name, config = {
-        training.Classification: ("classify", "fashion_mnist_lenet"),
-        detection.Detection: ("detect", "digits_detection"),
-    }[kind]
-    trainer = f"{cli.python()} -m {__package__}.{name}"
+def _tell_what_next(task, console):
+    config = {"classification": "fashion_mnist_lenet", "detection": "digits_detection"}[task]
+    trainer = f"{cli.python()} -m {__package__}.{TRAINERS[task]}"
     console.print(
         f"Try next:    {trainer} --rule='sign_symmetry(agreement=0.8)'\n"
         f"             {trainer} --rule=backprop,frsf,brsf --seed=0,1,2\n"

@@ -21,13 +21,13 @@ import re
 
 from absl import flags
 
-from tfbio import detection, training
 from tfbio._extras import require
 from tfbio.studies import ranges, search, search_report
+from tfbio.training import tasks
 
 from . import cli
+from .compare import TRAINERS
 
-TASKS = {"classification": training.Classification, "detection": detection.Detection}
 _LEADERS = 5
 """The trials that are listed after each one."""
 
@@ -42,7 +42,7 @@ class Command:
 
     task: str = cli.option(
         "classification",
-        f"What is learned, which decides what other flags there are: {', '.join(TASKS)}.",
+        f"What is learned, which decides what other flags there are: {', '.join(tasks.names())}.",
     )
     ranges: str = cli.option(
         "", "The file of ranges, with a line such as 'learning_rate = log(1e-5, 1e-2)' for each."
@@ -50,8 +50,10 @@ class Command:
 
     def __post_init__(self):
         """Check every option."""
-        if self.task not in TASKS:
-            raise ValueError(f"--task must be one of {', '.join(TASKS)}. Received: {self.task!r}.")
+        if self.task not in tasks.names():
+            raise ValueError(
+                f"--task must be one of {', '.join(tasks.names())}. Received: {self.task!r}."
+            )
         if not self.ranges:
             raise ValueError(
                 "--ranges must be a file with lines such as 'learning_rate = log(1e-5, 1e-2)', "
@@ -69,11 +71,11 @@ def define(values, task="classification"):
 
     Args:
         values: The `absl.flags.FlagValues` to define them in.
-        task: One of `TASKS`.
+        task: One of `tasks.names()`.
     """
     cli.define(Command, values)
     cli.define(search.Settings, values)
-    cli.define(TASKS[task], values)
+    cli.define(tasks.get(task).experiment, values)
     # A folder of runs is no run's folder.
     values.set_default("workdir", "runs/search")
 
@@ -89,8 +91,8 @@ def parse(values, arguments):
         The program's name, in a list.
     """
     task = _task(arguments)
-    if task not in TASKS:
-        cli.fail(f"--task must be one of {', '.join(TASKS)}. Received: {task!r}.", status=2)
+    if task not in tasks.names():
+        cli.fail(f"--task must be one of {', '.join(tasks.names())}. Received: {task!r}.", status=2)
     define(values, task)
     left = cli.parse(values, arguments)
     if values.ranges:
@@ -130,7 +132,7 @@ def run(values):
     with cli.errors_in_one_line():
         command = Command(**cli.options(Command, values))
         settings = search.Settings(**cli.options(search.Settings, values))
-        kind = TASKS[command.task]
+        kind = tasks.get(command.task).experiment
         experiment = kind(**cli.absolute(cli.options(kind, values)))
         space = ranges.read(command.ranges, experiment)
         path = pathlib.Path(experiment.workdir)
@@ -160,12 +162,12 @@ def run(values):
                 f"All of {len(outcome.trials)} trials have failed; {path / 'search.json'} says "
                 "how. Give other ranges, such as lower learning rates, and another --workdir."
             )
-        trainer = {"classification": "classify", "detection": "detect"}[command.task]
+        trainer = f"{cli.python()} -m {__package__}.{TRAINERS[command.task]}"
         console.print(
             f"{outcome.best.name}: validation {experiment.label} {outcome.best.score:.2%}, "
             f"{cli.result(experiment, outcome.tested)}\n"
             f"Results:  {path / 'search.json'}\nFigure:   {path / 'search.png'}\n"
-            f"Try next: {cli.python()} -m {__package__}.{trainer} --flagfile={path / 'best.cfg'} "
+            f"Try next: {trainer} --flagfile={path / 'best.cfg'} "
             "--seed=1,2,3",
             soft_wrap=True,
             highlight=False,

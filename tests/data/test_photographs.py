@@ -598,5 +598,5 @@ def test_a_silent_data_service_ends_in_an_error(split, dispatcher, small_net, tm
     _keras.stop_data_server(dispatcher)
     with pytest.raises(OSError, match=rf"service grpc://localhost:{port} cannot be reached"):
         data.Service(f"grpc://localhost:{port}", timeout=1).check()
-    with pytest.raises(ValueError, match=r"--data_service_timeout belongs to --data_service"):
+    with pytest.raises(ValueError, match=r"`data_service_timeout` belongs to `data_service"):
         training.Classification(data_service_timeout=3)

@@ -23,9 +23,9 @@ from tfbio import detection, models, training
 from tfbio.detection import coco, coco_metrics, coco_results, predictions, task
 from tfbio.layers.sites import find_sites
 from tfbio.studies import comparison
-from tfbio.training import folder, strategies, use
+from tfbio.training import folder, preparation, strategies, use
 from tfbio.training.loop import Loop
-from trainers import cli, compare, detect
+from trainers import cli, command, compare
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = [path for path in sorted(ROOT.glob("configs/**/*.cfg"))
@@ -54,14 +54,14 @@ def whole(options, processes, tmp_path_factory):
 def parsed(*arguments):
     """Return the flags of a command line."""
     values = flags.FlagValues()
-    detect.define(values)
+    command.define(values, "detection")
     cli.parse(values, ["detect", *map(str, arguments)])
     return values
 
 
 def in_process(*arguments):
     """Do what the command does, without a process for each."""
-    detect.detect(parsed(*arguments))
+    command.act(parsed(*arguments), "detection")
 
 
 def test_a_run_holds_what_it_says(whole, options):
@@ -135,7 +135,7 @@ def test_a_killed_process_ends_as_if_it_was_not(whole, options, processes, tmp_p
 def test_two_replicas_measure_and_learn_what_one_device_does(whole, options):
     summary = json.loads((whole / "summary.json").read_text())
     run = folder.read_flags(whole)
-    measured = use.evaluate(detection.Detection(**{**vars(run), "strategy": "mirrored"}))
+    measured = use.evaluate(dataclasses.replace(run, strategy="mirrored"))
     for name in ("test_ap", "test_ar_100", "validation_ap"):
         assert measured[name] == pytest.approx(summary[name], abs=1e-6)
     learned, losses = [], []
@@ -187,7 +187,7 @@ def test_boxes_are_found_in_images_of_any_size(whole, tmp_path, capsys):
 def test_two_images_that_would_be_drawn_as_one_are_refused():
     names = predictions._drawings(["a.jpg", "b/a.png"])
     assert list(map(str, names)) == ["a.png", "b/a.png"]
-    with pytest.raises(ValueError, match=r"^--images: a\.jpg and a\.png would both be drawn as a"):
+    with pytest.raises(ValueError, match=r"^`images`: a\.jpg and a\.png would both be drawn as a"):
         predictions._drawings(["a.jpg", "b/a.png", "a.png"])
 
 
@@ -207,21 +207,21 @@ def test_drawings_do_not_overwrite_the_images(photos, tmp_path, where):
         (tmp_path / name).mkdir()
     (tmp_path / "links" / "results.json").symlink_to(photos / "deep" / "b.png")
     os.link(photos / "a.png", tmp_path / "hard" / "a.png")
-    message = "^--output=.* (must be neither within|would overwrite .* of) --images="
+    message = "^`output=.* (must be neither within|would overwrite .* of) `images="
     with pytest.raises(ValueError, match=message):
         predictions.predict(detection.Detection(workdir="none"), photos, tmp_path / where)
     assert {path: path.read_bytes() for path in photos.rglob("*.png")} == held
 
 
 def test_a_table_does_not_overwrite_an_image(photos):
-    with pytest.raises(ValueError, match=r"^--output=.*a.png would overwrite .*a.png of --images="):
+    with pytest.raises(ValueError, match=r"^`output=.*a.png` would overwrite .*a.png of `images="):
         use.predict(training.Classification(workdir="none"), photos, photos / "a.png")
 
 
 def test_a_prediction_that_fails_leaves_no_empty_folder(photos, tmp_path):
     one = detection.Detection(workdir=str(tmp_path / "run"))
     for act in (lambda out: predictions.predict(one, photos, out),
-                lambda out: predictions.export(one, out)):  # fmt: skip
+                lambda out: use.export(one, out)):  # fmt: skip
         with pytest.raises(ValueError, match="has no last checkpoint"):
             act(tmp_path / "new" / "out")
         assert not (tmp_path / "new").exists()
@@ -244,7 +244,7 @@ def test_a_detector_starts_from_a_classifiers_backbone(options):
     facts = task.Facts((64, 64, 3), ("cat",), (1,))
     one = detection.Detection(**options)
     strategy = tf.distribute.get_strategy()
-    model = task.build(one, facts, strategy, 0.1, classifier)
+    model = preparation.build(one, facts, strategy, 0.1, classifier)
     for name, site in find_sites(classifier).items():
         if name != "logits" and f"backbone/{name}" in find_sites(model):
             there = find_sites(model)[f"backbone/{name}"]
@@ -254,23 +254,23 @@ def test_a_detector_starts_from_a_classifiers_backbone(options):
     assert f"backbone/{next(iter(find_sites(classifier)))}" in find_sites(model)
     scaled = models.standardize(models.resnet(10, 100, (32, 32, 3)), [0.5] * 3, [0.25] * 3)
     tfbio.convert(scaled, "frsf")
-    given = "--mean='0.5, 0.5, 0.5' --std='0.25, 0.25, 0.25'"
+    given = "`mean='0.5, 0.5, 0.5'` and `std='0.25, 0.25, 0.25'`"
     with pytest.raises(ValueError, match=re.escape(f"standardized otherwise. Give {given}")):
-        task.build(one, facts, strategy, 0.1, scaled)
+        preparation.build(one, facts, strategy, 0.1, scaled)
     same = detection.Detection(**{**options, "mean": "0.5,0.5,0.5", "std": "0.25,0.25,0.25"})
-    assert task.build(same, facts, strategy, 0.1, scaled).name == "retinanet"
+    assert preparation.build(same, facts, strategy, 0.1, scaled).name == "retinanet"
     other = tfbio.convert(models.resnet(18, 100, (32, 32, 3)), "frsf")
-    with pytest.raises(ValueError, match="--init_from: the classifier has layers that --backbone"):
-        task.build(one, facts, strategy, 0.1, other)
+    with pytest.raises(ValueError, match="`init_from`: the classifier has layers that `backbone"):
+        preparation.build(one, facts, strategy, 0.1, other)
     bigger = detection.Detection(**{**options, "backbone": "resnet18"})
-    with pytest.raises(ValueError, match="--init_from: Model 'resnet10' has other layers"):
-        task.build(bigger, facts, strategy, 0.1, classifier)
+    with pytest.raises(ValueError, match="`init_from`: Model 'resnet10' has other layers"):
+        preparation.build(bigger, facts, strategy, 0.1, classifier)
 
 
 def test_overrides_leave_a_part_on_backprop(options):
     one = detection.Detection(**{**options, "overrides": "backbone*=backprop; *_head*=fa"})
     facts = task.Facts((64, 64, 3), ("cat",), (1,))
-    model = task.build(one, facts, tf.distribute.get_strategy(), 0.1)
+    model = preparation.build(one, facts, tf.distribute.get_strategy(), 0.1)
     found = {(name.split("/")[0], site.rule.alias) for name, site in find_sites(model).items()}
     of_heads = {(head, "feedback_alignment") for head in ("box_head", "class_head")}
     assert found == {("backbone", "backprop"), ("pyramid", "frsf"), *of_heads}
@@ -338,7 +338,7 @@ def test_bad_input_is_told_in_one_line(arguments, message, options, capsys, tmp_
 
 
 def test_a_fraction_is_held_out_only_where_the_data_have_no_validation(options, tmp_path):
-    with pytest.raises(ValueError, match="--validation_fraction is for data without a validation"):
+    with pytest.raises(ValueError, match="`validation_fraction` is for data without a validation"):
         training.prepare(detection.Detection(**{**options, "validation_fraction": 0.5}))
     for name in ("instances_train.json", "train", "instances_validation.json", "validation"):
         os.symlink(pathlib.Path(options["data_dir"], name), tmp_path / name)

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tfbio
 from tests.cases import random
 from tfbio import _keras, metrics
-from tfbio.training.checkpoints import state_variables
+from tfbio.training.state import state_variables
 
 
 def dense(units, name, dtype="float64", **options):
@@ -25,7 +25,7 @@ def compiled(model):
 
 
 def values(model):
-    return [np.array(variable) for variable in state_variables(model)]
+    return [np.array(variable) for variable in state_variables(model).values()]
 
 
 def test_both_angles_are_those_of_a_network_written_by_hand():

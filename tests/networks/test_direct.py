@@ -676,10 +676,10 @@ def test_the_trainer_trains_resumes_measures_and_exports(tmp_path, capsys):
     loaded = keras.models.load_model(tmp_path / "exported" / "model.keras")
     assert isinstance(loaded, DirectNetwork)
     with pytest.raises(
-        ValueError, match=r"^--last_layer_rule means nothing under rule 'direct_feed"
+        ValueError, match=r"^`last_layer_rule` means nothing under rule 'direct_feed"
     ):
         training.prepare(dataclasses.replace(runs[0], last_layer_rule="bp"))
-    with pytest.raises(ValueError, match=r"^--overrides means nothing"):
+    with pytest.raises(ValueError, match=r"^`overrides` means nothing"):
         training.prepare(dataclasses.replace(runs[0], overrides="logits=bp"))
     # Accumulated micro-batches and a scaled loss in half precision learn, too.
     half = dataclasses.replace(runs[0], precision="mixed_float16", accumulate=2, rule="drtp",

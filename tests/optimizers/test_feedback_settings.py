@@ -209,7 +209,7 @@ def test_settings_without_a_b_that_learns_alone_are_refused():
         steps(model, 1)
     experiment = training.Classification(rule="sign_symmetry", feedback_delay=3)
     with pytest.raises(
-        ValueError, match=r"--feedback_delay belongs to rules whose B .*--rule=sign_symmetry"
+        ValueError, match=r"`feedback_delay` belongs to rules whose B .*`rule=sign_symmetry"
     ):
         training.prepare(experiment)
 
@@ -236,8 +236,8 @@ def test_the_trainers_turns_are_epochs():
     assert turns == prepared.steps_per_epoch > 1
     for rule in ("dtp", "dtp(schedule='alternating')"):
         both = training.Classification(**{**options, "rule": rule}, feedback_alternate=True)
-        with pytest.raises(ValueError, match="--feedback_alternate, turns of one step, does not"):
+        with pytest.raises(ValueError, match="`feedback_alternate`, turns of one step, does not"):
             training.prepare(both)
     shallow = training.Classification(**{**options, "model": "akrout_mnist"})
-    with pytest.raises(ValueError, match="no inverse to take turns with: --model=akrout_mnist"):
+    with pytest.raises(ValueError, match="no inverse to take turns with: `model=akrout_mnist"):
         training.prepare(shallow)

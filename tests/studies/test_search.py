@@ -17,7 +17,7 @@ from tests.cases import RULES
 from tfbio.detection import Detection
 from tfbio.studies import parameters, ranges, search, search_report, study
 from tfbio.training import Classification, Diverged, folder, memory, train
-from trainers import classify, cli, compare
+from trainers import cli, command, compare
 from trainers import search as trainer
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -307,7 +307,7 @@ def test_the_best_is_a_config_that_repeats_it(searched, tmp_path):
     path = searched[0] / "run"
     found = document(path)
     values = flags.FlagValues()
-    classify.define(values)
+    command.define(values, "classification")
     cli.parse(values, ["classify", f"--flagfile={path / 'best.cfg'}"])
     (experiment,) = compare.experiments(values)
     assert values.workdir == str(path / "best")

@@ -24,8 +24,8 @@ from tests.cases import long_but
 from tfbio import detection, models, rules, training
 from tfbio.layers.sites import find_sites
 from tfbio.studies import comparison, comparison_figure
-from tfbio.training import memory
-from trainers import classify, cli, compare, detect
+from tfbio.training import memory, tasks
+from trainers import cli, command, compare
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("configs/**/*.cfg"))
@@ -42,24 +42,25 @@ def run(*arguments, module="trainers.classify", cwd=ROOT):
     )
 
 
-def parsed(*arguments, trainer=classify):
+def parsed(*arguments, task="classification"):
     """Return the flags of a command line."""
     values = flags.FlagValues()
-    trainer.define(values)
+    command.define(values, task)
     cli.parse(values, ["trainer", *map(str, arguments)])
     return values
 
 
 def configured(config):
     """Return the experiments of a config, by the trainer that its command names."""
-    trainer = detect if "-m trainers.detect " in config.read_text() else classify
-    return compare.experiments(parsed(f"--flagfile={config}", trainer=trainer), trainer.USES.kind)
+    task = "detection" if "-m trainers.detect " in config.read_text() else "classification"
+    values = parsed(f"--flagfile={config}", task=task)
+    return compare.experiments(values, tasks.get(task).experiment)
 
 
 def in_process(*arguments):
     """Do what the command does, without a process for each."""
     values = parsed(*arguments)
-    classify.classify(values)
+    command.act(values, "classification")
     return values
 
 
@@ -239,7 +240,7 @@ def test_a_runs_flags_are_a_config(tmp_path):
     values = parsed(f"--flagfile={tmp_path / 'one' / 'flags.cfg'}", f"--workdir={tmp_path / 'two'}")
     (experiment,) = compare.experiments(values)
     assert experiment.rule == "usf(agreement=0.9)"
-    classify.classify(values)
+    command.act(values, "classification")
     for name in ("metrics.csv", "data.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -483,18 +484,18 @@ def test_bad_input_is_told_in_one_line(arguments, message, status, capsys, tmp_p
 @given(
     flag=st.sampled_from(
         [
-            (trainer, field.name)
-            for trainer in (classify, detect)
-            for field in dataclasses.fields(trainer.USES.kind)
+            (task, field.name)
+            for task in tasks.names()
+            for field in dataclasses.fields(tasks.get(task).experiment)
         ]
     ),
     text=st.text(max_size=12) | st.integers().map(str) | st.floats().map(str),
 )
 def test_any_value_of_any_flag_is_taken_or_refused_without_a_traceback(flag, text):
-    trainer, name = flag
+    task, name = flag
     try:
-        values = parsed(f"--{name}={text}", trainer=trainer)
-        experiments = compare.experiments(values, trainer.USES.kind)
+        values = parsed(f"--{name}={text}", task=task)
+        experiments = compare.experiments(values, tasks.get(task).experiment)
     except (SystemExit, ValueError) as error:
         assert name in str(error) or isinstance(error, SystemExit)  # noqa: PT017
     else:

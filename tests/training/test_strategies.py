@@ -62,18 +62,18 @@ def distance(one, other):
 
 
 REFUSED = [
-    ({"jit": True, "strategy": "mirrored"}, "--jit does not go with --strategy=mirrored"),
-    ({"jit": True, "strategy": "multi_worker"}, "--jit does not go with --strategy=multi_worker"),
-    ({"jit": True, "strategy": "tpu"}, "--jit does not go with --strategy=tpu"),
+    ({"jit": True, "strategy": "mirrored"}, "`jit` does not go with `strategy='mirrored'`"),
+    ({"jit": True, "strategy": "multi_worker"}, "`jit` does not go with `strategy='multi_worker'`"),
+    ({"jit": True, "strategy": "tpu"}, "`jit` does not go with `strategy='tpu'`"),
     ({"precision": "mixed_float16", "strategy": "tpu"}, "computes in bfloat16"),
-    ({"tpu": "mine"}, "--tpu belongs to --strategy=tpu"),
+    ({"tpu": "mine"}, "`tpu` belongs to `strategy='tpu'`"),
     ({"download": True, "strategy": "multi_worker"}, "Download first"),
-    ({"clip_norm": 1.0, "batch_manhattan": "all"}, "--clip_norm has no effect with"),
+    ({"clip_norm": 1.0, "batch_manhattan": "all"}, "`clip_norm` has no effect with"),
     ({"init_from": "a", "weights": "imagenet", "model": "keras:ResNet50"}, "give one"),
-    ({"init_checkpoint": "best"}, "--init_checkpoint belongs to --init_from"),
-    ({"init_from": "runs/./classify"}, "--init_from must be another folder"),
-    ({"accumulate": 0}, "--accumulate must be 1 or more"),
-    ({"clip_norm": -1.0}, "--clip_norm must be 0 or more"),
+    ({"init_checkpoint": "best"}, "`init_checkpoint` belongs to `init_from`"),
+    ({"init_from": "runs/./classify"}, "`init_from` must be another folder"),
+    ({"accumulate": 0}, "`accumulate` must be 1 or more"),
+    ({"clip_norm": -1.0}, "`clip_norm` must be 0 or more"),
 ]
 
 
@@ -84,13 +84,13 @@ def test_what_cannot_go_together_is_refused(options, message):
 
 
 UNPREPARED = [
-    ({"accumulate": 5}, "times --accumulate, 5. Received: 64"),
+    ({"accumulate": 5}, "times `accumulate`, 5. Received: 64"),
     ({"strategy": "mirrored", "batch_size": 9}, "must divide by their number, 2,"),
-    ({"sync_batch_norm": True}, "--sync_batch_norm has no effect on one device"),
+    ({"sync_batch_norm": True}, "`sync_batch_norm` has no effect on one device"),
     ({"sync_batch_norm": True, "strategy": "mirrored"}, "has no batch normalization"),
     ({"strategy": "tpu"}, "there is no TPU here"),
-    ({"strategy": "tpu", "tpu": "grpc://127.0.0.1:1"}, "--tpu=grpc://127.0.0.1:1: nothing answers"),
-    ({"strategy": "tpu", "tpu": "grpc://host"}, "--tpu=grpc://host: nothing answers"),
+    ({"strategy": "tpu", "tpu": "grpc://127.0.0.1:1"}, "`tpu=grpc://127.0.0.1:1`: nothing answers"),
+    ({"strategy": "tpu", "tpu": "grpc://host"}, "`tpu=grpc://host`: nothing answers"),
     ({"strategy": "multi_worker"}, "needs the environment variable TF_CONFIG"),
 ]
 
@@ -319,7 +319,7 @@ def test_a_run_starts_from_anothers_weights(tmp_path, caplog):
     summary = training.train_and_evaluate(experiment, told.append)
     assert told[0] == "Going on from step 0 of 21."
     assert summary["resumed_at_steps"] == [0]
-    with pytest.raises(ValueError, match=r"--init_from: .* is no run's folder"):
+    with pytest.raises(ValueError, match=r"`init_from`: .* is no run's folder"):
         ran(tmp_path / "three", init_from=str(tmp_path / "one"))
 
 

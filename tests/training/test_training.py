@@ -26,7 +26,7 @@ import tfbio
 from tests import kills
 from tests.cases import long_but
 from tfbio import training
-from tfbio.studies import comparison, comparison_figure
+from tfbio.studies import comparison
 from tfbio.training import folder, use
 from tfbio.training.checkpoints import Checkpoints
 from tfbio.training.records import Records
@@ -300,31 +300,6 @@ def test_a_run_whose_events_are_lost_goes_on_with_all_of_its_curves(whole, cut, 
     assert set(points(whole)) == set(points(tmp_path))  # the options as text, too
 
 
-def test_a_run_from_before_there_was_telemetry_goes_on_and_is_compared(whole, tmp_path):
-    with pytest.raises(Cut):
-        train(tmp_path / "old", 60, telemetry_every=400)
-    path = tmp_path / "old" / "metrics.csv"
-    rows = list(csv.DictReader(path.read_text().splitlines()))
-    new = ("gradient_angle", "local_gradient_angle", "norm_ratio")
-    kept = [name for name in rows[0] if name.split("/")[0] not in new]
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, kept, extrasaction="ignore", lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    flags = tmp_path / "old" / "flags.cfg"
-    flags.write_text(flags.read_text().replace("--telemetry_every=400\n", ""))
-    old = comparison.load(tmp_path / "old")
-    assert not any(name.startswith(new) for name in old.records[-1])
-    for others in ([], [comparison.load(whole)]):
-        results = comparison.by_settings([old, *others])
-        comparison_figure.draw(results, tmp_path / "figure.png")
-        comparison.table(results)
-    train(tmp_path / "old", telemetry_every=400)
-    records = comparison.read(tmp_path / "old")
-    assert [line["step"] for line in records if "gradient_angle/conv" in line] == [78]
-    assert kills.outcome(tmp_path / "old").keys() >= {"events/angles", "events/norm_ratio/conv"}
-
-
 RECORDS = ["flags.cfg", "run.json", "data.json", "metrics.csv", "summary.json"]
 
 
@@ -375,18 +350,16 @@ def test_a_table_that_lost_its_lines_is_not_gone_on_with(whole, tmp_path, edited
     assert (path / "metrics.csv").read_bytes() == before
 
 
-def test_a_folder_from_before_there_were_kinds_is_of_a_classification(whole, tmp_path):
+def test_flags_without_a_task_or_an_option_are_refused(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "old")
     flags = tmp_path / "old" / "flags.cfg"
-    kind, *lines = flags.read_text().splitlines(keepends=True)
-    assert kind == "# classification\n"
-    flags.write_text("".join(lines))
-    (tmp_path / "old" / "summary.json").unlink()
-    summary = train(tmp_path / "old")
-    assert summary["resumed_at_steps"] == [78]
-    flags.write_text("".join(["# sculpture\n", *lines]))
-    with pytest.raises(ValueError, match="is damaged, or of another version"):
-        train(tmp_path / "old")
+    task, *lines = flags.read_text().splitlines(keepends=True)
+    assert task == "# classification\n"
+    fewer = [task, *(line for line in lines if not line.startswith("--telemetry_every"))]
+    for content in (lines, ["# sculpture\n", *lines], fewer):
+        flags.write_text("".join(content))
+        with pytest.raises(ValueError, match="is damaged, or of another version"):
+            train(tmp_path / "old")
 
 
 @pytest.mark.parametrize(
@@ -482,7 +455,7 @@ def test_a_lock_that_was_removed_as_it_was_opened_is_none(tmp_path, monkeypatch)
 
 def test_other_options_are_refused_and_harmless_ones_are_not(whole):
     before = (whole / "summary.json").read_bytes()
-    with pytest.raises(ValueError, match=r"other options: --learning_rate=0.02, now 0.1"):
+    with pytest.raises(ValueError, match=r"other options: `learning_rate=0.02`, now 0.1"):
         train(whole, learning_rate=0.1)
     finished = train(whole, checkpoint_every=9, keep_checkpoints=5, rule="frsf()")
     assert finished == json.loads(before)
@@ -531,7 +504,7 @@ def test_a_full_disk_is_told_by_the_flag_and_the_run_goes_on_later(whole, tmp_pa
         return real(self, step, *rest)
 
     monkeypatch.setattr(Checkpoints, "save", full)
-    with pytest.raises(OSError, match=r"--workdir=.*: No space left on device, .*a\.npz\. "):
+    with pytest.raises(OSError, match=r"`workdir=.*`: No space left on device, .*a\.npz\. "):
         train(tmp_path)
     monkeypatch.undo()
     train(tmp_path)
@@ -596,9 +569,9 @@ def test_images_that_are_not_square_are_predicted(tmp_path, images, monkeypatch)
     # What cannot be written is told before the work.
     monkeypatch.setattr(use, "restored", None)
     for output in (images / "test", images / "test" / "0" / "0.png" / "table.csv"):
-        with pytest.raises(OSError, match=f"--output={output} cannot be written: "):
+        with pytest.raises(OSError, match=f"`output={output}` cannot be written: "):
             use.predict(experiment, images / "test", output)
-    with pytest.raises(OSError, match=r"--output=.*0\.png cannot be written: File exists"):
+    with pytest.raises(OSError, match=r"`output=.*0\.png` cannot be written: File exists"):
         use.export(experiment, images / "test" / "0" / "0.png")
 
 

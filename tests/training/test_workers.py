@@ -150,7 +150,9 @@ def test_what_is_cut_goes_on_to_the_same_bits(whole, tmp_path):
     path = tmp_path / "cut"
     left, killed = run(path, {1: (signal.SIGKILL, 12)})
     assert killed is None
-    assert left.startswith("WorkerLost: --strategy=multi_worker: worker 0 of 2 has lost the others")
+    assert left.startswith(
+        "WorkerLost: `strategy='multi_worker'`: worker 0 of 2 has lost the others"
+    )
     assert "Start all workers again with the same commands" in left
     reports = run(path, {1: (signal.SIGTERM, 30)})
     assert [report.split("\n")[0] for report in reports] == [

@@ -5,13 +5,11 @@ from tfbio.detection.datasets import DetectionSet
 from tfbio.detection.examples import DetectionExamples
 from tfbio.detection.options import Detection
 from tfbio.detection.retinanet import copy_backbone, retinanet
-from tfbio.detection.task import PreparedDetection
 
 __all__ = [
     "Detection",
     "DetectionExamples",
     "DetectionSet",
-    "PreparedDetection",
     "SmoothL1",
     "copy_backbone",
     "retinanet",

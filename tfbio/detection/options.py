@@ -1,33 +1,15 @@
 """Detection: the options of an experiment on object detection with RetinaNet."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from tfbio.detection import boxes, coco_metrics, datasets
-from tfbio.training.board import FEEDBACK
 from tfbio.training.experiment import Experiment, option
 
 BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 BOX_LOSSES = ("retinanet", "smoothl1")
 ANCHORS = (32, 64, 128, 256, 512)
 """The paper's anchors, smallest first: the shortest side at each level of the pyramid."""
-
-
-class Facts(NamedTuple):
-    """What a detector must know of its data.
-
-    Attributes:
-        image_shape: (height, width, channels) that images are fitted into.
-        class_names: The classes' names in the order of their numbers.
-        category_ids: The categories' ids in the annotations, in that order.
-        fingerprint: A digest of all splits' annotations and some of their images: other data
-            have another.
-    """
-
-    image_shape: tuple
-    class_names: tuple
-    category_ids: tuple
-    fingerprint: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +21,6 @@ class Detection(Experiment):
         score: The one by which validation chooses the best step, the greater the better.
         label: What the score is called.
         elsewise: The options that a trained run may be measured with otherwise.
-        facts: What data.json holds.
-        charts: The charts of TensorBoard's Custom Scalars page.
 
     Raises:
         ValueError: If an option is unknown, of the wrong type, out of its range, or does not go
@@ -51,25 +31,11 @@ class Detection(Experiment):
         'ap'
     """
 
+    task: ClassVar[str] = "detection"
     measures: ClassVar[tuple] = tuple(name.lower() for name in coco_metrics.NAMES)
     score: ClassVar[str] = "ap"
     label: ClassVar[str] = "AP"
     elsewise: ClassVar[tuple] = ("score_threshold",)
-    facts: ClassVar[type] = Facts
-    charts: ClassVar[dict] = {
-        "Learning": {
-            "Average precision on validation images": ("^validation_ap(50|75)?$",),
-            "Loss: all, of boxes, of classes": ("^loss$", "^box_loss$", "^classification_loss$"),
-            "Learning rate": ("^learning_rate$",),
-            "Images per second": ("^images_per_second$",),
-        },
-        "Feedback": {
-            f"{what}, {part}": (f"^{tag}/{names}",)
-            for what, tag in FEEDBACK.items()
-            for part, names in (("backbone", "backbone/"), ("pyramid", "pyramid/"),
-                                ("heads", "(box|class)_head/"))
-        },
-    }  # fmt: skip
 
     # Data.
     dataset: str = option(
@@ -118,7 +84,7 @@ class Detection(Experiment):
         "A number per channel, such as '0.485, 0.456, 0.406', for (x − mean)/std before the "
         "backbone; empty: none.",
     )
-    std: str = option("", "A number per channel, which goes with --mean.")
+    std: str = option("", "A number per channel, which goes with `mean`.")
     init_from: str = option(
         "",
         "The folder of another run, whose weights to start from: a detector's, or a classifier's, "
@@ -142,27 +108,18 @@ class Detection(Experiment):
         super().__post_init__()
         if self.image_size % 32:
             raise ValueError(
-                f"--image_size must be a multiple of 32, or 0. Received: {self.image_size}."
+                f"`image_size` must be a multiple of 32, or 0. Received: {self.image_size}."
             )
         if bool(self.mean) != bool(self.std):
             raise ValueError(
-                f"--mean and --std go together. Received: --mean={self.mean} --std={self.std}."
+                f"`mean` and `std` go together. Received: `mean={self.mean}` `std={self.std}`."
             )
         self.standardization()
         if self.frozen_norm and self.sync_batch_norm:
             raise ValueError(
-                "--sync_batch_norm has no effect with --frozen_norm: all batch normalization is "
+                "`sync_batch_norm` has no effect with `frozen_norm`: all batch normalization is "
                 "in the backbone."
             )
-
-    def line(self, values):
-        """Return what the end of an epoch is told with; see the base class."""
-        validated = values.get("validation_ap")
-        return (
-            f"loss {values['loss']:.4f} (boxes {values['box_loss']:.4f}, classes "
-            f"{values['classification_loss']:.4f})"
-            + ("" if validated is None else f", validation AP {validated:.2%}")
-        )
 
     def anchor_sizes(self):
         """Return the anchors' smallest sides by level, in pixels.
@@ -192,7 +149,7 @@ def _numbers(flag, text, low):
         found = []
     if len(found) != 3 or not all(low <= number <= 1e6 for number in found):
         raise ValueError(
-            f"--{flag} must be three numbers, {low:g} or more and at most 1e+06, separated by "
+            f"`{flag}` must be three numbers, {low:g} or more and at most 1e+06, separated by "
             f"commas, such as '0.485, 0.456, 0.406'. Received: {text!r}."
         )
     return found

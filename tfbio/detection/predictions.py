@@ -1,4 +1,4 @@
-"""Detections: what a detector finds in images of one's own, and its model for use elsewhere."""
+"""Predictions: what a detector finds in images of one's own, as drawings and as COCO's results."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ from tfbio.data.folder import list_images
 from tfbio.detection import coco_results, datasets, pictures
 from tfbio.detection.examples import original
 from tfbio.detection.task import LEAST, detection
-from tfbio.training import folder, use
+from tfbio.training import folder, outputs, use
 from tfbio.training.images import write as write_image
 
 _BATCH = 8
@@ -25,9 +25,10 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
     Args:
         experiment: The `Detection`; its workdir holds the run. Its dataset is not read.
         images: A folder of images, searched with the folders below it.
-        output: The folder to write: a PNG for each image, of the same name within it, with the
-            boxes whose score is 0.3 or more; results.json, all boxes as COCO's results; and
-            images.json, the images of their ids, and the categories, as COCO has them.
+        output: The folder to write, a `pathlib.Path`: a PNG for each image, of the same name
+            within it, with the boxes whose score is 0.3 or more; results.json, all
+            boxes as COCO's results; and images.json, the images of their
+            ids, and the categories, as COCO has them.
         checkpoint: "last", or "best" by validation.
         tell: Called with lines of text, one of which counts the boxes written and drawn.
 
@@ -39,18 +40,19 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
             or the output lies within their folder or around it, or would overwrite one.
         OSError: If files cannot be read or written.
     """
-    output = pathlib.Path(output)
     inner, outer = output.resolve(), pathlib.Path(images).resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise ValueError(
-            f"--output={output} must be neither within --images={images} nor around it: drawings "
-            "and images would be mixed up. Give --output another place."
+            f"`output={output}` must be neither within `images={images}` nor around it: drawings "
+            "and images would be mixed up. Give `output` another place."
         )
     paths = list_images(images)
     names = [os.path.relpath(path, images) for path in paths]
     drawings = _drawings(names)
-    use.spare(images, paths, output, [output / each for each in (*drawings, _RESULTS, _IMAGES)])
-    with use.folder_made(output, output):  # before the work
+    outputs.refuse_overwriting(
+        images, paths, output, [output / each for each in (*drawings, _RESULTS, _IMAGES)]
+    )
+    with outputs.making_folder(output, output):  # before the work
         return _predict(experiment, paths, names, drawings, output, checkpoint, tell)
 
 
@@ -74,14 +76,14 @@ def _predict(experiment, paths, names, drawings, output, checkpoint, tell):
                 number = int(about["ids"][index]) - 1
                 path = output / drawings[number]
                 boxes = {key: whole[key][index] for key in ("boxes", "classes", "confidence")}
-                with use.output_told(output):
+                with outputs.naming_output(output):
                     _draw(paths[number], boxes, facts.class_names, path)
     drawn = sum(result["score"] >= LEAST for result in results)
     tell(f"{len(results)} boxes in {_RESULTS}, {drawn} of them drawn, from a score of {LEAST} on")
     document = held.document()
     for image, name in zip(document["images"], names, strict=True):
         image["file_name"] = name
-    with use.output_told(output):
+    with outputs.naming_output(output):
         coco_results.write(output / _RESULTS, results)
         folder.save_json(output / _IMAGES, {key: document[key] for key in ("images", "categories")})
     return len(paths)
@@ -94,7 +96,7 @@ def _drawings(names):
         drawing = pathlib.Path(name).with_suffix(".png")
         if drawing in found:
             raise ValueError(
-                f"--images: {found[drawing]} and {name} would both be drawn as {drawing}. Rename "
+                f"`images`: {found[drawing]} and {name} would both be drawn as {drawing}. Rename "
                 "one of them."
             )
         found[drawing] = name
@@ -105,39 +107,3 @@ def _draw(path, boxes, class_names, out):
     image = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False).numpy()
     out.parent.mkdir(parents=True, exist_ok=True)
     write_image(out, pictures.draw(image, class_names, boxes, least=LEAST))
-
-
-def export(experiment, output, checkpoint="last", tell=print):
-    """Write a run's model for use elsewhere.
-
-    Args:
-        experiment: The `Detection`; its workdir holds the run. Its dataset is not read.
-        output: The folder to write: `model.keras`, which Keras loads after `import tfbio`, rule
-            and feedback included; `saved_model`, from images of 0 to 1 to what
-            `RetinaNet.decode_predictions` returns; and `data.json`, with the classes' names.
-        checkpoint: "last", or "best" by validation.
-        tell: Called with lines of text.
-
-    Raises:
-        ValueError: If the folder holds no such run or checkpoint, or the model cannot be saved.
-        OSError: If files cannot be read or written.
-    """
-    path = pathlib.Path(output)
-    with use.folder_made(path, path):
-        _export(experiment, path, checkpoint, tell)
-
-
-def _export(experiment, path, checkpoint, tell):
-    from keras.export import ExportArchive
-
-    model, facts = use.restored(experiment, checkpoint, tell)
-    archive = ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "serve",
-        lambda images: model.decode_predictions(model(images, training=False), images),
-        [tf.TensorSpec((None, *facts.image_shape), tf.float32, name="images")],
-    )
-    archive.write_out(str(path / "saved_model"), verbose=False)
-    folder.save_json(path / "data.json", facts._asdict())
-    model.save(path / "model.keras")

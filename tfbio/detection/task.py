@@ -1,8 +1,8 @@
-"""The detector: how a detection is prepared, and how it is measured."""
+"""The detector: how a detection is prepared, trained, measured and used."""
 
-import dataclasses
 import hashlib
 import math
+from typing import ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -11,41 +11,150 @@ import tensorflow as tf
 from tfbio import _keras
 from tfbio.data.scaling import to_float
 from tfbio.detection import boxes, coco_metrics, coco_results, datasets, pictures
-from tfbio.detection.options import Detection, Facts
+from tfbio.detection.options import Detection
 from tfbio.detection.retinanet import copy_backbone, retinanet
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_sites
-from tfbio.training import preparation, strategies, transfer
+from tfbio.training import preparation, transfer
+from tfbio.training.board import FEEDBACK
 from tfbio.training.experiment import default, named
-from tfbio.training.preparation import Prepared, build, prepare
+from tfbio.training.tasks import Task
 
 _SHOWN = 8  # images of a picture
 LEAST = 0.3
 """The score from which on a predicted box is drawn."""
 
 
-@dataclasses.dataclass(frozen=True)
-class PreparedDetection(Prepared):
-    """A detector and its data; `dataset` is a `DetectionSet`, `facts` are `Facts`."""
+class Facts(NamedTuple):
+    """What a detector must know of its data.
 
-    def evaluator(self):
+    Attributes:
+        image_shape: (height, width, channels) that images are fitted into.
+        class_names: The classes' names in the order of their numbers.
+        category_ids: The categories' ids in the annotations, in that order.
+        fingerprint: A digest of all splits' annotations and some of their images: other data
+            have another.
+    """
+
+    image_shape: tuple
+    class_names: tuple
+    category_ids: tuple
+    fingerprint: str = ""
+
+
+class DetectionTask(Task):
+    """Detection of objects by RetinaNet; its dataset is a `tfbio.detection.DetectionSet`."""
+
+    experiment: ClassVar[type] = Detection
+    facts: ClassVar[type] = Facts
+    predictions: ClassVar[str] = "predictions"
+    charts: ClassVar[dict] = {
+        "Learning": {
+            "Average precision on validation images": ("^validation_ap(50|75)?$",),
+            "Loss: all, of boxes, of classes": ("^loss$", "^box_loss$", "^classification_loss$"),
+            "Learning rate": ("^learning_rate$",),
+            "Images per second": ("^images_per_second$",),
+        },
+        "Feedback": {
+            f"{what}, {part}": (f"^{tag}/{names}",)
+            for what, tag in FEEDBACK.items()
+            for part, names in (("backbone", "backbone/"), ("pyramid", "pyramid/"),
+                                ("heads", "(box|class)_head/"))
+        },
+    }  # fmt: skip
+
+    def load(self, experiment):
+        """Return the dataset; see the base class."""
+        return datasets.load(
+            experiment.dataset,
+            experiment.data_dir,
+            experiment.download,
+            experiment.image_size,
+            experiment.max_boxes,
+            experiment.max_corrupt,
+        )
+
+    def split(self, experiment, dataset):
+        """Return the data's own validation split, or a part held out; see the base class."""
+        if dataset.validation is None:
+            return preparation.hold_out(experiment, dataset.train)
+        if experiment.validation_fraction != default(experiment, "validation_fraction"):
+            raise ValueError(
+                "`validation_fraction` is for data without a validation split, and "
+                f"`dataset={experiment.dataset}` has one of {dataset.validation.size:,} images. "
+                f"Received: {experiment.validation_fraction}."
+            )
+        with named("train_fraction", fraction="train_fraction"):
+            train = dataset.train.share(experiment.train_fraction, experiment.seed)
+        return train, dataset.validation
+
+    def describe_data(self, experiment, dataset, train):
+        """Return `Facts`; see the base class."""
+        digest = hashlib.blake2b(digest_size=16)
+        for split in filter(None, (dataset.train, dataset.validation, dataset.test)):
+            digest.update(split.fingerprint.encode())
+        shape, names = dataset.image_shape, dataset.class_names
+        return Facts(shape, names, dataset.category_ids, digest.hexdigest())
+
+    def build_network(self, experiment, facts):
+        """Return the RetinaNet; see the base class."""
+        mean, std = experiment.standardization()
+        return retinanet(
+            len(facts.class_names),
+            experiment.backbone,
+            tuple(facts.image_shape),
+            experiment.head_layers,
+            channels=experiment.channels,
+            mean=mean,
+            std=std,
+            frozen_norm=experiment.frozen_norm,
+            bounding_box_format=boxes.FORMAT,
+            anchor_sizes=experiment.anchor_sizes(),
+            score_threshold=experiment.score_threshold,
+        )
+
+    def compile(self, experiment, model, optimizer):
+        """Compile with the losses of boxes and of classes."""
+        model.compile(experiment.box_loss, "focal", optimizer=optimizer)
+
+    def example_batch(self, facts, size):
+        """Return images, all zero, without boxes."""
+        targets = {"boxes": -tf.ones((size, 1, 4)), "classes": -tf.ones((size, 1))}
+        return tf.zeros((size, *facts.image_shape)), targets
+
+    def copy_weights(self, experiment, source, model):
+        """Copy a detector's weights, or a classifier's to the backbone."""
+        if _is_detector(source):
+            transfer.copy_weights(source, model)
+        else:
+            _check_standardization(source, *experiment.standardization())
+            _copy_backbone(source, model)
+
+    def copy_feedback(self, source, model):
+        """Copy a detector's feedback, or a classifier's to the backbone."""
+        if _is_detector(source):
+            transfer.copy_feedback(source, model)
+        else:
+            transfer.copy_backbone_feedback(source, model)
+
+    def make_evaluator(self, prepared):
         """Return a function that gives COCO's metrics, and AP by class; see the base class.
 
         It shows "boxes": the first images with what is predicted and what is true.
         """
-        detect = detection(self.model, self.strategy)
+        detect = detection(prepared.model, prepared.strategy)
 
         def measure(split, batches, show=None):
             found = []
             for images, targets, about in batches:
-                detections = self._here(detect(images))
-                found.append({**detections, **self._here(about)})
+                detections = _local(prepared, detect(images))
+                found.append({**detections, **_local(prepared, about)})
                 if show:
-                    shown = self._here(images), detections, self._here(targets)
+                    shown = _local(prepared, images), detections, _local(prepared, targets)
                     show("boxes", picture(*shown, split.class_names))
                     show = None
             every = {
-                name: self._of_all(np.concatenate([each[name] for each in found]))
+                name: _gather(prepared, np.concatenate([each[name] for each in found]))
                 for name in found[0]
             }
             results = coco_results.convert_batch(split.annotations, every, every)
@@ -58,18 +167,37 @@ class PreparedDetection(Prepared):
 
         return measure
 
-    def _here(self, value):
-        """Return this worker's part of what a batch holds, in NumPy."""
-        if isinstance(value, dict):
-            return {name: self._here(each) for name, each in value.items()}
-        parts = self.strategy.experimental_local_results(value)
-        return np.concatenate([np.asarray(part) for part in parts])
+    def report(self, values):
+        """Return the losses, and the average precision of validation if there is one."""
+        validated = values.get("validation_ap")
+        return (
+            f"loss {values['loss']:.4f} (boxes {values['box_loss']:.4f}, classes "
+            f"{values['classification_loss']:.4f})"
+            + ("" if validated is None else f", validation AP {validated:.2%}")
+        )
 
-    def _of_all(self, array):
-        """Return the rows of all workers."""
-        # Integers are exchanged: they have the bits of any type, and every backend sends them.
-        parts = self.devices.gather(np.ascontiguousarray(array).view(np.int32))
-        return np.ascontiguousarray(parts).view(array.dtype).reshape(-1, *array.shape[1:])
+    def predict(self, experiment, images, output, checkpoint, tell):
+        """Write a folder of drawings and COCO's results; see the base class."""
+        from tfbio.detection import predictions
+
+        return predictions.predict(experiment, images, output, checkpoint, tell)
+
+    def export(self, model, facts, path):
+        """Write the model from images of 0 to 1 to what `decode_predictions` returns."""
+        from keras.export import ExportArchive
+
+        archive = ExportArchive()
+        archive.track(model)
+        archive.add_endpoint(
+            "serve",
+            lambda images: model.decode_predictions(model(images, training=False), images),
+            [tf.TensorSpec((None, *facts.image_shape), tf.float32, name="images")],
+        )
+        archive.write_out(path, verbose=False)
+
+
+TASK = DetectionTask()
+"""The task, for `tfbio.training.tasks`."""
 
 
 def detection(model, strategy):
@@ -126,81 +254,25 @@ def picture(images, detections, targets, class_names):
     return pictures.grid(drawn, columns=min(len(drawn), 4))
 
 
-@prepare.register
-def _(experiment: Detection, source=None):
-    devices = strategies.of(experiment)
-    dataset = datasets.load(
-        experiment.dataset,
-        experiment.data_dir,
-        experiment.download,
-        experiment.image_size,
-        experiment.max_boxes,
-        experiment.max_corrupt,
-    )
-    train, validation = _splits(experiment, dataset)
-    schedule = preparation.schedule(experiment, preparation.steps(experiment, devices, train))
-    digest = hashlib.blake2b(digest_size=16)
-    for split in filter(None, (dataset.train, dataset.validation, dataset.test)):
-        digest.update(split.fingerprint.encode())
-    facts = Facts(
-        dataset.image_shape, dataset.class_names, dataset.category_ids, digest.hexdigest()
-    )
-    model = build(experiment, facts, devices.strategy, schedule, source)
-    return PreparedDetection(
-        experiment, devices, model, dataset, train, validation, schedule, facts
-    )
+def _local(prepared, value):
+    """Return this worker's part of what a batch holds, in NumPy."""
+    if isinstance(value, dict):
+        return {name: _local(prepared, each) for name, each in value.items()}
+    parts = prepared.strategy.experimental_local_results(value)
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
-def _splits(experiment, dataset):
-    """Return the splits to train on and to validate on, or None."""
-    if dataset.validation is None:
-        return preparation.hold_out(experiment, dataset.train)
-    if experiment.validation_fraction != default(experiment, "validation_fraction"):
-        raise ValueError(
-            f"--validation_fraction is for data without a validation split, and "
-            f"--dataset={experiment.dataset} has one of {dataset.validation.size:,} images. "
-            f"Received: {experiment.validation_fraction}."
-        )
-    with named("train_fraction", fraction="train_fraction"):
-        train = dataset.train.share(experiment.train_fraction, experiment.seed)
-    return train, dataset.validation
+def _gather(prepared, array):
+    """Return the rows of all workers."""
+    # Integers are exchanged: they have the bits of any type, and every backend sends them.
+    parts = prepared.devices.gather(np.ascontiguousarray(array).view(np.int32))
+    return np.ascontiguousarray(parts).view(array.dtype).reshape(-1, *array.shape[1:])
 
 
-@build.register
-def _(experiment: Detection, facts, strategy, learning_rate, source=None):
-    from tfbio.detection.keras_cv_model import RetinaNet
+def _is_detector(model):
+    from tfbio.detection.keras_cv_model import RetinaNet  # imports keras_cv, which takes seconds
 
-    mean, std = experiment.standardization()
-
-    def network():
-        return retinanet(
-            len(facts.class_names),
-            experiment.backbone,
-            tuple(facts.image_shape),
-            experiment.head_layers,
-            channels=experiment.channels,
-            mean=mean,
-            std=std,
-            frozen_norm=experiment.frozen_norm,
-            bounding_box_format=boxes.FORMAT,
-            anchor_sizes=experiment.anchor_sizes(),
-            score_threshold=experiment.score_threshold,
-        )
-
-    def compiled(model, optimizer):
-        model.compile(experiment.box_loss, "focal", optimizer=optimizer)
-        model.optimizer.build(model.trainable_variables)
-        size = strategy.num_replicas_in_sync
-        targets = {"boxes": -tf.ones((size, 1, 4)), "classes": -tf.ones((size, 1))}
-        _keras.build_symbolically(model, (tf.zeros((size, *facts.image_shape)), targets))
-
-    copy = preparation.WHOLE
-    if source and not isinstance(source, RetinaNet):
-        _check_standardization(source, mean, std)
-        copy = (_copy_backbone, transfer.copy_backbone_feedback)
-    return preparation.under_rule(
-        experiment, strategy, network, compiled, learning_rate, source, copy
-    )
+    return isinstance(model, RetinaNet)
 
 
 def _copy_backbone(source, target):
@@ -213,7 +285,7 @@ def _copy_backbone(source, target):
     ]
     if more:
         raise ValueError(
-            f"the classifier has layers that --backbone lacks: {', '.join(more[:10])}."
+            f"the classifier has layers that `backbone` lacks: {', '.join(more[:10])}."
         )
     copy_backbone(source, target)
 
@@ -229,6 +301,6 @@ def _check_standardization(source, mean, std):
     if not (np.shape(own) == np.shape(theirs) and np.allclose(own, theirs, rtol=1e-3, atol=1e-6)):
         mean, std = (", ".join(f"{number:.6g}" for number in numbers) for numbers in theirs)
         raise ValueError(
-            "--init_from: its weights have learned from images that are standardized otherwise. "
-            f"Give --mean='{mean}' --std='{std}'."
+            "its weights have learned from images that are standardized otherwise. "
+            f"Give `mean='{mean}'` and `std='{std}'`."
         )

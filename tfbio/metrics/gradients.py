@@ -22,6 +22,7 @@ from tfbio.layers.sites import find_sites
 from tfbio.layers.true_gradient import true_gradient
 from tfbio.metrics.definitions import angle_of_tensors
 from tfbio.metrics.weights import of_first_replica, strategy_of
+from tfbio.optimizers.stand_in import StandIn
 
 
 class GradientAngles(NamedTuple):
@@ -226,12 +227,11 @@ def _is_of(graph, sighting):
     return all(tensor.graph is graph for tensor in symbolic)
 
 
-class _Collector:
-    """What stands in a model's optimizer's place to see the gradients that a step would apply."""
+class _Collector(StandIn):
+    """Keeps the gradients that a step would apply."""
 
     def __init__(self, model):
-        self._model = model
-        self._stood = None
+        super().__init__(model)
         self._prepared = False
         self._of_replica = threading.local()  # each is traced in a thread of its own
 
@@ -242,28 +242,12 @@ class _Collector:
                 _keras.build_symbolically(self._model, batch)
             self._prepared = True
 
-    def __getattr__(self, name):
-        # The rate, the iterations, the loss scale: all that a training step asks it for.
-        return getattr(self._stood, name)
-
-    @contextlib.contextmanager
-    def in_place(self):
-        self._stood = self._model.optimizer
-        self._model.optimizer = self
-        try:
-            yield
-        finally:
-            self._model.optimizer = self._stood
-
     def gradients(self, *batch):
+        """Return the pairs of gradient and variable of a training step."""
         self._of_replica.pairs = []
         self._model.train_step(batch)
         return self._of_replica.pairs
 
-    def apply_gradients(self, grads_and_vars):
-        self._of_replica.pairs += grads_and_vars
-
-    def apply(self, grads, trainable_variables=None):
-        if trainable_variables is None:
-            trainable_variables = self._model.trainable_variables
-        self.apply_gradients(zip(grads, trainable_variables, strict=True))
+    def receive(self, pairs):
+        """Keep them."""
+        self._of_replica.pairs += pairs

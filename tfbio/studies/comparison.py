@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from tfbio import rules
 from tfbio.studies.plots import format_mean
 from tfbio.training import folder
 from tfbio.training.experiment import Experiment, differences
@@ -86,12 +85,10 @@ def by_settings(runs):
         >>> list(by_settings([Run(usf, None, [], []), Run(fa, None, [], [])]))
         ['sign_symmetry', 'feedback_alignment, model=lenet']
     """
-    kinds = {type(run.experiment) for run in runs}
+    kinds = {run.experiment.task for run in runs}
     if len(kinds) > 1:
         raise ValueError(
-            "Runs of several kinds cannot be compared. Received: "
-            + ", ".join(sorted(kind.__name__.lower() for kind in kinds))
-            + "."
+            "Runs of several kinds cannot be compared. Received: " + ", ".join(sorted(kinds)) + "."
         )
     odd = set()
     for run in runs:
@@ -102,7 +99,7 @@ def by_settings(runs):
     for run in runs:
         values = ((f, getattr(run.experiment, f.name)) for f in fields)
         others = (f"{f.name}={value}" for f, value in values if value != f.default)
-        found.setdefault(", ".join((slug(run.experiment.rule), *others)), []).append(run)
+        found.setdefault(", ".join((slug(run.experiment.parsed_rule), *others)), []).append(run)
     return found
 
 
@@ -183,7 +180,7 @@ def baseline(runs, results):
         run
         for group in results.values()
         for run in group
-        if slug(run.experiment.rule) == "backprop"
+        if slug(run.experiment.parsed_rule) == "backprop"
         and differences(run.experiment, runs[0].experiment).keys() <= {*_OF_RULES, "seed"}
     ]
 
@@ -206,7 +203,7 @@ def published_errors(results):
     """
     found = {}
     for name, runs in results.items():
-        own = rules.get(runs[0].experiment.rule)
+        own = runs[0].experiment.parsed_rule
         error = runs[0].experiment.published_errors().get(own.alias)
         defaults = own.options()
         changed = {name for name, v in own.get_config().items() if v != defaults[name]}

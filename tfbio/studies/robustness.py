@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfbio import attacks, data, rules
+from tfbio import attacks, data
 from tfbio.layers.true_gradient import true_gradient
 from tfbio.training import preparation, sums, use
 from tfbio.training.experiment import CHECKPOINTS, check, default, option
@@ -147,13 +147,13 @@ def measure(experiment, attack, tell=print, measuring=lambda done, total: None):
         >>> measure(Classification(workdir="no/such/folder"), Attack())
         Traceback (most recent call last):
         ...
-        ValueError: --workdir=no/such/folder has no last checkpoint. Give the folder of a run...
+        ValueError: `workdir=no/such/folder` has no last checkpoint. Give the folder of a run...
     """
     here = {"strategy": "one_device", "tpu": "", "evaluation_crops": 1, "data_service": ""}
     here["data_service_timeout"] = default(experiment, "data_service_timeout")
     experiment = dataclasses.replace(experiment, **here)
     step, prepared = use.measurable(experiment, attack.checkpoint, tell)
-    rule = rules.get(experiment.rule)
+    rule = experiment.parsed_rule
     if "rule" in _parts(attack.gradients) and not rule.has_gradient:
         raise ValueError(
             f"--gradients=rule: {experiment.workdir} learned under --rule={experiment.rule}, by "

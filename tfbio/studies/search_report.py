@@ -113,7 +113,7 @@ def document(outcome):
     """
     best = outcome.best
     return {
-        "task": type(outcome.experiment).__name__.lower(),
+        "task": outcome.experiment.task,
         "ranges": list(map(str, outcome.space)),
         "search_by": outcome.settings.search_by,
         "search_seed": outcome.settings.search_seed,
@@ -154,7 +154,7 @@ def config(outcome, path):
         dataclasses.replace(best.experiment, workdir=str(path / "best"))
     ).splitlines()
     when = "after the last step" if outcome.settings.search_by == "last" else "of the best step"
-    name = trainer[type(best.experiment).__name__.lower()]
+    name = trainer[best.experiment.task]
     lines = [
         kind,
         f"# {best.name}, the best of {len(outcome.trials)} by validation {best.experiment.label}: "

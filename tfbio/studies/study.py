@@ -74,7 +74,7 @@ class Record:
         except (ValueError, KeyError, TypeError, AssertionError) as error:  # Optuna asserts
             raise ValueError(f"{self.path} is damaged: {error}. {REMEDY}") from error
         identity = {
-            "task": type(experiment).__name__.lower(),
+            "task": experiment.task,
             "options": folder.comparable(experiment),
             "ranges": list(map(str, space)),
             "search_by": settings.search_by,

@@ -4,7 +4,6 @@ import numbers
 import statistics
 from typing import NamedTuple
 
-from tfbio import rules
 from tfbio.studies import plots
 from tfbio.training.experiment import differences
 
@@ -44,7 +43,7 @@ def find(runs):
     if not finished:
         return None
     first = finished[0].experiment
-    configs = [rules.get(run.experiment.rule) for run in finished]
+    configs = [run.experiment.parsed_rule for run in finished]
     if len({rule.alias for rule in configs}) > 1:
         return None
     options = [rule.get_config() for rule in configs]

@@ -1,7 +1,6 @@
 """Training: an experiment's options, its run and the report."""
 
 from tfbio.training.classification import Classification
-from tfbio.training.classifier import PreparedClassification
 from tfbio.training.experiment import Experiment
 from tfbio.training.preparation import Prepared, prepare, slug
 from tfbio.training.signals import Interrupted
@@ -13,7 +12,6 @@ __all__ = [
     "Experiment",
     "Interrupted",
     "Prepared",
-    "PreparedClassification",
     "prepare",
     "slug",
     "train_and_evaluate",

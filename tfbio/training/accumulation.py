@@ -1,11 +1,11 @@
 """Accumulation: one optimizer step on the mean gradient of several micro-batches."""
 
-import contextlib
-
 import tensorflow as tf
 
+from tfbio.optimizers.stand_in import StandIn
 
-class Accumulation:
+
+class Accumulation(StandIn):
     """What stands in a model's optimizer's place while micro-batches are taken.
 
     A training step that applies its gradients adds them to sums, of each replica's own; `release`
@@ -33,8 +33,8 @@ class Accumulation:
     """
 
     def __init__(self, model, count):
-        self._model, self._count = model, count
-        self._optimizer = model.optimizer
+        super().__init__(model)
+        self._count = count
         self._variables = list(model.trainable_variables)
         self._places = {id(variable): place for place, variable in enumerate(self._variables)}
         # Between steps they are 0, so that no checkpoint needs them.
@@ -60,27 +60,9 @@ class Accumulation:
         """The place of the present micro-batch in its step, from 0: each draws noise of its own."""
         return tf.convert_to_tensor(self._taken)
 
-    def __getattr__(self, name):
-        # The rate, the iterations, the loss scale: all that a training step asks it for.
-        return getattr(self._optimizer, name)
-
-    @contextlib.contextmanager
-    def in_place(self):
-        """Put this in the place of the model's optimizer, within the context."""
-        self._model.optimizer = self
-        try:
-            yield
-        finally:
-            self._model.optimizer = self._optimizer
-
-    def apply_gradients(self, grads_and_vars):
+    def receive(self, pairs):
         """Add gradients to the sums."""
-        self.apply(*zip(*grads_and_vars, strict=True))
-
-    def apply(self, grads, trainable_variables=None):
-        """Add gradients to the sums."""
-        variables = self._variables if trainable_variables is None else trainable_variables
-        for gradient, variable in zip(grads, variables, strict=True):
+        for gradient, variable in pairs:
             if gradient is not None:
                 place = self._places[id(variable)]
                 self._with_gradient.add(place)
@@ -96,7 +78,7 @@ class Accumulation:
         """
         if not self._with_gradient:
             raise ValueError(
-                "--accumulate: the model's train_step does not apply its gradients through "
+                "`accumulate`: the model's train_step does not apply its gradients through "
                 "its optimizer, as Keras's does."
             )
         gradients = [

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tfbio import rules
+from tfbio.training import tasks
 from tfbio.training.preparation import slug
 
 FEEDBACK = {
@@ -46,7 +46,7 @@ def descriptions(experiment):
     table = f"| option | value |\n|---|---|\n{rows}"
     fields = dataclasses.fields(experiment)
     varied = {f.name: options[f.name] for f in fields if f.metadata["changes_results"]}
-    varied["rule"] = slug(experiment.rule)
+    varied["rule"] = slug(experiment.parsed_rule)
     return [
         _layout(_charts(experiment)).SerializeToString(),
         text.pb("options", table).SerializeToString(),
@@ -55,7 +55,7 @@ def descriptions(experiment):
 
 
 def _charts(experiment):
-    charts, rule = dict(experiment.charts), rules.get(experiment.rule)
+    charts, rule = dict(tasks.get(experiment.task).charts), experiment.parsed_rule
     if not rule.has_matrix:
         charts["Feedback"] = {
             title: tags

@@ -9,120 +9,7 @@ import re
 
 import numpy as np
 
-from tfbio import _keras
-
 _NAME = re.compile(r"step-(\d{9,})-([0-9a-f]{16})\.npz")
-
-
-def state_variables(model):
-    """Return all variables that training changes: model, optimizer, metrics, random state.
-
-    Args:
-        model: A compiled model.
-
-    Returns:
-        A list of `keras.Variable`, each one once, in an order that depends on the model alone.
-
-    Example:
-        >>> from tfbio.training import Classification, prepare
-        >>> len(state_variables(prepare(Classification(rule="bp")).model))
-        26
-    """
-    # What a layer draws without a seed of its own comes from Keras's global generator.
-    chance = _keras.get_global_seed()
-    every = [*model.variables, *model.optimizer.variables, *model.metrics_variables, chance]
-    return list({id(variable): variable for variable in every}.values())
-
-
-def snapshot(variables, devices):
-    """Return the values of variables, those of every replica where replicas differ.
-
-    All workers must call it, and all get the same.
-
-    Args:
-        variables: A list of `keras.Variable`.
-        devices: The `tfbio.training.strategies.Devices` that they live on.
-
-    Returns:
-        A dict from place in the list, and replica, to array. A replica whose value is the first
-        one's is left out.
-
-    Example:
-        >>> import keras, tensorflow as tf
-        >>> from tfbio.training.strategies import Devices
-        >>> snapshot([keras.Variable([1.5])], Devices(tf.distribute.get_strategy()))
-        {'00000.0': array([1.5], dtype=float32)}
-    """
-    values = []
-    for variable in variables:
-        parts = [np.asarray(each.numpy()) for each in _components(variable, devices)]
-        values.append(parts * (devices.local // len(parts)))  # one may serve all
-    # Compared by digests first: most are alike, and large.
-    digests = np.int64([[_number(value) for value in parts] for parts in values])
-    digests = np.concatenate(devices.gather(digests), axis=1)
-    arrays = {}
-    for index, (parts, numbers) in enumerate(zip(values, digests, strict=True)):
-        if len(np.unique(numbers)) > 1:
-            parts = _of_all(parts, devices)
-        for replica, number in enumerate(numbers):
-            if replica == 0 or number != numbers[0]:
-                arrays[f"{index:05d}.{replica}"] = parts[replica]
-    return arrays
-
-
-def restore(variables, devices, arrays):
-    """Give variables the values of a `snapshot`.
-
-    Args:
-        variables: The same list, of a model made in the same way.
-        devices: The devices.
-        arrays: What `snapshot` returned; on fewer devices than there were, replicas beyond them
-            are passed over.
-
-    Raises:
-        ValueError: If the arrays are not those of these variables.
-
-    Example:
-        >>> import keras, tensorflow as tf
-        >>> from tfbio.training.strategies import Devices
-        >>> variable = keras.Variable(0.0)
-        >>> restore([variable], Devices(tf.distribute.get_strategy()), {"00000.0": np.float32(1.5)})
-        >>> float(variable)
-        1.5
-    """
-    firsts = {f"{index:05d}.0": variable for index, variable in enumerate(variables)}
-    stated = {key: (tuple(v.shape), np.dtype(v.dtype).type) for key, v in firsts.items()}
-    given = {k: (array.shape, array.dtype.type) for k, array in arrays.items() if k.endswith(".0")}
-    if stated != given:
-        odd = sorted(key for key in stated | given if stated.get(key) != given.get(key))
-        raise ValueError(
-            f"The checkpoint does not fit the model and optimizer: {len(odd)} of their "
-            f"{len(stated)} variables differ in shape or type, the first at place {odd[0]}."
-        )
-    for key, variable in firsts.items():
-        for place, component in enumerate(_components(variable, devices)):
-            replica = devices.worker * devices.local + place
-            component.assign(arrays.get(f"{key[:-2]}.{replica}", arrays[key]))
-
-
-def _components(variable, devices):
-    """Return this worker's tf.Variables, one for each replica if mirrored: each can be assigned."""
-    return devices.strategy.experimental_local_results(variable.value)
-
-
-def _of_all(values, devices):
-    """Return the values of all workers' replicas, in order."""
-    if devices.workers == 1:
-        return values
-    # Integers are exchanged: they have the bits of any type, and every backend sends them.
-    content = b"".join(value.tobytes() for value in values)
-    sent = np.frombuffer(content + bytes(-len(content) % 4), np.int32)
-    shape, dtype = values[0].shape, values[0].dtype
-    return [
-        value.reshape(shape)
-        for part in devices.gather(sent)
-        for value in np.frombuffer(part.tobytes()[: len(content)], dtype).reshape(len(values), -1)
-    ]
 
 
 class Checkpoints:
@@ -170,7 +57,7 @@ class Checkpoints:
         text = json.dumps(progress).encode()
         np.savez(buffer, progress=np.frombuffer(text, np.uint8), **arrays)
         content = buffer.getbuffer()
-        path = self.folder / f"step-{step:09d}-{_digest(content)}.npz"
+        path = self.folder / f"step-{step:09d}-{digest(content)}.npz"
         write(path, content)
         # The one just written counts as newest, even after a fall-back to an older step.
         others = [old for old in self._paths() if old != path]
@@ -190,8 +77,8 @@ class Checkpoints:
         """
         for path in self._paths():
             content = path.read_bytes()
-            step, digest = _NAME.fullmatch(path.name).groups()
-            if _digest(content) == digest:
+            step, expected = _NAME.fullmatch(path.name).groups()
+            if digest(content) == expected:
                 with np.load(io.BytesIO(content)) as archive:
                     arrays = dict(archive)
                 return int(step), arrays, json.loads(arrays.pop("progress").tobytes())
@@ -241,10 +128,14 @@ def write(path, content):
         os.close(folder)
 
 
-def _number(array):
-    """Return 64 bits that differ where two arrays do."""
-    return int.from_bytes(bytes.fromhex(_digest(array.tobytes())), "big", signed=True)
+def digest(content) -> str:
+    """Return 64 bits that differ where contents do, in hexadecimal digits.
 
+    Args:
+        content: Bytes.
 
-def _digest(content):
+    Example:
+        >>> len(digest(b"content"))
+        16
+    """
     return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -2,32 +2,10 @@
 
 import dataclasses
 import math
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from tfbio import data, models, rules
-from tfbio.training.board import FEEDBACK
 from tfbio.training.experiment import Experiment, default, named, named_values, option
-
-
-class Facts(NamedTuple):
-    """What a network must know of its data.
-
-    Attributes:
-        image_shape: (height, width, channels).
-        class_names: The classes' names in the order of the labels.
-        mean: The mean of every channel over the training images, where they are standardized.
-        std: Their standard deviations, or None like the means.
-        fingerprint: A digest of both splits' labels and some of their images: other data have
-            another.
-        cropped: Whether images are cropped for evaluation, as photographs are.
-    """
-
-    image_shape: tuple
-    class_names: tuple
-    mean: list | None = None
-    std: list | None = None
-    fingerprint: str = ""
-    cropped: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +17,6 @@ class Classification(Experiment):
         score: The one by which validation chooses the best step, the greater the better.
         label: What the score is called.
         elsewise: The options that a trained run may be measured with otherwise.
-        facts: What data.json holds.
-        charts: The charts of TensorBoard's Custom Scalars page.
 
     Raises:
         ValueError: If an option is unknown, of the wrong type, out of its range, or does not go
@@ -51,20 +27,11 @@ class Classification(Experiment):
         64
     """
 
+    task: ClassVar[str] = "classification"
     measures: ClassVar[tuple] = ("loss", "accuracy")
     score: ClassVar[str] = "accuracy"
     label: ClassVar[str] = "accuracy"
     elsewise: ClassVar[tuple] = ("evaluation_crops",)
-    facts: ClassVar[type] = Facts
-    charts: ClassVar[dict] = {
-        "Learning": {
-            "Accuracy": ("^accuracy$", "^validation_accuracy$"),
-            "Loss": ("^loss$", "^validation_loss$"),
-            "Learning rate": ("^learning_rate$",),
-            "Images per second": ("^images_per_second$",),
-        },
-        "Feedback": {f"{what}, every layer": (f"^{tag}/",) for what, tag in FEEDBACK.items()},
-    }
 
     # Data.
     dataset: str = option(
@@ -121,32 +88,25 @@ class Classification(Experiment):
         super().__post_init__()
         for name in ("dataset", "model"):
             if not getattr(self, name):
-                raise ValueError(f"--{name} must not be empty.")
+                raise ValueError(f"`{name}` must not be empty.")
         if self.standardize and self.model.startswith("keras:"):
             raise ValueError(
-                "--standardize does not go with the networks of keras.applications, which prepare "
-                f"their images in their own way. Received: --model={self.model}."
+                "`standardize` does not go with the networks of keras.applications, which prepare "
+                f"their images in their own way. Received: `model={self.model}`."
             )
         if self.data_service:
             with named("data_service", address="data_service"):
                 data.Service(self.data_service, self.data_service_timeout)
         elif self.data_service_timeout != default(self, "data_service_timeout"):
             raise ValueError(
-                "--data_service_timeout belongs to --data_service, which is not given. "
+                "`data_service_timeout` belongs to `data_service`, which is not given. "
                 f"Received: {self.data_service_timeout}."
             )
         with named("model"):
             models.find(self.model)
         if self.init_from and self.weights:
-            raise ValueError("--init_from and --weights both say where to start: give one.")
+            raise ValueError("`init_from` and `weights` both say where to start: give one.")
         self.published_errors()
-
-    def line(self, values):
-        """Return what the end of an epoch is told with; see the base class."""
-        validated = values.get("validation_accuracy")
-        return f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}" + (
-            "" if validated is None else f", validation {validated:.2%}"
-        )
 
     def published_errors(self):
         """Return the published errors as a dict from the rule's own name to percent.
@@ -166,5 +126,5 @@ class Classification(Experiment):
             except ValueError:
                 found[name] = math.nan
             if not 0 <= found[name] <= 100:
-                raise ValueError(f"--published must be errors of 0 to 100 %. Received: {text!r}.")
+                raise ValueError(f"`published` must be errors of 0 to 100 %. Received: {text!r}.")
         return found

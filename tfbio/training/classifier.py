@@ -1,80 +1,95 @@
-"""The classifier: how an image classification is prepared, and how it is measured."""
+"""The classifier: how an image classification is prepared, trained, measured and used."""
 
-import dataclasses
 import hashlib
+from typing import ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from tfbio import _keras, data, models
-from tfbio.training import preparation, strategies
-from tfbio.training.classification import Classification, Facts
+from tfbio import data, models
+from tfbio.training import predictions, preparation, transfer
+from tfbio.training.board import FEEDBACK
+from tfbio.training.classification import Classification
 from tfbio.training.experiment import named
-from tfbio.training.preparation import Prepared, build, prepare
+from tfbio.training.tasks import Task
 
 
-@dataclasses.dataclass(frozen=True)
-class PreparedClassification(Prepared):
-    """A classifier and its data; `dataset` is a `tfbio.data.Dataset`, `facts` are `Facts`."""
+class Facts(NamedTuple):
+    """What a network must know of its data.
 
-    @property
-    def training_batches(self):
-        """By what the batches are made; see the base class."""
-        return {"service": _service(self.experiment)}
+    Attributes:
+        image_shape: (height, width, channels).
+        class_names: The classes' names in the order of the labels.
+        mean: The mean of every channel over the training images, where they are standardized.
+        std: Their standard deviations, or None like the means.
+        fingerprint: A digest of both splits' labels and some of their images: other data have
+            another.
+        cropped: Whether images are cropped for evaluation, as photographs are.
+    """
 
-    @property
-    def evaluation_batches(self):
-        """How photographs are cropped; see the base class."""
-        return {"crops": self.experiment.evaluation_crops}
-
-    def evaluator(self):
-        """Return a function that gives the mean loss and the top-1 accuracy; see the base class."""
-        evaluate = _evaluation(self)
-
-        def measure(split, batches, show=None):
-            totals = [0.0, 0.0, 0.0]  # Python's floats have the precision
-            for batch in batches:
-                parts = evaluate(batch)
-                totals = [total + float(part) for total, part in zip(totals, parts, strict=True)]
-            loss, correct, count = totals
-            if not count:
-                raise ValueError(f"--data_dir: none of the {split.size} images can be read.")
-            return {"loss": loss / count, "accuracy": correct / count}
-
-        return measure
+    image_shape: tuple
+    class_names: tuple
+    mean: list | None = None
+    std: list | None = None
+    fingerprint: str = ""
+    cropped: bool = False
 
 
-@prepare.register
-def _(experiment: Classification, source=None):
-    devices = strategies.of(experiment)
-    dataset = data.load(
-        experiment.dataset,
-        experiment.data_dir,
-        experiment.download,
-        experiment.image_size,
-        experiment.max_corrupt,
-    )
-    if service := _service(experiment):
-        service.check()
-    with named("evaluation_crops", crops="evaluation_crops"):
-        dataset.test.check_crops(experiment.evaluation_crops)
-    train, validation = preparation.hold_out(experiment, dataset.train)
-    schedule = preparation.schedule(experiment, preparation.steps(experiment, devices, train))
-    mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)
-    digest = hashlib.blake2b(digest_size=16)
-    for split in (dataset.train, dataset.test):
-        digest.update(split.fingerprint.encode())
-    cropped = isinstance(dataset.test, data.Photographs)
-    facts = Facts(dataset.image_shape, dataset.class_names, mean, std, digest.hexdigest(), cropped)
-    model = build(experiment, facts, devices.strategy, schedule, source)
-    return PreparedClassification(
-        experiment, devices, model, dataset, train, validation, schedule, facts
-    )
+class ClassificationTask(Task):
+    """Classification of images; its dataset is a `tfbio.data.Dataset`."""
 
+    experiment: ClassVar[type] = Classification
+    facts: ClassVar[type] = Facts
+    predictions: ClassVar[str] = "predictions.csv"
+    charts: ClassVar[dict] = {
+        "Learning": {
+            "Accuracy": ("^accuracy$", "^validation_accuracy$"),
+            "Loss": ("^loss$", "^validation_loss$"),
+            "Learning rate": ("^learning_rate$",),
+            "Images per second": ("^images_per_second$",),
+        },
+        "Feedback": {f"{what}, every layer": (f"^{tag}/",) for what, tag in FEEDBACK.items()},
+    }
 
-@build.register
-def _(experiment: Classification, facts, strategy, learning_rate, source=None):
-    def network():
+    def load(self, experiment):
+        """Return the dataset; refuse a data service or crops that it cannot have."""
+        dataset = data.load(
+            experiment.dataset,
+            experiment.data_dir,
+            experiment.download,
+            experiment.image_size,
+            experiment.max_corrupt,
+        )
+        if service := _service(experiment):
+            service.check()
+        with named("evaluation_crops", crops="evaluation_crops"):
+            dataset.test.check_crops(experiment.evaluation_crops)
+        return dataset
+
+    def split(self, experiment, dataset):
+        """Return the splits to train on and to validate on; see the base class."""
+        return preparation.hold_out(experiment, dataset.train)
+
+    def describe_data(self, experiment, dataset, train):
+        """Return `Facts`; see the base class."""
+        mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)
+        digest = hashlib.blake2b(digest_size=16)
+        for split in (dataset.train, dataset.test):
+            digest.update(split.fingerprint.encode())
+        cropped = isinstance(dataset.test, data.Photographs)
+        shape, names = dataset.image_shape, dataset.class_names
+        return Facts(shape, names, mean, std, digest.hexdigest(), cropped)
+
+    def training_batches(self, experiment):
+        """Return by what the batches are made; see the base class."""
+        return {"service": _service(experiment)}
+
+    def evaluation_batches(self, experiment):
+        """Return how photographs are cropped; see the base class."""
+        return {"crops": experiment.evaluation_crops}
+
+    def build_network(self, experiment, facts):
+        """Return the network, its images standardized if need be; see the base class."""
         with named("model", weights="weights"):
             model = models.build(
                 experiment.model, len(facts.class_names), facts.image_shape, experiment.weights
@@ -83,7 +98,8 @@ def _(experiment: Classification, facts, strategy, learning_rate, source=None):
             return model
         return models.standardize(model, facts.mean, facts.std)
 
-    def compiled(model, optimizer):
+    def compile(self, experiment, model, optimizer):
+        """Compile with cross-entropy and accuracy."""
         model.compile(
             optimizer,
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -91,12 +107,53 @@ def _(experiment: Classification, facts, strategy, learning_rate, source=None):
             # The loop compiles; "auto" would mean one thing on a CPU and another on a GPU.
             jit_compile=False,
         )
-        model.optimizer.build(model.trainable_variables)
-        size = strategy.num_replicas_in_sync
-        images, labels = tf.zeros((size, *facts.image_shape)), tf.zeros((size,), tf.int64)
-        _keras.build_symbolically(model, (images, labels))
 
-    return preparation.under_rule(experiment, strategy, network, compiled, learning_rate, source)
+    def example_batch(self, facts, size):
+        """Return images and labels, all zero."""
+        return tf.zeros((size, *facts.image_shape)), tf.zeros((size,), tf.int64)
+
+    def copy_weights(self, experiment, source, model):
+        """Copy all weights, but those of a last layer for other classes."""
+        transfer.copy_weights(source, model)
+
+    def copy_feedback(self, source, model):
+        """Copy the feedback of all kernels whose rule is the same."""
+        transfer.copy_feedback(source, model)
+
+    def make_evaluator(self, prepared):
+        """Return a function that gives the mean loss and the top-1 accuracy; see the base class."""
+        evaluate = _evaluation(prepared)
+
+        def measure(split, batches, show=None):
+            totals = [0.0, 0.0, 0.0]  # Python's floats have the precision
+            for batch in batches:
+                parts = evaluate(batch)
+                totals = [total + float(part) for total, part in zip(totals, parts, strict=True)]
+            loss, correct, count = totals
+            if not count:
+                raise ValueError(f"`data_dir`: none of the {split.size} images can be read.")
+            return {"loss": loss / count, "accuracy": correct / count}
+
+        return measure
+
+    def report(self, values):
+        """Return loss and accuracy, and that of validation if there is one."""
+        validated = values.get("validation_accuracy")
+        return f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}" + (
+            "" if validated is None else f", validation {validated:.2%}"
+        )
+
+    def predict(self, experiment, images, output, checkpoint, tell):
+        """Write a table with the class of every image; see the base class."""
+        return predictions.predict(experiment, images, output, checkpoint, tell)
+
+    def export(self, model, facts, path):
+        """Write the model from images of 0 to 1 to logits."""
+        model.export(path, verbose=False)
+
+
+TASK = ClassificationTask()
+"""The task, for `tfbio.training.tasks`."""
 
 
 def _service(experiment):

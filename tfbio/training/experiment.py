@@ -5,6 +5,7 @@ Here are those of every experiment; what there is to learn has options of its ow
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import pathlib
@@ -20,9 +21,6 @@ CHECKPOINTS = ("last", "best")
 _HIGHEST_RATE = 1e6  # greater ones are slips, and beyond 3.4e38 infinite in float32
 WHERE = ("none", "hidden", "last", "all")
 """The layers that a variant of the optimizer's applies to."""
-
-KINDS = {}
-"""The kinds of experiment by name, such as "classification"; filled as they are defined."""
 
 
 def option(default, text, choices=(), low=None, high=None, below=None, changes_results=True):
@@ -55,14 +53,12 @@ class Experiment:
     """The options of one training run; the command line's flags are made from these fields.
 
     Attributes:
-        measures: What is measured on a split; the first is the loss, if the kind has one there.
+        task: The name of what is learned, one of `tfbio.training.tasks.names()`.
+        measures: What is measured on a split; the first is the loss, if the task has one there.
         score: The measure by which validation chooses the best step, the greater the better.
         label: What the score is called.
         elsewise: The options, beside the strategy, that a trained run may be measured with
             otherwise.
-        facts: The named tuple of what the network must know of its data.
-        charts: The charts of TensorBoard's Custom Scalars page: a dict from category to a dict
-            from title to patterns of tags.
 
     Raises:
         ValueError: If an option is unknown, of the wrong type, out of its range, or does not go
@@ -73,12 +69,11 @@ class Experiment:
         64
     """
 
+    task: ClassVar[str] = ""
     measures: ClassVar[tuple] = ()
     score: ClassVar[str] = ""
     label: ClassVar[str] = ""
     elsewise: ClassVar[tuple] = ()
-    facts: ClassVar[type] = tuple
-    charts: ClassVar[dict] = {}
 
     # Data.
     data_dir: str = option(
@@ -111,7 +106,7 @@ class Experiment:
         "of classes starts anew.",
     )
     init_checkpoint: str = option(
-        "last", "With --init_from: which of its checkpoints.", choices=CHECKPOINTS
+        "last", "With `init_from`: which of its checkpoints.", choices=CHECKPOINTS
     )
     rule: str = option(
         "sign_symmetry", f"The learning rule, with options if any: {', '.join(rules.names())}."
@@ -170,10 +165,10 @@ class Experiment:
     )
     schedule: str = option("constant", "How the learning rate falls.", choices=SCHEDULES)
     milestones: str = option(
-        "", "With --schedule=step: epochs, separated by commas, after which the rate falls."
+        "", "With `schedule='step'`: epochs, separated by commas, after which the rate falls."
     )
     decay_factor: float = option(
-        0.1, "With --schedule=step: what the rate is multiplied by.", low=0, high=1
+        0.1, "With `schedule='step'`: what the rate is multiplied by.", low=0, high=1
     )
     warmup_epochs: int = option(
         0, "Epochs over which the learning rate rises linearly from 0.", low=0, high=10**6
@@ -186,7 +181,7 @@ class Experiment:
     strategy: str = option("one_device", "Where the steps run.", choices=STRATEGIES)
     tpu: str = option(
         "",
-        "With --strategy=tpu: the TPU's name or grpc:// address; empty: this machine's.",
+        "With `strategy='tpu'`: the TPU's name or grpc:// address; empty: this machine's.",
         changes_results=False,
     )
     sync_batch_norm: bool = option(
@@ -217,110 +212,111 @@ class Experiment:
         2, "How many checkpoints to keep.", low=1, high=1000, changes_results=False
     )
 
-    def __init_subclass__(cls):
-        """Keep the kind, for `tfbio.training.folder.read_flags` to find it by its name."""
-        super().__init_subclass__()
-        KINDS[cls.__name__.lower()] = cls
-
     def __post_init__(self):
         """Check every option."""
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
         if not 0 < self.learning_rate <= _HIGHEST_RATE:
             raise ValueError(
-                f"--learning_rate must be a number greater than 0 and at most {_HIGHEST_RATE:g}. "
+                f"`learning_rate` must be a number greater than 0 and at most {_HIGHEST_RATE:g}. "
                 f"Received: {self.learning_rate}."
             )
         self._check_schedule()
         if not self.workdir:
-            raise ValueError("--workdir must not be empty.")
+            raise ValueError("`workdir` must not be empty.")
         momentum = optimizers.WITH_MOMENTUM
         if self.optimizer not in momentum and self.momentum != default(self, "momentum"):
             raise ValueError(
-                f"--momentum belongs to {', '.join(momentum)}, not to "
-                f"--optimizer={self.optimizer}. Received: {self.momentum}."
+                f"`momentum` belongs to {', '.join(momentum)}, not to "
+                f"`optimizer='{self.optimizer}'`. Received: {self.momentum}."
             )
         if self.optimizer == "nesterov" and not self.momentum:
-            raise ValueError("--optimizer=nesterov needs a --momentum greater than 0.")
+            raise ValueError("`optimizer='nesterov'` needs a `momentum` greater than 0.")
         self._check_execution()
         if self.rule_module:
             with named("rule_module"):
                 modules.load(self.rule_module)
         with named("rule"):
-            rules.get(self.rule)
-        if self.last_layer_rule:
-            with named("last_layer_rule"):
-                rules.get(self.last_layer_rule)
+            _ = self.parsed_rule
+        with named("last_layer_rule"):
+            _ = self.parsed_last_layer_rule
         self.override_rules()
 
     def _check_execution(self):
         """Refuse what cannot work together; docs/hardware.md has the table."""
         if self.jit and self.strategy in ("mirrored", "multi_worker"):
             raise ValueError(
-                f"--jit does not go with --strategy={self.strategy}: XLA cannot compile the "
+                f"`jit` does not go with `strategy='{self.strategy}'`: XLA cannot compile the "
                 "exchange of gradients between replicas."
             )
         if self.jit and self.strategy == "tpu":
             raise ValueError(
-                "--jit does not go with --strategy=tpu, where XLA compiles all there is."
+                "`jit` does not go with `strategy='tpu'`, where XLA compiles all there is."
             )
         if self.precision == "mixed_float16" and self.strategy == "tpu":
             raise ValueError(
-                "--precision=mixed_float16 does not go with --strategy=tpu: a TPU computes in "
-                "bfloat16. Give --precision=mixed_bfloat16."
+                "`precision='mixed_float16'` does not go with `strategy='tpu'`: a TPU computes in "
+                "bfloat16. Give `precision='mixed_bfloat16'`."
             )
         if self.tpu and self.strategy != "tpu":
             raise ValueError(
-                f"--tpu belongs to --strategy=tpu. Received: --strategy={self.strategy}."
+                f"`tpu` belongs to `strategy='tpu'`. Received: `strategy='{self.strategy}'`."
             )
         if self.download and self.strategy == "multi_worker":
             raise ValueError(
-                "--download does not go with --strategy=multi_worker: every worker would download. "
-                "Download first, with one process."
+                "`download` does not go with `strategy='multi_worker'`: every worker would "
+                "download. Download first, with one process."
             )
         if self.clip_norm and self.batch_manhattan == "all":
             raise ValueError(
-                "--clip_norm has no effect with --batch_manhattan=all, which takes the gradient's "
-                "sign alone."
+                "`clip_norm` has no effect with `batch_manhattan='all'`, which takes the "
+                "gradient's sign alone."
             )
         if self.init_checkpoint != "last" and not self.init_from:
-            raise ValueError("--init_checkpoint belongs to --init_from, which is not given.")
+            raise ValueError("`init_checkpoint` belongs to `init_from`, which is not given.")
         if (
             self.init_from
             and pathlib.Path(self.init_from).resolve() == pathlib.Path(self.workdir).resolve()
         ):
-            raise ValueError("--init_from must be another folder than --workdir.")
+            raise ValueError("`init_from` must be another folder than `workdir`.")
 
     def _check_schedule(self):
         epochs = self.milestone_epochs()
         if (self.schedule == "step") != bool(epochs):
             raise ValueError(
-                "--schedule=step and --milestones go together. "
-                f"Received: --schedule={self.schedule} --milestones={self.milestones}."
+                "`schedule='step'` and `milestones` go together. "
+                f"Received: `schedule='{self.schedule}'` `milestones={self.milestones}`."
             )
         if any(b <= a for a, b in itertools.pairwise((0, *epochs, self.epochs))):
             raise ValueError(
-                "--milestones must be epochs in ascending order, from 1 to less than "
-                f"--epochs={self.epochs}. Received: {self.milestones!r}."
+                "`milestones` must be epochs in ascending order, from 1 to less than "
+                f"`epochs={self.epochs}`. Received: {self.milestones!r}."
             )
         if self.schedule != "step" and self.decay_factor != default(self, "decay_factor"):
             raise ValueError(
-                f"--decay_factor belongs to --schedule=step, not to --schedule={self.schedule}. "
-                f"Received: {self.decay_factor}."
+                "`decay_factor` belongs to `schedule='step'`, not to "
+                f"`schedule='{self.schedule}'`. Received: {self.decay_factor}."
             )
         if self.warmup_epochs and self.warmup_epochs >= min((*epochs, self.epochs)):
             raise ValueError(
-                "--warmup_epochs must end before the first milestone and the last epoch. "
+                "`warmup_epochs` must end before the first milestone and the last epoch. "
                 f"Received: {self.warmup_epochs}."
             )
 
-    def line(self, values):
-        """Return what the end of an epoch is told with.
+    @functools.cached_property
+    def parsed_rule(self) -> rules.Rule:
+        """The rule that `rule` describes; layers have copies of it.
 
-        Args:
-            values: The epoch's line of metrics.csv, a dict.
+        Example:
+            >>> Experiment(rule="fa(seed=1)").parsed_rule
+            feedback_alignment(scale='match', seed=1)
         """
-        return f"loss {values['loss']:.4f}"
+        return rules.get(self.rule)
+
+    @functools.cached_property
+    def parsed_last_layer_rule(self) -> rules.Rule | None:
+        """The rule that `last_layer_rule` describes, or None."""
+        return rules.get(self.last_layer_rule) if self.last_layer_rule else None
 
     def published_errors(self):
         """Return the errors that a paper reports, in percent, as a dict from rule.
@@ -341,7 +337,7 @@ class Experiment:
         parts = [part.strip() for part in self.milestones.split(",")] if self.milestones else []
         if not all(part.isascii() and part.isdecimal() for part in parts):
             raise ValueError(
-                "--milestones must be integers separated by commas, such as 50,75. "
+                "`milestones` must be integers separated by commas, such as 50,75. "
                 f"Received: {self.milestones!r}."
             )
         return tuple(int(part) for part in parts)
@@ -361,7 +357,7 @@ class Experiment:
 
 
 class named:  # noqa: N801
-    """A context in which a ValueError's message comes to begin with the flag it is about.
+    """A context in which a ValueError's message comes to begin with the option it is about.
 
     Args:
         flag: The option's name.
@@ -373,12 +369,12 @@ class named:  # noqa: N801
         ...     raise ValueError("Unknown rule 'x'.")
         Traceback (most recent call last):
         ...
-        ValueError: --rule: Unknown rule 'x'.
+        ValueError: `rule`: Unknown rule 'x'.
         >>> with named("rule", last_layer="last_layer_rule"):
         ...     raise ValueError("`last_layer` cannot be found.")
         Traceback (most recent call last):
         ...
-        ValueError: --last_layer_rule cannot be found.
+        ValueError: `last_layer_rule` cannot be found.
     """
 
     def __init__(self, flag, **arguments):
@@ -391,10 +387,10 @@ class named:  # noqa: N801
     def __exit__(self, kind, error, traceback):
         if not isinstance(error, ValueError):
             return
-        message = f"--{self.flag}: {error}"
+        message = f"`{self.flag}`: {error}"
         for argument, flag in self.arguments.items():
             if str(error).startswith(f"`{argument}`"):
-                message = str(error).replace(f"`{argument}`", f"--{flag}", 1)
+                message = str(error).replace(f"`{argument}`", f"`{flag}`", 1)
         raise ValueError(message) from error
 
 
@@ -418,7 +414,8 @@ def differences(experiment, other):
         values = getattr(experiment, field.name), getattr(other, field.name)
         same = values[0] == values[1]
         if not same and field.name in ("rule", "last_layer_rule") and all(values):
-            same = repr(rules.get(values[0])) == repr(rules.get(values[1]))
+            parsed = f"parsed_{field.name}"
+            same = repr(getattr(experiment, parsed)) == repr(getattr(other, parsed))
         if field.metadata["changes_results"] and not same:
             found[field.name] = values
     return found
@@ -452,9 +449,9 @@ def check(field, value):
         >>> check(Experiment.__dataclass_fields__["epochs"], 0)
         Traceback (most recent call last):
         ...
-        ValueError: --epochs must be 1 or more, and at most 1000000. Received: 0.
+        ValueError: `epochs` must be 1 or more, and at most 1000000. Received: 0.
     """
-    flag, limits = f"--{field.name}", field.metadata
+    flag, limits = f"`{field.name}`", field.metadata
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = number if field.type is float else type(value) is field.type
     if not fits:
@@ -501,7 +498,7 @@ def named_values(flag, text, separator, example):
         name, equals, value = (each.strip() for each in part.partition("="))
         if not (name and equals and value) or name in found:
             raise ValueError(
-                f"--{flag} must be names with values, each name once, such as '{example}'. "
+                f"`{flag}` must be names with values, each name once, such as '{example}'. "
                 f"Received: {text!r}."
             )
         found[name] = value

@@ -15,16 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfbio.training import tasks
 from tfbio.training.checkpoints import write
-from tfbio.training.experiment import KINDS, differences
+from tfbio.training.experiment import differences
 from tfbio.training.records import REMEDY
 from tfbio.version import __version__
-
-_LATER = (
-    "telemetry_every",
-    *(f"feedback_{name}" for name in ("learning_rate", "optimizer", "delay", "alternate")),
-)
-"""Options that folders from before there were these lack; such runs go on with the default."""
 
 
 @contextlib.contextmanager
@@ -57,7 +52,7 @@ def locked(workdir):
         if isinstance(error, FileExistsError | NotADirectoryError):
             cause = f"{error.filename} is, or is in, a file and no folder"
         raise OSError(
-            f"--workdir={workdir} cannot be written: {cause}. Give a folder of your own."
+            f"`workdir={workdir}` cannot be written: {cause}. Give a folder of your own."
         ) from error
     with lock as file:
         file.truncate(0)
@@ -84,7 +79,7 @@ def _lock(path, attempts=100):
             except BlockingIOError as error:
                 file.seek(0)
                 raise ValueError(
-                    f"--workdir={path.parent} is in use by another process "
+                    f"`workdir={path.parent}` is in use by another process "
                     f"({file.read().strip()}). Wait for it, or give another folder."
                 ) from error
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -104,7 +99,7 @@ def flagfile(experiment):
         experiment: An `Experiment`.
 
     Returns:
-        A comment that names the kind of experiment, and a line for every option.
+        A comment that names the task, and a line for every option.
 
     Example:
         >>> from tfbio.training import Classification
@@ -113,7 +108,7 @@ def flagfile(experiment):
         --data_dir=
         --nodownload
     """
-    lines = [f"# {_kind(experiment)}"]
+    lines = [f"# {experiment.task}"]
     for field in dataclasses.fields(experiment):
         value = getattr(experiment, field.name)
         if isinstance(value, bool):
@@ -145,9 +140,7 @@ def read_flags(workdir):
     options = {}
     try:
         lines = path.read_text().splitlines()
-        # Folders from before there were kinds have no comment.
-        named = lines and lines[0].startswith("# ")
-        kind = KINDS[lines.pop(0).removeprefix("# ") if named else "classification"]
+        kind = tasks.get(lines.pop(0).removeprefix("# ")).experiment
         fields = {field.name: field for field in dataclasses.fields(kind)}
         for line in lines:
             name, equals, text = line.removeprefix("--").partition("=")
@@ -157,11 +150,10 @@ def read_flags(workdir):
                 options[name] = True
             else:
                 options[name.removeprefix("no")] = False
-        options = {**{name: fields[name].default for name in _LATER}, **options}
         if set(options) != set(fields):
             odd = sorted(set(options) ^ set(fields))
-            raise ValueError(f"--{odd[0]} is missing or unknown")
-    except (KeyError, ValueError) as error:
+            raise ValueError(f"`{odd[0]}` is missing or unknown")
+    except (IndexError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged, or of another version: {error}. {REMEDY}") from error
     return kind(**options)
 
@@ -199,7 +191,7 @@ def check(folder, experiment):
         >>> check(folder, Classification(epochs=3))
         Traceback (most recent call last):
         ...
-        ValueError: --workdir=... holds a run with other options: --epochs=30, now 3. Give...
+        ValueError: `workdir=...` holds a run with other options: `epochs=30`, now 3. Give...
     """
     folder = pathlib.Path(folder)
     before = read_flags(folder)
@@ -207,21 +199,21 @@ def check(folder, experiment):
         strange = [name for name in ("metrics.csv", "summary.json") if (folder / name).exists()]
         if strange:
             raise ValueError(
-                f"--workdir={folder} has {strange[0]} but no flags.cfg, so it is not a run's "
+                f"`workdir={folder}` has {strange[0]} but no flags.cfg, so it is not a run's "
                 "folder. Give a new or empty one."
             )
         return
     if type(before) is not type(experiment):
         raise ValueError(
-            f"--workdir={folder} holds a run of {_kind(before)}, not of {_kind(experiment)}. Give "
+            f"`workdir={folder}` holds a run of {before.task}, not of {experiment.task}. Give "
             "another folder."
         )
     odd = differences(before, experiment)
     if odd:
-        listed = "; ".join(f"--{name}={a}, now {b}" for name, (a, b) in odd.items())
+        listed = "; ".join(f"`{name}={a}`, now {b}" for name, (a, b) in odd.items())
         raise ValueError(
-            f"--workdir={folder} holds a run with other options: {listed}. Give another folder, "
-            f"or the same options (--flagfile={folder / 'flags.cfg'})."
+            f"`workdir={folder}` holds a run with other options: {listed}. Give another folder, "
+            f"or the same options, as {folder / 'flags.cfg'} has them."
         )
 
 
@@ -256,8 +248,8 @@ def claim(folder, experiment, facts):
     odd = [name for name in facts if before[name] != json.loads(json.dumps(facts[name]))]
     if odd:
         raise ValueError(
-            f"--workdir={folder} holds a run on other data than --dataset={experiment.dataset} "
-            f"--data_dir={experiment.data_dir} has now: they differ in {', '.join(odd)}. Give the "
+            f"`workdir={folder}` holds a run on other data than `dataset={experiment.dataset}` "
+            f"`data_dir={experiment.data_dir}` has now: they differ in {', '.join(odd)}. Give the "
             "data that it began with, or another folder."
         )
 
@@ -366,10 +358,6 @@ def save_json(path, document):
     """
     text = json.dumps(_without_nan(document), indent=1, allow_nan=False)
     write(path, (text + "\n").encode())
-
-
-def _kind(experiment):
-    return type(experiment).__name__.lower()
 
 
 def _without_nan(value):

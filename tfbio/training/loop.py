@@ -33,7 +33,7 @@ class Loop:
     def __init__(self, prepared):
         self.prepared = prepared
         self._train = _training(prepared)
-        self._measure = prepared.evaluator()
+        self._measure = prepared.task.make_evaluator(prepared)
 
     def train(self, iterator, steps):
         """Take steps, stopping after one whose loss is no finite number.
@@ -92,7 +92,7 @@ def _training(prepared):
             logs = step(next(iterator))
             if "loss" not in logs:
                 raise ValueError(
-                    "--model: its train_step must return a dict with 'loss', as Keras's does. "
+                    "`model`: its train_step must return a dict with 'loss', as Keras's does. "
                     f"Received: {sorted(logs)}."
                 )
             # The running mean of an epoch: once it is not finite, it stays so.

@@ -1,32 +1,28 @@
 """Preparation: from an experiment's options to a compiled model under its rule, and its data.
 
-What every experiment has in common is here; `prepare` and `build` go by its kind.
+What all experiments have in common is here; for the rest, their task is asked.
 """
 
-import abc
 import contextlib
 import dataclasses
-import functools
 from typing import Any
 
 import keras
 
-from tfbio import optimizers, rules
+from tfbio import _keras, optimizers, rules
 from tfbio.convert import convert
 from tfbio.layers.sites import find_layers
-from tfbio.training import strategies, transfer
+from tfbio.training import strategies, tasks
 from tfbio.training.experiment import Experiment, default, named
 from tfbio.training.schedules import Schedule
 
-WHOLE = (transfer.copy_weights, transfer.copy_feedback)
-"""How a network starts from another of its kind."""
-
 
 @dataclasses.dataclass(frozen=True)
-class Prepared(abc.ABC):
+class Prepared:
     """A compiled model and its data: all that can fail for a wrong option has been done.
 
     Attributes:
+        task: The `tfbio.training.tasks.Task`.
         experiment: The `Experiment`.
         devices: The `tfbio.training.strategies.Devices` that the model lives on.
         model: The compiled `keras.Model`, under its rule.
@@ -37,6 +33,7 @@ class Prepared(abc.ABC):
         facts: A named tuple of what the network must know of its data, for data.json.
     """
 
+    task: tasks.Task
     experiment: Experiment
     devices: strategies.Devices
     model: keras.Model
@@ -79,16 +76,6 @@ class Prepared(abc.ABC):
         for split in filter(None, (self.validation, self.dataset.test)):
             split.check()
 
-    @property
-    def training_batches(self):
-        """What else a split's `batches` takes in training, a dict from argument to value."""
-        return {}
-
-    @property
-    def evaluation_batches(self):
-        """What else it takes in evaluation."""
-        return {}
-
     def epoch(self, index, start):
         """Return one epoch's batches, a pure function of the seed, the epoch and the start.
 
@@ -104,7 +91,7 @@ class Prepared(abc.ABC):
                 augmentation=self.experiment.augmentation,
                 multiple=multiple(self.experiment, self.devices),
                 shard=shard,
-                **self.training_batches,
+                **self.task.training_batches(self.experiment),
             )
         )
 
@@ -114,29 +101,19 @@ class Prepared(abc.ABC):
         Args:
             split: One of the splits.
         """
-        size, more = self.experiment.batch_size, self.evaluation_batches
+        size, more = self.experiment.batch_size, self.task.evaluation_batches(self.experiment)
         return self.devices.distribute(
             lambda shard: split.batches(size, pad=True, shard=shard, **more)
         )
 
-    @abc.abstractmethod
-    def evaluator(self):
-        """Return a function that measures the model on a split.
 
-        Its arguments are the split, an iterator over what `all_of` returns for it, and
-        optionally, a function to show pictures with, of a name and an image. It returns a dict of
-        the experiment's `measures`, and of further numbers. All workers call it alike.
-        """
-
-
-@functools.singledispatch
 def prepare(experiment, source=None):
     """Load the data, build and convert the model, and compile it.
 
     Sets Keras's, numpy's and Python's global seeds.
 
     Args:
-        experiment: An `Experiment`, of a kind.
+        experiment: An `Experiment` with a task.
         source: A model under a rule, whose weights to start from.
 
     Returns:
@@ -151,15 +128,21 @@ def prepare(experiment, source=None):
         >>> prepare(Classification(batch_size=100)).steps_per_epoch
         13
     """
-    raise TypeError(f"There is nothing to learn for an experiment of no kind: {experiment!r}.")
+    task = tasks.get(experiment.task)
+    devices = strategies.of(experiment)
+    dataset = task.load(experiment)
+    train, validation = task.split(experiment, dataset)
+    rate = schedule(experiment, steps(experiment, devices, train))
+    facts = task.describe_data(experiment, dataset, train)
+    model = build(experiment, facts, devices.strategy, rate, source)
+    return Prepared(task, experiment, devices, model, dataset, train, validation, rate, facts)
 
 
-@functools.singledispatch
 def build(experiment, facts, strategy, learning_rate, source=None):
     """Build an experiment's network, put it under its rule, and compile it.
 
     Args:
-        experiment: An `Experiment`, of a kind.
+        experiment: An `Experiment` with a task.
         facts: The facts on its data.
         strategy: The strategy that it is to live under.
         learning_rate: A number or schedule.
@@ -167,76 +150,49 @@ def build(experiment, facts, strategy, learning_rate, source=None):
             rule is the same.
 
     Returns:
-        A compiled model, whose optimizer and metrics are built.
+        A compiled model, whose optimizer and metrics have their variables, which a checkpoint must
+        find.
 
     Raises:
         ValueError: If model, weights, rule, overrides and images do not fit together.
 
     Example:
         >>> import tensorflow as tf
+        >>> import tensorflow as tf
         >>> from tfbio.training.classifier import Facts
         >>> from tfbio.training import Classification
         >>> strategy = tf.distribute.get_strategy()
         >>> facts = Facts((32, 32, 1), ("cat", "dog"))
-        >>> build(Classification(model="lenet"), facts, strategy, 0.1).name
-        'lenet'
-    """
-    raise TypeError(f"There is no network for an experiment of no kind: {experiment!r}.")
-
-
-def under_rule(experiment, strategy, network, compiled, learning_rate, source, copy=WHOLE):
-    """Return a network that an experiment builds, under its rule and compiled.
-
-    Args:
-        experiment: An `Experiment`.
-        strategy: The strategy that it is to live under.
-        network: A function that returns the plain network.
-        compiled: A function of the converted one and an optimizer that compiles it, and makes the
-            variables of the optimizer and the metrics, which a checkpoint must find.
-        learning_rate: A number or schedule.
-        source: As for `build`.
-        copy: How weights and feedback get from it to the network, two functions of both.
-
-    Raises:
-        ValueError: As `build` does.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from tfbio import models
-        >>> from tfbio.training import Classification
-        >>> model = under_rule(
-        ...     Classification(rule="fa"),
-        ...     tf.distribute.get_strategy(),
-        ...     lambda: models.build("lenet", 10, (32, 32, 1)),
-        ...     lambda model, optimizer: model.compile(optimizer, "mse"),
-        ...     learning_rate=0.1,
-        ...     source=None,
-        ... )
+        >>> model = build(Classification(model="lenet", rule="fa"), facts, strategy, 0.1)
         >>> model.get_layer("conv1").rule.alias
         'feedback_alignment'
     """
-    copy_weights, copy_feedback = copy
+    task = tasks.get(experiment.task)
     keras.utils.set_random_seed(experiment.seed)
     with _dtype_policy(experiment.precision), strategy.scope():
-        model = network()
+        model = task.build_network(experiment, facts)
         if source:
             with named("init_from"):
-                copy_weights(source, model)
+                task.copy_weights(experiment, source, model)
+        last = experiment.parsed_last_layer_rule
         with named("rule", last_layer="last_layer_rule", overrides="overrides"):
             convert(
                 model,
-                experiment.rule,
-                last_layer=experiment.last_layer_rule or None,
+                rules.serialize(experiment.parsed_rule),
+                last_layer=last and rules.serialize(last),
                 overrides=experiment.override_rules() or None,
             )
         if source:
-            copy_feedback(source, model)
+            task.copy_feedback(source, model)
         if experiment.sync_batch_norm:
             _synchronize(model)
         optimizer = _optimizer(experiment, learning_rate, model)
         if experiment.precision == "mixed_float16":
             optimizer = optimizers.LossScale(optimizer)
-        compiled(model, optimizer)
+        task.compile(experiment, model, optimizer)
+        model.optimizer.build(model.trainable_variables)
+        batch = task.example_batch(facts, strategy.num_replicas_in_sync)
+        _keras.build_symbolically(model, batch)
     return model
 
 
@@ -261,8 +217,8 @@ def steps(experiment, devices, split):
     found = split.steps(experiment.batch_size, multiple(experiment, devices))
     if not found:
         raise ValueError(
-            f"--batch_size={experiment.batch_size} is more than the {split.size} images to train "
-            f"on, which --strategy={experiment.strategy} takes in whole batches only."
+            f"`batch_size={experiment.batch_size}` is more than the {split.size} images to train "
+            f"on, which `strategy='{experiment.strategy}'` takes in whole batches only."
         )
     return found
 
@@ -367,21 +323,21 @@ def _feedback(e, model, learning_rate):
     """Return the settings of such weights, and refuse them where there are none."""
     given = [f"feedback_{name}" for name in _FEEDBACK]
     given = [name for name in given if getattr(e, name) != default(e, name)]
-    rule = rules.get(e.rule)
+    rule = e.parsed_rule
     in_turns = rule.takes_turns
     if not given and not in_turns:
         return None
     if all(getattr(v, "feedback_learns", None) != "alone" for v in model.trainable_variables):
         if in_turns:
             raise ValueError(
-                f"--rule={e.rule} has no inverse to take turns with: --model={e.model} has one "
+                f"`rule={e.rule}` has no inverse to take turns with: `model={e.model}` has one "
                 "hidden layer, whose target comes from the loss. Give schedule='parallel'."
             )
         raise ValueError(
-            f"--{given[0]} belongs to rules whose B learns by a loss of its own, such as "
+            f"`{given[0]}` belongs to rules whose B learns by a loss of its own, such as "
             "symmetric_alignment, and to those of target propagation whose inverses do; l_drl's "
             "take steps of their own, at the rule's rate. "
-            f"Received: --{given[0]}={getattr(e, given[0])} under --rule={e.rule}."
+            f"Received: `{given[0]}={getattr(e, given[0])}` under `rule={e.rule}`."
         )
     own = None
     if e.feedback_optimizer != "same":
@@ -391,14 +347,14 @@ def _feedback(e, model, learning_rate):
     turn = int(e.feedback_alternate)
     if not rule.has_gradient and turn:
         raise ValueError(
-            f"--feedback_alternate, turns of one step, does not go with --rule={e.rule}, whose "
+            f"`feedback_alternate`, turns of one step, does not go with `rule={e.rule}`, whose "
             "schedule says when inverses learn: at every step if it is 'parallel', in turns of an "
             "epoch if it is 'alternating'. Give the schedule alone."
         )
     if in_turns and e.epochs < 2:
         raise ValueError(
-            f"--rule={e.rule} takes turns of an epoch, the inverses first, so that forward weights "
-            f"learn in every second one. --epochs must be 2 or more. Received: {e.epochs}."
+            f"`rule={e.rule}` takes turns of an epoch, the inverses first, so that forward weights "
+            f"learn in every second one. `epochs` must be 2 or more. Received: {e.epochs}."
         )
     if in_turns:
         # Of an epoch; a model that is only used has a schedule without epochs, and takes none.
@@ -414,7 +370,7 @@ def _synchronize(model):
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     if not layers:
-        raise ValueError("--sync_batch_norm: the --model has no batch normalization.")
+        raise ValueError("`sync_batch_norm` has no effect: `model` has no batch normalization.")
     for layer in layers:
         layer.synchronized = True
 
@@ -429,11 +385,11 @@ def _dtype_policy(name):
         keras.config.set_dtype_policy(before)
 
 
-def slug(text):
-    """Return a rule's text as a folder name: ``sign_symmetry(agreement=0.9)`` by its own repr.
+def slug(rule):
+    """Return a rule as a folder name: ``sign_symmetry(agreement=0.9)`` by its own repr.
 
     Args:
-        text: What `tfbio.rules.get` takes.
+        rule: What `tfbio.rules.get` takes.
 
     Returns:
         The rule's name, and its options that are not the default.
@@ -442,7 +398,7 @@ def slug(text):
         >>> slug("usf(agreement=0.9)")
         'sign_symmetry-agreement=0.9'
     """
-    rule = rules.get(text)
+    rule = rules.get(rule)
     defaults = rule.options()
     changed = {name: v for name, v in rule.get_config().items() if v != defaults[name]}
     return "-".join([rule.alias, *(f"{name}={value}" for name, value in changed.items())])

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfbio.training.checkpoints import write
 
 _EVENTS = "events.out.tfevents.*"
-REMEDY = "Put back the file as it was written, or give another --workdir."
+REMEDY = "Put back the file as it was written, or give another `workdir`."
 """What to do about a damaged file of a run."""
 
 

@@ -117,8 +117,8 @@ class Devices:
         digest = np.frombuffer(hashlib.blake2b(text, digest_size=8).digest(), np.int64)
         if len(np.unique(self.gather(digest))) > 1:
             raise ValueError(
-                "--strategy=multi_worker: the workers have other options or data than each other. "
-                "Start all with the same command and the same files."
+                "`strategy='multi_worker'`: the workers have other options or data than each "
+                "other. Start all with the same command and the same files."
             )
 
 
@@ -146,14 +146,14 @@ def of(experiment):
     parts = devices.replicas * experiment.accumulate
     if experiment.batch_size % parts:
         raise ValueError(
-            f"--batch_size is over all devices, and must divide by their number, "
-            f"{devices.replicas}, times --accumulate, {experiment.accumulate}. "
+            f"`batch_size` is over all devices, and must divide by their number, "
+            f"{devices.replicas}, times `accumulate`, {experiment.accumulate}. "
             f"Received: {experiment.batch_size}."
         )
     if experiment.sync_batch_norm and devices.replicas == 1:
         raise ValueError(
-            "--sync_batch_norm has no effect on one device. Received: "
-            f"--strategy={experiment.strategy}, with one."
+            "`sync_batch_norm` has no effect on one device. Received: "
+            f"`strategy='{experiment.strategy}'`, with one."
         )
     return devices
 
@@ -172,7 +172,7 @@ def watched(devices):
         >>> with watched(Devices(tf.distribute.get_strategy(), worker=0, workers=2)):
         ...     raise tf.errors.UnavailableError(None, None, "Socket closed")
         Traceback (most recent call last):
-        tfbio.training.strategies.WorkerLost: --strategy=multi_worker: worker 0 of 2 has lost the...
+        tfbio.training.strategies.WorkerLost: `strategy='multi_worker'`: worker 0 of...
     """
     try:
         yield
@@ -180,7 +180,7 @@ def watched(devices):
         if devices.workers == 1:
             raise
         raise WorkerLost(
-            f"--strategy=multi_worker: worker {devices.worker} of {devices.workers} has lost the "
+            f"`strategy='multi_worker'`: worker {devices.worker} of {devices.workers} has lost the "
             f"others ({type(error).__name__}): one has ended, or did not answer for {HANG} s; what "
             "it printed last says why. Start all workers again with the same commands: the run "
             "goes on from its newest checkpoint."
@@ -253,7 +253,7 @@ def cluster():
     if "SLURM_JOB_ID" in os.environ:
         return _cluster_of_slurm(os.environ["SLURM_JOB_ID"])
     raise ValueError(
-        "--strategy=multi_worker needs the environment variable TF_CONFIG, or to be started by "
+        "`strategy='multi_worker'` needs the environment variable TF_CONFIG, or to be started by "
         "Slurm's srun: docs/hardware.md has both. Neither is there."
     )
 
@@ -276,7 +276,7 @@ def _cluster_of_tf_config(text):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"--strategy=multi_worker: TF_CONFIG must be like {example}. Received: {text!r}."
+            f"`strategy='multi_worker'`: TF_CONFIG must be like {example}. Received: {text!r}."
         ) from error
     return addresses, index
 
@@ -296,7 +296,7 @@ def _cluster_of_slurm(job):
         return addresses, resolver.get_task_info()[1]
     except (KeyError, ValueError, RuntimeError, OSError) as error:
         raise ValueError(
-            "--strategy=multi_worker: Slurm's variables do not say which workers there are "
+            "`strategy='multi_worker'`: Slurm's variables do not say which workers there are "
             f"({type(error).__name__}: {error}). Start the command with srun, or set TF_CONFIG."
         ) from error
 
@@ -317,12 +317,12 @@ def _multi_worker(addresses, index):
         )
     except RuntimeError as error:
         raise ValueError(
-            "--strategy=multi_worker must come before anything that TensorFlow computes in this "
+            "`strategy='multi_worker'` must come before anything that TensorFlow computes in this "
             f"process: {error}"
         ) from error
     except tf.errors.OpError as error:
         raise WorkerLost(
-            f"--strategy=multi_worker: worker {index} did not find all of the {len(addresses)} "
+            f"`strategy='multi_worker'`: worker {index} did not find all of the {len(addresses)} "
             f"workers within {HANG} s, or its own address is taken: {', '.join(addresses)}. Start "
             f"one process for each. ({type(error).__name__}: {error.message})"
         ) from error
@@ -333,8 +333,8 @@ def _tpu(address):
     name = address or os.environ.get("TPU_NAME", "local")
     if name == "local" and not importlib.util.find_spec("libtpu"):
         raise ValueError(
-            "--strategy=tpu: there is no TPU here (the package libtpu is not installed). Install "
-            "the extra tpu on a TPU machine, or give a TPU's name or address with --tpu."
+            "`strategy='tpu'`: there is no TPU here (the package libtpu is not installed). Install "
+            "the extra tpu on a TPU machine, or give a TPU's name or address with `tpu`."
         )
     if name.startswith("grpc://"):
         _reach(name)
@@ -345,7 +345,7 @@ def _tpu(address):
         return tf.distribute.TPUStrategy(resolver)
     except (ValueError, OSError, RuntimeError, tf.errors.OpError) as error:
         raise ValueError(
-            f"--tpu={name}: no TPU answers to it: {type(error).__name__}: {error}"
+            f"`tpu={name}`: no TPU answers to it: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -355,4 +355,4 @@ def _reach(address):
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
-        raise ValueError(f"--tpu={address}: nothing answers there: {error}.") from error
+        raise ValueError(f"`tpu={address}`: nothing answers there: {error}.") from error

@@ -14,12 +14,13 @@ import numpy as np
 from tfbio import metrics
 from tfbio._extras import MissingExtraError
 from tfbio.training import board, folder, heatmap, images, strategies, use
-from tfbio.training.checkpoints import Checkpoints, restore, snapshot, state_variables
+from tfbio.training.checkpoints import Checkpoints
 from tfbio.training.experiment import named
 from tfbio.training.loop import Loop
 from tfbio.training.preparation import prepare
 from tfbio.training.records import NoRecords, Records, read
 from tfbio.training.signals import Interrupted, Signals
+from tfbio.training.state import restore, snapshot, state_variables
 from tfbio.training.telemetry import OF_GRADIENTS, OF_WEIGHTS, Telemetry
 
 SUMMARY = ("weight_angles", "seconds_per_step", "steps")
@@ -85,7 +86,7 @@ def train_and_evaluate(
         OSError: If data cannot be read or the folder not be written.
         Interrupted: After SIGTERM or SIGINT, once the state is saved.
         Diverged: If the loss or a weight is no finite number; the last checkpoint is good.
-        WorkerLost: If another worker of --strategy=multi_worker has ended or does not answer.
+        WorkerLost: If another worker of `strategy='multi_worker'` has ended or does not answer.
 
     Example:
         >>> import tempfile
@@ -116,7 +117,7 @@ def _full_disk_told(path):
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OSError(
-            f"--workdir={path}: {error.strerror}, {error.filename or 'in its records'}. The "
+            f"`workdir={path}`: {error.strerror}, {error.filename or 'in its records'}. The "
             "checkpoints are whole: the same command goes on from the newest once there is room."
         ) from error
 
@@ -264,7 +265,7 @@ class Training:
             found = checkpoints.latest(self.tell)
             if found is None or found[0] != step:
                 raise ValueError(
-                    f"--workdir={self.path} must be one folder for all workers: this one, "
+                    f"`workdir={self.path}` must be one folder for all workers: this one, "
                     f"{devices.worker}, has no checkpoint of step {step}, as the chief has."
                 )
         return found
@@ -274,7 +275,7 @@ class Training:
         replicas = self.prepared.devices.replicas
         if replicas != self.progress.replicas:
             raise ValueError(
-                f"--workdir={self.path} holds a run on {self.progress.replicas} devices, now "
+                f"`workdir={self.path}` holds a run on {self.progress.replicas} devices, now "
                 f"{replicas}. Give as many, or another folder."
             )
         restore(self.variables, self.prepared.devices, arrays)
@@ -391,7 +392,7 @@ class Training:
         if end_of_epoch and self.telling.epochs:
             self.tell(
                 f"epoch {epoch:>3}/{self.experiment.epochs}, step {self.step:,}: "
-                f"{self.experiment.line(values)}, {speed:,.0f} images/s"
+                f"{self.prepared.task.report(values)}, {speed:,.0f} images/s"
             )
 
     def save(self):
@@ -413,7 +414,7 @@ class Training:
         kept = "no checkpoint was written yet"
         if found := self.checkpoints.latest(self.tell):
             kept = f"the last good checkpoint, of step {found[0]}, is kept in {self.path}"
-        return f"{kept}. A lower --learning_rate may help; give it with another --workdir."
+        return f"{kept}. A lower `learning_rate` may help; give it with another `workdir`."
 
     def _measure(self, name, split, show=None):
         def heed(done, total):

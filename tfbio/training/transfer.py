@@ -37,7 +37,7 @@ def copy_weights(source, target):
     ]
     if odd or len(given) != len(own):
         raise ValueError(
-            f"the run's network is another than --model: it has {len(given)} weights, this one "
+            f"the run's network is another than `model`: it has {len(given)} weights, this one "
             f"{len(own)}; " + "; ".join(odd[:10])
         )
     left = []
@@ -48,7 +48,7 @@ def copy_weights(source, target):
             left.append(f"{name} {_shape(variable)}, there {_shape(there)}")
     if left:
         logging.getLogger("tfbio").info(
-            f"--init_from: the last layer starts anew, for other classes: {'; '.join(left)}."
+            f"`init_from`: the last layer starts anew, for other classes: {'; '.join(left)}."
         )
 
 
@@ -109,7 +109,7 @@ def _copy_feedback(pairs):
             variable.assign(given)
     if anew:
         logging.getLogger("tfbio").info(
-            f"--init_from: the feedback of {len(anew)} kernels is made anew: {'; '.join(anew)}."
+            f"`init_from`: the feedback of {len(anew)} kernels is made anew: {'; '.join(anew)}."
         )
 
 

@@ -1,22 +1,15 @@
 """Use: what a run's folder is good for once it is trained: measure, predict, export."""
 
-import contextlib
-import csv
 import dataclasses
-import errno
-import io
-import os
 import pathlib
 
-import numpy as np
 import tensorflow as tf
 
-from tfbio import data
-from tfbio.data.folder import list_images
-from tfbio.training import folder, preparation
-from tfbio.training.checkpoints import Checkpoints, restore, state_variables
+from tfbio.training import folder, outputs, preparation, tasks
+from tfbio.training.checkpoints import Checkpoints
 from tfbio.training.loop import Loop
 from tfbio.training.schedules import Schedule
+from tfbio.training.state import restore, state_variables
 from tfbio.training.strategies import Devices
 
 
@@ -68,7 +61,7 @@ def measurable(experiment, checkpoint="last", tell=print):
         >>> measurable(Classification(workdir="no/such/folder"))
         Traceback (most recent call last):
         ...
-        ValueError: --workdir=no/such/folder has no last checkpoint. Give the folder of a run...
+        ValueError: `workdir=no/such/folder` has no last checkpoint. Give the folder of a run...
     """
     step, arrays = _load(experiment, checkpoint, tell)
     prepared = preparation.prepare(_here(experiment))
@@ -77,13 +70,14 @@ def measurable(experiment, checkpoint="last", tell=print):
     return step, prepared
 
 
-def predict(experiment, images, output, checkpoint="last", tell=print):
-    """Classify every image of a folder, and write a table.
+def predict(experiment, images, output, checkpoint="last", tell=print) -> int:
+    """Predict on every image of a folder, and write what was found.
 
     Args:
         experiment: The `Experiment`; its workdir holds the run. Its dataset is not read.
         images: A folder of images, searched with the folders below it.
-        output: The CSV file to write: image, class, probability.
+        output: What to write: of a classifier, a CSV file with image, class and probability; of a
+            detector, a folder, see `tfbio.detection.predictions`.
         checkpoint: "last", or "best" by validation.
         tell: Called with lines of text.
 
@@ -92,38 +86,11 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
 
     Raises:
         ValueError: If the folder holds no such run or checkpoint, or no images, or a damaged one;
-            or the table would overwrite one of them.
+            or the output would overwrite one of them.
         OSError: If files cannot be read or written.
     """
-    output = pathlib.Path(output)
-    with output_told(output):  # before the work
-        if output.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    spare(images, list_images(images), output, [output])
-    with folder_made(output.parent, output):
-        return _predict(experiment, images, output, checkpoint, tell)
-
-
-def _predict(experiment, images, output, checkpoint, tell):
-    model, facts = restored(experiment, checkpoint, tell)
-    paths, batches = data.images(
-        images, facts.image_shape[:2], facts.image_shape[2], cropped=facts.cropped
-    )
-    rows = []
-    with data.clear_errors():
-        for batch in batches:
-            logits = tf.cast(model(batch, training=False), tf.float32)
-            for probabilities in tf.nn.softmax(logits).numpy():
-                chosen = int(np.argmax(probabilities))
-                path = paths[len(rows)]
-                rows.append((path, facts.class_names[chosen], float(probabilities[chosen])))
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("image", "class", "probability"))
-    table.writerows((path, name, f"{probability:.6f}") for path, name, probability in rows)
-    with output_told(output):
-        output.write_bytes(text.getvalue().encode(errors="surrogateescape"))
-    return len(rows)
+    task = tasks.get(experiment.task)
+    return task.predict(experiment, images, pathlib.Path(output), checkpoint, tell)
 
 
 def export(experiment, output, checkpoint="last", tell=print):
@@ -132,8 +99,9 @@ def export(experiment, output, checkpoint="last", tell=print):
     Args:
         experiment: The `Experiment`; its workdir holds the run. Its dataset is not read.
         output: The folder to write: `model.keras`, which Keras loads after `import tfbio`, rule
-            and feedback included; `saved_model`, from images of 0 to 1 to logits; and
-            `data.json`, with the classes' names and what was done to the images.
+            and feedback included; `saved_model`, from images of 0 to 1 to logits, or to what a
+            detector's `decode_predictions` returns; and `data.json`, with the classes' names and
+            what was done to the images.
         checkpoint: "last", or "best" by validation.
         tell: Called with lines of text.
 
@@ -142,105 +110,11 @@ def export(experiment, output, checkpoint="last", tell=print):
         OSError: If files cannot be read or written.
     """
     path = pathlib.Path(output)
-    with folder_made(path, path):
+    with outputs.making_folder(path, path):
         model, facts = restored(experiment, checkpoint, tell)
-        model.export(str(path / "saved_model"), verbose=False)
+        tasks.get(experiment.task).export(model, facts, str(path / "saved_model"))
         folder.save_json(path / "data.json", facts._asdict())
         model.save(path / "model.keras")
-
-
-def spare(folder, images, output, written):
-    """Refuse to overwrite images.
-
-    Args:
-        folder: The folder of images, as it was given.
-        images: Their paths.
-        output: The output, as it was given.
-        written: The paths of all files to be written, which may lead to an image through links.
-
-    Raises:
-        ValueError: If one of them is an image.
-
-    Example:
-        >>> import tempfile
-        >>> image = pathlib.Path(tempfile.mkdtemp(), "a.png")
-        >>> image.touch()
-        >>> spare("photos", [image], "a.csv", ["a.csv"])
-        >>> spare("photos", [image], image, [image])
-        Traceback (most recent call last):
-        ValueError: --output=...a.png would overwrite ...a.png of --images=photos. Give --output...
-    """
-    there = [path for path in written if os.path.exists(path)]
-    held = {_file(path): path for path in images if os.path.exists(path)} if there else {}
-    for path in there:
-        if _file(path) in held:
-            raise ValueError(
-                f"--output={output} would overwrite {held[_file(path)]} of --images={folder}. "
-                "Give --output another place."
-            )
-
-
-def _file(path):
-    """Return what a file is known by, whatever links lead to it."""
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
-
-
-@contextlib.contextmanager
-def folder_made(path, output):
-    """Make a folder, and remove it where what is done within fails and leaves it empty.
-
-    Args:
-        path: A `pathlib.Path`; folders above it are made, and removed, as well.
-        output: What to name in the error if it cannot be made.
-
-    Raises:
-        OSError: If it cannot be made.
-
-    Example:
-        >>> import tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp(), "deep", "inside")
-        >>> with contextlib.suppress(ValueError), folder_made(path, path):
-        ...     raise ValueError
-        >>> path.parent.exists()
-        False
-    """
-    with output_told(output):
-        missing = [each for each in (path, *path.parents) if not each.exists()]
-    try:
-        with output_told(output):
-            path.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        for each in missing:
-            with contextlib.suppress(OSError):
-                each.rmdir()
-        raise
-
-
-@contextlib.contextmanager
-def output_told(path):
-    """Name the flag in the error of an output that cannot be written.
-
-    Args:
-        path: What is written.
-
-    Raises:
-        OSError: Instead of the one within.
-
-    Example:
-        >>> with output_told("/proc/a.csv"):
-        ...     raise PermissionError(13, "Permission denied")
-        Traceback (most recent call last):
-        ...
-        OSError: --output=/proc/a.csv cannot be written: Permission denied. Give another place.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"--output={path} cannot be written: {error.strerror}. Give another place."
-        ) from error
 
 
 def latest(workdir, checkpoint, tell=print):
@@ -268,7 +142,7 @@ def _load(experiment, checkpoint, tell):
     found = latest(path, checkpoint, tell)
     if found is None:
         raise ValueError(
-            f"--workdir={path} has no {checkpoint} checkpoint. Give the folder of a run that was "
+            f"`workdir={path}` has no {checkpoint} checkpoint. Give the folder of a run that was "
             "trained" + (" with validation." if checkpoint == "best" else ".")
         )
     # Where and how a run is measured makes it no other run.
@@ -308,7 +182,7 @@ def restored(experiment, checkpoint, tell=print):
     """
     _, arrays = _load(experiment, checkpoint, tell)
     path = pathlib.Path(experiment.workdir, "data.json")
-    kind = experiment.facts
+    kind = tasks.get(experiment.task).facts
     facts = kind(**folder.read_json(path, kind._fields, needed=True))
     devices = Devices(tf.distribute.get_strategy())
     # A number would be a variable of the optimizer, which the checkpoint does not have.

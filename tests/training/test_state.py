@@ -1,0 +1,109 @@
+"""The state of a training: names that follow from the model, and mismatches told by them."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfbio import detection, training
+from tfbio.training.state import restore, snapshot, state_variables
+from tfbio.training.strategies import Devices
+
+K = keras.layers
+DEVICES = Devices(tf.distribute.get_strategy())
+
+
+def compiled(model, optimizer=None):
+    model.compile(optimizer or keras.optimizers.Adam(), "mse", metrics=["mae"])
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def sequential():
+    return keras.Sequential([keras.Input((4,)), K.Dense(3), K.Dropout(0.5), K.Dense(2)])
+
+
+def nested():
+    inner = keras.Sequential([keras.Input((4,)), K.Dense(4), K.Dropout(0.5), K.Dense(4)])
+    x = keras.Input((4,))
+    return keras.Model(x, K.Dense(2)(K.Dense(3, name="named_7")(inner(x))))
+
+
+def scaled():
+    return compiled(
+        sequential(), keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, 0.9))
+    )
+
+
+def own_optimizer():
+    options = {"rule": "information_alignment", "feedback_optimizer": "adam"}
+    return training.prepare(training.Classification(**options)).model
+
+
+def retinanet():
+    model = detection.retinanet(3, "resnet10", (64, 64, 3), head_layers=1, channels=8)
+    model.compile("retinanet", "focal", optimizer="sgd")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+MAKERS = {
+    "sequential": lambda: compiled(sequential()),
+    "nested": lambda: compiled(nested()),
+    "scaled": scaled,
+    "own_optimizer": own_optimizer,
+    "retinanet": retinanet,
+}
+
+
+def print_names():
+    for name, make in MAKERS.items():
+        for variable in state_variables(make()):
+            print(f"name {name} {variable}")
+
+
+def test_names_are_the_same_in_every_process_and_however_often_a_model_is_made():
+    command = "from tests.training.test_state import print_names; print_names()"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True
+    )
+    there = [line for line in done.stdout.splitlines() if line.startswith("name ")]
+    for make in MAKERS.values():
+        make()  # Keras's own numbers go on from here
+    here = []
+    for name, make in MAKERS.items():
+        model = make()
+        names = state_variables(model)
+        every = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+        assert {id(v) for v in every} <= {id(v) for v in names.values()}
+        here += [f"name {name} {variable}" for variable in names]
+    assert here == there
+
+
+def test_names_say_what_a_variable_is():
+    names = list(state_variables(compiled(nested())))
+    assert "sequential/dense_1/kernel" in names
+    assert "named_7/bias" in names
+    assert any(name.startswith("optimizer/sequential/dense/kernel/") for name in names)
+    assert "sequential/dropout/seed_generator_state" in names
+    assert "random/global" in names
+    assert any(name.startswith("metrics/") for name in names)
+    assert "optimizer/iteration" in names
+
+
+def test_a_mismatch_is_reported_by_name():
+    variables = state_variables(compiled(sequential()))
+    arrays = snapshot(variables, DEVICES)
+    arrays["strange/kernel.0"] = arrays.pop("dense/bias.0")
+    arrays["dense_1/kernel.0"] = np.zeros((3, 5), "float32")
+    before = [np.array(v) for v in variables.values()]
+    with pytest.raises(ValueError, match="another version") as error:
+        restore(variables, DEVICES, arrays)
+    message = str(error.value)
+    assert "missing from it: dense/bias; unexpected in it: strange/kernel; different: " in message
+    assert "dense_1/kernel is float32 (3, 2), in the checkpoint float32 (3, 5)" in message
+    for variable, value in zip(variables.values(), before, strict=True):
+        np.testing.assert_array_equal(variable, value)
