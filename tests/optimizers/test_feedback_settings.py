@@ -191,7 +191,11 @@ def test_replicas_take_their_turns_together():
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
-        ({"learning_rate_scale": -1.0}, ValueError, "`learning_rate_scale` must be a number of 0"),
+        (
+            {"learning_rate_scale": -1.0},
+            ValueError,
+            "`learning_rate_scale` must be a finite number of 0",
+        ),
         ({"delay": 1.5}, ValueError, "`delay` must be an integer of 0 or more"),
         ({"alternate": -1}, ValueError, "`alternate` must be an integer of 0 or more"),
         ({"optimizer": "adam"}, TypeError, "`optimizer` must be one of tfbio.optimizers"),

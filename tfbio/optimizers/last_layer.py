@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from tfbio._arguments import check_number
 from tfbio.layers.last_layers import find_last_layers
-from tfbio.rules import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class LastLayer:
         """Check the settings; turn lists, which a file gives back for tuples, into tuples."""
         object.__setattr__(self, "indexes", tuple(self.indexes))
         object.__setattr__(self, "shapes", tuple(map(tuple, self.shapes)))
-        checks.number("learning_rate_scale", self.learning_rate_scale, low=0)
+        check_number("learning_rate_scale", self.learning_rate_scale, low=0)
         for name in ("batch_manhattan", "no_sign_change"):
             if getattr(self, name) not in (True, False, None):
                 raise ValueError(

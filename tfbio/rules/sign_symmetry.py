@@ -40,7 +40,7 @@ class SignSymmetry(ScaledRule):
 
     def __init__(self, scale="match", agreement=1.0, seed=None):
         super().__init__(scale, seed)
-        self.agreement = checks.probability("agreement", agreement)
+        self.agreement = checks.number("agreement", agreement, low=0, high=1)
 
     def make_state(self, kernel, fans):
         """Draw the mask C where signs may disagree; see the base class."""

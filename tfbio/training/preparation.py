@@ -13,7 +13,8 @@ from tfbio import _keras, optimizers, rules
 from tfbio.convert import convert
 from tfbio.layers.sites import find_layers
 from tfbio.training import strategies, tasks
-from tfbio.training.experiment import Experiment, default, named
+from tfbio.training.experiment import Experiment
+from tfbio.training.options import default, named
 from tfbio.training.schedules import Schedule
 
 
