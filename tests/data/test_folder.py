@@ -142,7 +142,9 @@ def test_images_to_predict_are_found_at_any_depth_and_sorted(tmp_path, digits):
     image = tf.io.decode_png(tf.io.read_file(paths[40]))
     np.testing.assert_array_equal(list(batches)[1][8], image / 255)
     assert next(iter(data.images(tmp_path, None, 3)[1])).shape == (64, 12, 12, 3)
-    with pytest.raises(FileNotFoundError, match=r"^There is no folder '.*none'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"^`folder` must be an existing folder. Received: '.*none'"
+    ):
         data.images(tmp_path / "none", (12, 12), 1)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"^.*empty holds no images: none of \.png"):
@@ -229,7 +231,11 @@ def test_folders_that_lack_something_are_refused(tmp_path, digits):
             data.load("folder", data_dir and str(data_dir), image_size=8)
 
     refused("`data_dir` must be the folder of images by class", "")
-    refused("There is no folder '.*none'", tmp_path / "none", FileNotFoundError)
+    refused(
+        "`data_dir` must be an existing folder. Received: '.*none'",
+        tmp_path / "none",
+        FileNotFoundError,
+    )
     refused("must hold a folder for each class, and has none")
     (tmp_path / "loose.png").write_bytes(b"")
     refused("must hold a folder for each class, and has none")

@@ -446,7 +446,7 @@ BAD = [
     (["--batch_size=-1"], "--batch_size must be an integer of 1 to 1000000. Received: -1", 1),
     (["--learning_rate=0"], "--learning_rate must be a finite number greater than 0", 1),
     (["--learning_rate=nan"], "--learning_rate must be a finite number greater than 0", 1),
-    (["--learning_rate=1e39"], "and at most 1e+06. Received: 1e+39", 1),
+    (["--learning_rate=1e39"], "and at most 1000000. Received: 1e+39", 1),
     (
         ["--momentum=1"],
         "--momentum must be a finite number of 0 or more and less than 1. Received: 1.0",
@@ -576,8 +576,8 @@ def test_wrong_images_to_predict_are_named(compared, tmp_path, capsys, damage):
         in_process("--mode=predict", f"--images={images}", f"--output={tmp_path / 'new' / 'a.csv'}",
                    f"--workdir={compared[0] / 'backprop' / 'seed0'}")  # fmt: skip
     wanted = {
-        "missing": f"error: There is no folder '{images}'.\n",
-        "empty": f"error: {images} holds no images: ",
+        "missing": f"error: --images must be an existing folder. Received: '{images}'.\n",
+        "empty": f"error: --images: {images} holds no images: ",
         "damaged": f"error: {images / 'a.png'} cannot be read as an image.\n",
     }
     assert capsys.readouterr().err.startswith(wanted[damage])

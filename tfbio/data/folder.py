@@ -34,11 +34,11 @@ def load(data_dir, image_size):
     Example:
         >>> load("/nowhere", 32)
         Traceback (most recent call last):
-        FileNotFoundError: There is no folder '/nowhere'.
+        FileNotFoundError: `data_dir` must be an existing folder. Received: '/nowhere'.
     """
     if not data_dir:
         raise ValueError("`data_dir` must be the folder of images by class. Received: none.")
-    root = _folder(data_dir)
+    root = _check_folder("data_dir", data_dir)
     if (root / "train").is_dir():
         test = next((root / name for name in _TESTS if (root / name).is_dir()), None)
         if test is None:
@@ -123,18 +123,18 @@ def list_images(folder: pathlib.Path | str) -> list[str]:
     Example:
         >>> list_images("/nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: There is no folder '/nowhere'.
+        FileNotFoundError: `folder` must be an existing folder. Received: '/nowhere'.
     """
-    root = _folder(folder)
+    root = _check_folder("folder", folder)
     paths = _images_within(root)
     if not paths:
         raise ValueError(f"{root} holds no images: none of {', '.join(EXTENSIONS)}.")
     return paths
 
 
-def _folder(path):
+def _check_folder(name, path):
     if not pathlib.Path(path).is_dir():
-        raise FileNotFoundError(f"There is no folder {str(path)!r}.")
+        raise FileNotFoundError(f"`{name}` must be an existing folder. Received: {str(path)!r}.")
     return pathlib.Path(path)
 
 

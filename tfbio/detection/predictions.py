@@ -14,6 +14,7 @@ from tfbio.detection.examples import original
 from tfbio.detection.task import LEAST, detection
 from tfbio.training import folder, outputs, use
 from tfbio.training.images import write as write_image
+from tfbio.training.options import named
 
 _BATCH = 8
 _RESULTS, _IMAGES = "results.json", "images.json"
@@ -46,7 +47,8 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
             f"`output={output}` must be neither within `images={images}` nor around it: drawings "
             "and images would be mixed up. Give `output` another place."
         )
-    paths = list_images(images)
+    with named("images", folder="images"):
+        paths = list_images(images)
     names = [os.path.relpath(path, images) for path in paths]
     drawings = _drawings(names)
     outputs.refuse_overwriting(

@@ -82,7 +82,9 @@ def check(field, value):
 
 
 class named:  # noqa: N801
-    """A context that makes a ValueError's message begin with the option that is wrong.
+    """A context that makes the message of an error begin with the option that is wrong.
+
+    ValueError and OSError are raised again with that message.
 
     Args:
         flag: The option's name.
@@ -110,13 +112,13 @@ class named:  # noqa: N801
         return self
 
     def __exit__(self, kind, error, traceback):
-        if not isinstance(error, ValueError):
+        if not isinstance(error, ValueError | OSError):
             return
         message = f"`{self.flag}`: {error}"
         for argument, flag in self.arguments.items():
-            if str(error).startswith(f"`{argument}`"):
-                message = str(error).replace(f"`{argument}`", f"`{flag}`", 1)
-        raise ValueError(message) from error
+            if str(error).startswith((f"`{argument}`", f"`{argument}=")):
+                message = str(error).replace(f"`{argument}", f"`{flag}", 1)
+        raise (ValueError if isinstance(error, ValueError) else OSError)(message) from error
 
 
 def named_values(flag, text, separator, example):

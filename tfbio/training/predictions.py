@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfbio import data
 from tfbio.data.folder import list_images
 from tfbio.training import outputs, use
+from tfbio.training.options import named
 
 
 def predict(experiment, images, output, checkpoint="last", tell=print):
@@ -33,7 +34,9 @@ def predict(experiment, images, output, checkpoint="last", tell=print):
     with outputs.naming_output(output):  # before the work
         if output.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    outputs.refuse_overwriting(images, list_images(images), output, [output])
+    with named("images", folder="images"):
+        paths = list_images(images)
+    outputs.refuse_overwriting(images, paths, output, [output])
     with outputs.making_folder(output.parent, output):
         return _predict(experiment, images, output, checkpoint, tell)
 
