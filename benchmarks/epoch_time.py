@@ -22,8 +22,8 @@ from absl import flags
 from benchmarks import common
 from tfbio import training
 from tfbio.training.loop import Loop
+from tfbio.training.run import Reporter, Training
 from tfbio.training.signals import Signals
-from tfbio.training.train import Telling, Training
 from trainers import cli
 
 RULE = flags.DEFINE_string("rule", "sign_symmetry", "The learning rule.")
@@ -55,7 +55,7 @@ def _main(_):
         run = Training(
             training.prepare(experiment),
             pathlib.Path(workdir),
-            Telling(lambda text: None),
+            Reporter(lambda text: None),
             Signals(),
         )
         seconds = measure(variants(experiment, run), ROUNDS.value)

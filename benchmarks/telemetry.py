@@ -17,8 +17,8 @@ from absl import flags
 from benchmarks import common
 from tfbio import training
 from tfbio.training.options import default
+from tfbio.training.run import Reporter, Training
 from tfbio.training.signals import Signals
-from tfbio.training.train import Telling, Training
 from trainers import cli
 
 NETWORKS = {
@@ -108,7 +108,7 @@ def measure(options, every, rounds):
             pathlib.Path(one.workdir).mkdir()
             begin = time.perf_counter()
             runs[name] = Training(
-                prepared, pathlib.Path(one.workdir), Telling(lambda text: None), Signals()
+                prepared, pathlib.Path(one.workdir), Reporter(lambda text: None), Signals()
             )
             first = time.perf_counter() - begin - (first or 0.0)
         stretches = {name: _stretches(run, every) for name, run in runs.items()}

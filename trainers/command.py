@@ -98,7 +98,7 @@ def act(values, task):
             summary = training.train_and_evaluate(
                 experiment, tell, bar(name), measuring=bar(f"{name}, measuring")
             )
-        if not strategies.of(experiment).chief:
+        if not strategies.get_devices(experiment).chief:
             return  # one of several workers speaks
         path = pathlib.Path(experiment.workdir)
         boxes = f"Boxes:       {path / 'boxes.png'}\n" if (path / "boxes.png").exists() else ""

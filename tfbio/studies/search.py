@@ -17,7 +17,8 @@ from tfbio.studies.ranges import Range
 from tfbio.training import folder, memory
 from tfbio.training.experiment import CHECKPOINTS, Experiment
 from tfbio.training.options import check, option
-from tfbio.training.train import Diverged, train_and_evaluate
+from tfbio.training.run import Diverged
+from tfbio.training.train import train_and_evaluate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from tfbio.training.classification import Classification
 from tfbio.training.experiment import Experiment
 from tfbio.training.preparation import Prepared, prepare, slug
+from tfbio.training.run import Diverged
 from tfbio.training.signals import Interrupted
-from tfbio.training.train import Diverged, train_and_evaluate
+from tfbio.training.train import train_and_evaluate
 
 __all__ = [
     "Classification",

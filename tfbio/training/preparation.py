@@ -132,7 +132,7 @@ def prepare(experiment, source=None):
         13
     """
     task = tasks.get(experiment.task)
-    devices = strategies.of(experiment)
+    devices = strategies.get_devices(experiment)
     dataset = task.load(experiment)
     train, validation = task.split(experiment, dataset)
     rate = make_schedule(experiment, steps(experiment, devices, train))
@@ -213,7 +213,7 @@ def steps(experiment, devices, split):
         >>> from tfbio import data
         >>> from tfbio.training import Classification
         >>> experiment = Classification(batch_size=100)
-        >>> steps(experiment, strategies.of(experiment), data.load("digits").train)
+        >>> steps(experiment, strategies.get_devices(experiment), data.load("digits").train)
         15
     """
     found = split.steps(experiment.batch_size, multiple(experiment, devices))
@@ -235,7 +235,7 @@ def multiple(experiment, devices):
     Example:
         >>> from tfbio.training import Classification
         >>> experiment = Classification(accumulate=2)
-        >>> multiple(experiment, strategies.of(experiment))
+        >>> multiple(experiment, strategies.get_devices(experiment))
         2
     """
     if devices.static:

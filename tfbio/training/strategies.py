@@ -122,7 +122,7 @@ class Devices:
             )
 
 
-def of(experiment):
+def get_devices(experiment):
     """Return the devices that an experiment asks for; the same ones within a process.
 
     Under "multi_worker" it must come before anything that TensorFlow computes.
@@ -139,7 +139,7 @@ def of(experiment):
 
     Example:
         >>> from tfbio.training import Classification
-        >>> of(Classification()).workers
+        >>> get_devices(Classification()).workers
         1
     """
     devices = _devices(experiment.strategy, experiment.tpu)
@@ -159,8 +159,8 @@ def of(experiment):
 
 
 @contextlib.contextmanager
-def watched(devices):
-    """Turn what TensorFlow says when another worker has gone into one line.
+def explaining_lost_worker(devices):
+    """Explain TensorFlow's errors after the loss of another worker in one message.
 
     Args:
         devices: A `Devices`.
@@ -169,7 +169,7 @@ def watched(devices):
         WorkerLost: If another worker has gone.
 
     Example:
-        >>> with watched(Devices(tf.distribute.get_strategy(), worker=0, workers=2)):
+        >>> with explaining_lost_worker(Devices(tf.distribute.get_strategy(), worker=0, workers=2)):
         ...     raise tf.errors.UnavailableError(None, None, "Socket closed")
         Traceback (most recent call last):
         tfbio.training.strategies.WorkerLost: `strategy='multi_worker'`: worker 0 of...
