@@ -69,7 +69,7 @@ class Arrays(Split):
         yield self.labels
 
 
-def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+def resize(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
     """Return images as float32 of 0 to 1, resized.
 
     Args:

@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -142,12 +142,14 @@ def load(
         for layout in _formats(name):
             if found := layout.find(place):
                 _LOG.info("%s is read from %s", name, found)
-                parts = (Arrays(*part, image_size) for part in layout.read(found))
-                return _dataset(*parts, DATASETS[name].class_names)
+                train, test = (
+                    Arrays(images, labels, image_size) for images, labels in layout.read(found)
+                )
+                return _dataset(train, test, DATASETS[name].class_names)
     if not tfds.is_known(name):
         raise FileNotFoundError(_describe_missing(name, data_dir))
     make = functools.partial(Photographs, image_size=image_size, max_corrupt=max_corrupt)
-    parts = tfds.load(name, data_dir, download, image_size, _remedy(name), make)
+    parts: Any = tfds.load(name, data_dir, download, image_size, _remedy(name), make)
     if parts is None:
         raise FileNotFoundError(_describe_missing(name, data_dir))
     return _dataset(*parts)
@@ -161,7 +163,7 @@ def _imagenet(name, data_dir, download, image_size, max_corrupt):
         f"and val/<class>/*.JPEG, or with {name} as TensorFlow Datasets prepares it."
     )
     make = imagenet.photographs(name, image_size, max_corrupt)
-    parts = imagenet.load(name, data_dir, make) if data_dir else None
+    parts: Any = imagenet.load(name, data_dir, make) if data_dir else None
     if parts is None:
         parts = tfds.load(name, data_dir, download, image_size, remedy, make, streamed=True)
     if parts is None:

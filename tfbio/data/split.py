@@ -45,7 +45,7 @@ class Split(Examples):
     def fingerprint(self):
         """A digest of all labels and of 64 of the images: other data have another."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(np.int64([self.size, *self.labels]).tobytes())
+        digest.update(np.array([self.size, *self.labels], np.int64).tobytes())
         for content in self._sample():
             digest.update(content)
         return digest.hexdigest()

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -127,13 +128,13 @@ def load(name, data_dir, download, image_size, remedy, photographs, streamed=Fal
             "and is streamed as photographs that are cropped."
         )
 
-    def part(split):
+    def read(split):
         if streamed or large:
             return photographs(_source(tfds, builder, split, len(classes), large))
         return _part(tfds, builder, split, kind, image_size)
 
     try:
-        parts = [part(split) for split in (train, test)]
+        parts = [read(split) for split in (train, test)]
     except (tf.errors.OpError, OSError) as error:
         raise unreadable(name, data_dir, error) from error
     for part, split in zip(parts, (train, test), strict=True):
@@ -224,7 +225,8 @@ def _first_line(error):
 def _kind(tfds, name, features):
     """Return the image feature and the class names, or refuse."""
     have = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
-    image, label = have.get("image"), have.get("label")
+    image: Any = have.get("image")
+    label: Any = have.get("label")
     if (
         not isinstance(image, tfds.features.Image)
         or not isinstance(label, tfds.features.ClassLabel)

@@ -4,7 +4,7 @@ import math
 
 import keras_cv
 import tensorflow as tf
-from keras_cv.models.retinanet import LabelEncoder
+from keras_cv.models.retinanet import LabelEncoder  # pyright: ignore[reportMissingImports]
 
 from tfbio import _keras
 
@@ -118,7 +118,7 @@ class AnchorMatcher(LabelEncoder):
             [self.negative_threshold, self.positive_threshold], [-1, -2, 1], dtype="float32"
         )
         _keras.untrack(self, self.matched_boxes_metric)
-        vars(self)["matched_boxes_metric"] = _Unmeasured()
+        self.__dict__["matched_boxes_metric"] = _Unmeasured()
 
 
 class _Unmeasured:

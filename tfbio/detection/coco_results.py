@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,8 @@ def check(annotations, results):
     """
     if not isinstance(results, list):
         raise ValueError(f"Results must be a list. Received: {type(results).__name__}.")
-    images = categories = None
+    images = set(annotations.image_ids.tolist())
+    categories = set(annotations.category_ids)
     for index, result in enumerate(results):
         held = result.keys() if isinstance(result, dict) else ()
         if not set(held) >= set(_KEYS):
@@ -102,9 +104,6 @@ def check(annotations, results):
                 f"A result must have {', '.join(_KEYS[:-1])} and {_KEYS[-1]}. Received: "
                 f"{', '.join(map(str, held)) or type(result).__name__}, at position {index}."
             )
-        if images is None:
-            images = set(annotations.image_ids.tolist())
-            categories = set(annotations.category_ids)
         image, category, box, score = (result[key] for key in _KEYS)
         for kind, value, known in (("image", image, images), ("category", category, categories)):
             if type(value) is not int or value not in known:
@@ -112,7 +111,8 @@ def check(annotations, results):
                     f"A result must be of one of the {len(known)} {kind} ids in "
                     f"{annotations.where}. Received: {value!r}, at position {index}."
                 )
-        numbers = [score, *box] if isinstance(box, list | tuple) and len(box) == 4 else [None]
+        complete = isinstance(box, list | tuple) and len(box) == 4
+        numbers: list[Any] = [score, *box] if complete else [None]
         if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
             raise ValueError(
                 "A result must have a bbox of x, y, width and height, and a score, all finite. "

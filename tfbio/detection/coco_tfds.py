@@ -59,8 +59,7 @@ def _part(builder, split):
     info = builder.info.splits.get(split)
     where = f"{builder.info.full_name}, {split}"
     names = builder.info.features["objects"]["label"].names
-    streamed = info is not None and info.filepaths and _in_records(builder)
-    if streamed:
+    if info is not None and info.filepaths and _in_records(builder):
         # The order of the records: that of the shards, each from its first byte to its last.
         source = records.Records(info.filepaths, _KEYS, 1)
         return source, coco.parse(

@@ -1,5 +1,7 @@
 """The detector that `tfbio.detection.retinanet` returns: keras_cv's RetinaNet, mended."""
 
+from typing import Any
+
 import keras
 import keras_cv
 import tensorflow as tf
@@ -49,8 +51,8 @@ class RetinaNet(keras_cv.models.RetinaNet):
         bounding_box_format,
         anchor_sizes,
         box_variance,
-        mean=None,
-        std=None,
+        mean: Any = None,
+        std: Any = None,
         name="retinanet",
     ):
         # Made first: they check what they are given.
@@ -69,7 +71,9 @@ class RetinaNet(keras_cv.models.RetinaNet):
         }
         # Past keras_cv's own constructor, which makes the same graph, but with layers of its own
         # between backbone and pyramid and with outputs of the policy's dtype.
-        super(keras_cv.models.RetinaNet, self).__init__(images, outputs, name=name)
+        super(keras_cv.models.RetinaNet, self).__init__(  # pyright: ignore[reportCallIssue]
+            images, outputs, name=name
+        )
         self.backbone = self.feature_extractor = backbone
         self.feature_pyramid = feature_pyramid
         self.box_head, self.classification_head = box_head, classification_head
@@ -103,7 +107,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
         kwargs.setdefault("jit_compile", False)
         super().compile(box_loss, classification_loss, **kwargs)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(self, x=None, y: Any = None, y_pred=None, sample_weight=None, training=True):
         """Return the sum of both losses, over the number of positive anchors.
 
         Args:

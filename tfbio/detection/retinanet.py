@@ -1,6 +1,7 @@
 """RetinaNet: keras_cv's detector of one stage, on the residual networks defined here."""
 
 import math
+from typing import Any
 
 import keras
 
@@ -180,7 +181,7 @@ class _Saved(keras.Model):
         return RetinaNet.from_config(config, custom_objects)
 
 
-def _backbone(backbone, input_shape):
+def _backbone(backbone, input_shape) -> Any:
     """Return a model from images to a dict of the three maps, from its name or itself."""
     if isinstance(backbone, keras.Model):
         if not isinstance(backbone.output, dict) or set(backbone.output) != set(_LEVELS):

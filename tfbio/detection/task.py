@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -254,7 +254,7 @@ def picture(images, detections, targets, class_names):
     return pictures.grid(drawn, columns=min(len(drawn), 4))
 
 
-def _local(prepared, value):
+def _local(prepared, value) -> Any:
     """Return this worker's part of what a batch holds, in NumPy."""
     if isinstance(value, dict):
         return {name: _local(prepared, each) for name, each in value.items()}

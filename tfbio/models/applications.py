@@ -50,7 +50,7 @@ class Preprocess(keras.layers.Layer):
         self.application = application
         module = inspect.getmodule(_architecture(application))
         # A preprocessing that is part of the network leaves only a placeholder in the module.
-        self._preprocess = module.preprocess_input
+        self._preprocess = vars(module)["preprocess_input"]
 
     def call(self, inputs):
         """Return the preprocessed images."""
