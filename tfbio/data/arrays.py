@@ -56,7 +56,7 @@ class Arrays(Split):
         cropped = tf.data.Dataset.zip(dataset, draws).map(crop, **PARALLEL)
         return cropped.batch(batch_size, drop_remainder)
 
-    def check(self):
+    def check(self) -> None:
         """Do nothing: what is in memory was decoded."""
 
     def __iter__(self):

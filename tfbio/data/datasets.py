@@ -36,7 +36,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of every image."""
         return self.train.image_shape
 

@@ -111,7 +111,7 @@ class Encoded(Split):
             for _ in whole.batch(1024):
                 pass
 
-    def decoded(self):
+    def decoded(self) -> np.ndarray:
         """Return all images as bytes, where they all have this split's shape already.
 
         Returns:

@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     evaluation: bool
     crops: int
 
-    def batched(self, array):
+    def batched(self, array: Any) -> tf.data.Dataset:
         """Return a dataset of an array's entries in batches."""
         return tf.data.Dataset.from_tensor_slices(array).batch(self.batch_size, self.full)
 
@@ -62,23 +62,23 @@ class Examples(abc.ABC):
 
     augmentations = augment.augmentations()
 
-    def __init__(self, count, image_shape):
+    def __init__(self, count: int, image_shape: tuple[int, int, int]):
         self._chosen = np.arange(count)
         self.image_shape = tuple(int(side) for side in image_shape)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """The number of examples."""
         return len(self._chosen)
 
     @property
-    def rows(self):
+    def rows(self) -> np.ndarray:
         """Where each one stands among all that were stored, int64 (N,): its own in every part."""
         return self._chosen.astype(np.int64)
 
     @property
     @abc.abstractmethod
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """A digest of the examples, but only of some of their images: other data have another."""
 
     @abc.abstractmethod

@@ -1,18 +1,27 @@
 """COCO results: predicted boxes as COCO's results hold them, in memory and in files."""
 
+from __future__ import annotations
+
 import json
 import math
+import os
 import pathlib
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfbio.detection.examples import original
 
+if TYPE_CHECKING:
+    from tfbio.detection.annotations import Annotations
+
 _KEYS = ("image_id", "category_id", "bbox", "score")
 
 
-def convert_batch(annotations, predictions, about):
+def convert_batch(
+    annotations: Annotations, predictions: Mapping[str, Any], about: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Return the results of one batch.
 
     Args:
@@ -77,7 +86,7 @@ def convert_batch(annotations, predictions, about):
     ]
 
 
-def check(annotations, results):
+def check(annotations: Annotations, results: Sequence[Mapping[str, Any]]) -> None:
     """Refuse results that are malformed, or of other images or categories than the annotations'.
 
     Args:
@@ -120,7 +129,7 @@ def check(annotations, results):
             )
 
 
-def write(path, results):
+def write(path: str | os.PathLike[str], results: Sequence[Mapping[str, Any]]) -> None:
     """Write results to a file of JSON, at once or not at all.
 
     Args:
@@ -144,7 +153,7 @@ def write(path, results):
     unfinished.replace(path)
 
 
-def read(path):
+def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Read results from a file of JSON.
 
     Args:

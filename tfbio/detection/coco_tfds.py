@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import pathlib
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +24,7 @@ CATEGORY_IDS = tuple(key for key in range(1, 91) if key not in _UNUSED)
 _PARTS = {"train": "train", "val": "validation"}  # the test split has no annotations
 
 
-def load(name, data_dir, download, remedy):
+def load(name: str, data_dir: str, download: bool, remedy: str) -> list[Any] | None:
     """Read a prepared COCO, or prepare it where a download is wanted.
 
     Args:

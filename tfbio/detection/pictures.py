@@ -4,6 +4,8 @@ import colorsys
 import functools
 import math
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ _TRUE = (255, 255, 255)
 _MARGIN = 3
 
 
-def color(index):
+def color(index: int) -> tuple[int, int, int]:
     """Return a class's color: neighbors differ much.
 
     Args:
@@ -33,7 +35,14 @@ def color(index):
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def draw(image, class_names, predicted=None, true=None, least=0.0, shortest=_SHORTEST):
+def draw(
+    image: np.ndarray,
+    class_names: Sequence[str],
+    predicted: Mapping[str, Any] | None = None,
+    true: Mapping[str, Any] | None = None,
+    least: float = 0.0,
+    shortest: int = _SHORTEST,
+) -> np.ndarray:
     """Return an image with boxes on it.
 
     A predicted box is solid, in its class's color, with name and score above it; a true one is
@@ -89,7 +98,7 @@ def draw(image, class_names, predicted=None, true=None, least=0.0, shortest=_SHO
     return np.asarray(picture).copy()
 
 
-def grid(pictures, columns=0, gap=8):
+def grid(pictures: Sequence[np.ndarray], columns: int = 0, gap: int = 8) -> np.ndarray:
     """Return pictures side by side, in rows.
 
     Args:

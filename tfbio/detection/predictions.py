@@ -1,8 +1,12 @@
 """Predictions: what a detector finds in images of one's own, as drawings and as COCO's results."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,11 +19,20 @@ from tfbio.detection.task import LEAST, detection
 from tfbio.training import folder, outputs, use
 from tfbio.training.images import write as write_image
 
+if TYPE_CHECKING:
+    from tfbio.detection.options import Detection
+
 _BATCH = 8
 _RESULTS, _IMAGES = "results.json", "images.json"
 
 
-def predict(experiment, images, output, checkpoint="last", tell=print):
+def predict(
+    experiment: Detection,
+    images: str | os.PathLike[str],
+    output: pathlib.Path,
+    checkpoint: str = "last",
+    tell: Callable[..., None] = print,
+) -> Any:
     """Find the objects in every image of a folder, and draw them.
 
     Args:

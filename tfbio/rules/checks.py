@@ -2,9 +2,11 @@
 
 import math
 import numbers
+from collections.abc import Iterable
+from typing import Any
 
 
-def boolean(name, value):
+def boolean(name: str, value: Any) -> bool:
     """Return `value` if it is True or False, else raise ValueError.
 
     Example:
@@ -16,7 +18,7 @@ def boolean(name, value):
     raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
 
 
-def choice(name, value, known):
+def choice(name: str, value: Any, known: Iterable[str]) -> str:
     """Return `value` if it is one of the strings `known`, else raise ValueError.
 
     Example:
@@ -29,7 +31,7 @@ def choice(name, value, known):
     raise ValueError(f"`{name}` must be {choices}. Received: {value!r}.")
 
 
-def seed(value):
+def seed(value: Any) -> int | None:
     """Return `value` if it is None or an integer of 0 to 2³¹ − 1, else raise ValueError.
 
     Example:
@@ -42,7 +44,7 @@ def seed(value):
     raise ValueError(f"`seed` must be None or an integer of 0 to 2**31 - 1. Received: {value!r}.")
 
 
-def probability(name, value):
+def probability(name: str, value: Any) -> float:
     """Return `value` as a float if it is a number of 0 to 1, else raise ValueError.
 
     Example:
@@ -55,7 +57,13 @@ def probability(name, value):
     raise ValueError(f"`{name}` must be a number of 0 to 1. Received: {value!r}.")
 
 
-def number(name, value, low=None, above=None, below=None):
+def number(
+    name: str,
+    value: Any,
+    low: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
     """Return `value` as a float if it is a finite number within its bounds, else raise ValueError.
 
     Args:
@@ -80,7 +88,7 @@ def number(name, value, low=None, above=None, below=None):
     raise ValueError(f"`{name}` must be a number{bound}. Received: {value!r}.")
 
 
-def integer(name, value, low):
+def integer(name: str, value: Any, low: int) -> int:
     """Return `value` if it is an integer of `low` or more, else raise ValueError.
 
     Example:
