@@ -21,7 +21,7 @@ from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_sites
 from tfbio.training import preparation, transfer
 from tfbio.training.board import FEEDBACK
-from tfbio.training.experiment import default, named
+from tfbio.training.options import default, named
 from tfbio.training.tasks import Task
 
 if TYPE_CHECKING:

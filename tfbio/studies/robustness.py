@@ -10,7 +10,8 @@ import tensorflow as tf
 from tfbio import attacks, data
 from tfbio.layers.true_gradient import true_gradient
 from tfbio.training import preparation, sums, use
-from tfbio.training.experiment import CHECKPOINTS, check, default, option
+from tfbio.training.experiment import CHECKPOINTS
+from tfbio.training.options import check, default, option
 
 ATTACKS = ("fgsm", "pgd")
 GRADIENTS = ("true", "rule")
