@@ -455,7 +455,7 @@ def test_what_learned_by_targets_is_attacked_by_the_true_gradient_alone(tmp_path
     options = {"dataset": "digits", "model": "bartunov_fc_mnist", "rule": "sdtp", "epochs": 1}
     experiment = training.Classification(**options, workdir=str(tmp_path))
     training.train_and_evaluate(experiment, lambda line: None)
-    with pytest.raises(ValueError, match=r"--gradients=rule: .* --rule=sdtp, by targets"):
+    with pytest.raises(ValueError, match=r"`gradients='rule'`: .* `rule='sdtp'`, by targets"):
         robustness.measure(experiment, robustness.Attack(), lambda line: None)
     attack = robustness.Attack(gradients="true", attacks="fgsm", epsilons="0.1", examples=20)
     found = robustness.measure(experiment, attack, lambda line: None)

@@ -68,11 +68,11 @@ class Attack:
             parts = _parts(getattr(self, name))
             if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(known):
                 raise ValueError(
-                    f"--{name} must be of {', '.join(known)}, each at most once. "
+                    f"`{name}` must be of {', '.join(known)}, each at most once. "
                     f"Received: {getattr(self, name)!r}."
                 )
         if not self.eps:
-            raise ValueError("--epsilons must be numbers such as 0,2/255,0.03. Received: none.")
+            raise ValueError("`epsilons` must be numbers such as 0,2/255,0.03. Received: none.")
 
     @property
     def eps(self):
@@ -82,7 +82,7 @@ class Attack:
             value = _number(text)
             if not 0 <= value <= 1 or value in found.values():
                 raise ValueError(
-                    "--epsilons must be numbers of 0 to 1, in units of the images' range, each "
+                    "`epsilons` must be numbers of 0 to 1, in units of the images' range, each "
                     f"once, such as 0,2/255,0.03. Received: {text!r} in {self.epsilons!r}."
                 )
             found[text] = value
@@ -156,14 +156,14 @@ def measure(experiment, attack, tell=print, measuring=lambda done, total: None):
     rule = experiment.parsed_rule
     if "rule" in _parts(attack.gradients) and not rule.has_gradient:
         raise ValueError(
-            f"--gradients=rule: {experiment.workdir} learned under --rule={experiment.rule}, by "
-            "targets, and no gradient of it comes down to the image. Give --gradients=true."
+            f"`gradients='rule'`: {experiment.workdir} learned under `rule={experiment.rule!r}`, by "
+            "targets, and no gradient of it comes down to the image. Give `gradients='true'`."
         )
     split = {"test": prepared.dataset.test, "validation": prepared.validation}[attack.split]
     if split is None:
         raise ValueError(
-            f"--split=validation: {experiment.workdir} was trained without, by "
-            "--validation_fraction=0. Give --split=test."
+            f"`split='validation'`: {experiment.workdir} was trained without, by "
+            "`validation_fraction=0`. Give `split='test'`."
         )
     if attack.examples < split.size:
         split = split.share(attack.examples / split.size, attack.seed)
@@ -195,7 +195,7 @@ def _measured(model, split, attack, prepared, measuring):
                     rights[key] += float(attacked[key[0]](images, labels, weights, rows, eps))
     measuring(batches, batches)
     if not count:
-        raise ValueError(f"--data_dir: none of the {split.size} images can be read.")
+        raise ValueError(f"`data_dir`: none of the {split.size} images can be read.")
     accuracy = {
         (*column, text): rights.get((*column, text), right) / count
         for column in attack.columns
