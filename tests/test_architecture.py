@@ -28,7 +28,8 @@ ROOMS = """
     saving
     networks
     convert
-    summary optimizers metrics attacks
+    optimizers
+    summary metrics attacks
     callbacks
     training
     detection
