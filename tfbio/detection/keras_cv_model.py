@@ -1,4 +1,9 @@
-"""The detector that `tfbio.detection.retinanet` returns: keras_cv's RetinaNet, mended."""
+"""The detector that `tfbio.detection.retinanet` returns: keras_cv's RetinaNet, mended.
+
+keras_cv is archived, and pinned. Of its private names the class below sets `_prediction_decoder`,
+which keras_cv's property `prediction_decoder` reads. It also passes by the constructor and the
+`compute_loss` of keras_cv's class, and calls those of Keras's own models.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self

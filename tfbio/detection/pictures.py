@@ -11,6 +11,9 @@ import numpy as np
 
 from tfbio._extras import require
 
+LEAST = 0.3
+"""The score from which on a predicted box is drawn."""
+
 _SHORTEST = 480  # pixels of a picture's shorter side, to which a smaller image is magnified
 _TRUE = (255, 255, 255)
 _MARGIN = 3
