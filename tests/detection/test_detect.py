@@ -320,8 +320,11 @@ BAD = [
     ),
     (["--max_boxes=0"], "--max_boxes must be an integer of 1 to"),
     (["--augmentation=crop_flip"], "--augmentation must be one of none, flip, jitter"),
-    (["--dataset=digits"], "Unknown detection set 'digits'."),
-    (["--dataset=coco", "--data_dir=/none"], "--data_dir: no such folder as '/none'"),
+    (["--dataset=digits"], "--dataset must be one of digits_detection, coco. Received: 'digits'."),
+    (
+        ["--dataset=coco", "--data_dir=/none"],
+        "--data_dir must be an existing folder. Received: '/none'.",
+    ),
     (["--init_from=/none"], "--init_from: '/none' is no run's folder"),
     (["--overrides=neck*=bp"], "--overrides"),
     (["--mode=predict"], "--images and --mode=predict go together"),

@@ -136,7 +136,8 @@ def load(
         return _imagenet(name, data_dir, download, image_size, max_corrupt)
     missing = data_dir and not pathlib.Path(data_dir).is_dir()
     # Only a folder that is not there yet can be made for a download.
-    if missing and (pathlib.Path(data_dir).exists() or not download):
+    makes = download and tfds.is_known(name)
+    if missing and (pathlib.Path(data_dir).exists() or not makes):
         raise _no_folder(data_dir)
     for place in (data_dir,) if data_dir else _places(name):
         for layout in _formats(name):
@@ -215,11 +216,15 @@ def _places(name):
 
 
 def _remedy(name):
-    files = " or ".join(layout.files[0] for layout in _formats(name))
-    choices = [f"{files} and so on"] if files else []
+    layouts = _formats(name)
+    choices = [" or ".join(_name_files(layout) for layout in layouts)] if layouts else []
     if tfds.is_known(name):
         choices.append(f"{name} as TensorFlow Datasets prepares it")
     return f"Give `data_dir` a folder with {', or '.join(choices)}."
+
+
+def _name_files(layout):
+    return layout.files[0] + (" and so on" if len(layout.files) > 1 else "")
 
 
 def _no_folder(data_dir):

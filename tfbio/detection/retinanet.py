@@ -202,7 +202,7 @@ def _backbone(backbone, input_shape) -> Any:
             f"{backbone!r} of type {type(backbone).__name__}."
         )
     if backbone not in _BACKBONES:
-        hint = suggest(backbone, _BACKBONES)
+        hint = suggest(backbone, list(_BACKBONES))
         raise ValueError(
             f"Unknown backbone {backbone!r}.{hint} Backbones: {', '.join(_BACKBONES)}."
         )
