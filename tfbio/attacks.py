@@ -58,7 +58,7 @@ def fgsm(model, images, labels, eps):
     References:
         Goodfellow, Shlens and Szegedy 2015, "Explaining and harnessing adversarial examples".
     """
-    images = _ready(images)
+    images = _to_unit_range(images)
     low, high = _ball(images, eps)
     step = _as(images, eps) * tf.sign(gradient(model, images, labels))
     return tf.clip_by_value(images + step, low, high)
@@ -126,7 +126,7 @@ def pgd(
         raise ValueError(
             f"`restarts` needs `random_start`: without it, all begin alike. Received: {restarts}."
         )
-    images = _ready(images)
+    images = _to_unit_range(images)
     low, high = _ball(images, eps)
     size = 2.5 * eps / steps if step_size is None else step_size
     if isinstance(size, numbers.Real):
@@ -225,7 +225,8 @@ def _noise(images, indices, seed, restart):
     return tf.cast(tf.reshape(each, tf.shape(images)), images.dtype)
 
 
-def _ready(images):
+def _to_unit_range(images):
+    """Return images as numbers of 0 to 1, checked."""
     images = tf.convert_to_tensor(images)
     if images.dtype == tf.uint8:
         return tf.cast(images, tf.float32) / 255.0

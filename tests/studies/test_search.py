@@ -462,12 +462,12 @@ def test_the_table_after_a_trial_has_the_best_and_the_newest(stand_in, tmp_path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 3}, "--epochs=30, now 3"),
+        ({"epochs": 3}, "`epochs=30`, now 3"),
         ({"text": "learning_rate = uniform(0.2, 1)"}, "ranges: .*0.1, 1.0.*now .*0.2, 1.0"),
         ({"search_seed": 1}, "search_seed: 0, now 1"),
         ({"search_by": "best"}, "search_by: last, now best"),
         ({"kind": Detection}, "task: classification, now detection"),
-        ({"trials": 2}, "has 3 trials already. Give --trials=3 or more"),
+        ({"trials": 2}, "has 3 trials already. Give `trials=3` or more"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -506,13 +506,13 @@ def test_a_damaged_journal_is_told(content, stand_in, tmp_path):
 
 
 def test_a_search_needs_validation_a_process_and_a_folder_of_its_own(stand_in, tmp_path):
-    with pytest.raises(ValueError, match="--validation_fraction must be more than 0"):
+    with pytest.raises(ValueError, match="`validation_fraction` must be more than 0"):
         stood_in(tmp_path / "a", validation_fraction=0.0)
-    with pytest.raises(ValueError, match="--strategy=multi_worker goes with one run"):
+    with pytest.raises(ValueError, match="`strategy='multi_worker'` goes with one run"):
         stood_in(tmp_path / "a", strategy="multi_worker")
     assert not (tmp_path / "a").exists()
     folder.claim(tmp_path, BASE, {})
-    with pytest.raises(ValueError, match=f"--workdir={tmp_path} holds a run"):
+    with pytest.raises(ValueError, match=f"`workdir={tmp_path}` holds a run"):
         stood_in(tmp_path)
     with folder.locked(tmp_path / "b"), pytest.raises(ValueError, match="is in use by another"):
         stood_in(tmp_path / "b")

@@ -24,7 +24,9 @@ from tests.cases import long_but
 from tfbio import detection, models, rules, training
 from tfbio.layers.sites import find_sites
 from tfbio.studies import comparison, comparison_figure
+from tfbio.studies.runs import Run, load_all
 from tfbio.training import memory, tasks
+from tfbio.training.records import read
 from trainers import cli, command, compare
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -85,7 +87,7 @@ def test_a_comparison_writes_table_figure_and_results(compared):
         assert 0.1 < one["summary"]["test_accuracy"] <= 1
         assert one["summary"]["seconds_per_step"] > 0
         (workdir,) = [flag for flag in one["flags"] if flag.startswith("--workdir=")]
-        records = comparison.read(workdir.removeprefix("--workdir="))
+        records = read(workdir.removeprefix("--workdir="))
         assert [record["step"] for record in records] == [0, 21, 42]
         assert one["starts"][0]["versions"]["keras"] == keras.__version__
     assert (path / "comparison.png").stat().st_size > 10_000
@@ -143,7 +145,7 @@ def test_runs_are_grouped_by_what_they_differ_in_and_unfinished_ones_are_told(
     assert [run["summary"] is None for run in written] == [False, False, True, False]
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
 
-    results = comparison.by_settings(compare.runs_in([runs], cli.console()))
+    results = comparison.by_settings(load_all([runs]))
     columns = [list(column.cells) for column in comparison.table(results).columns]
     rows = {name: cells for name, *cells in zip(*columns, strict=True)}
     assert list(rows) == ["backprop", usf.name, f"{usf.name}, last_layer_rule=bp"]
@@ -152,7 +154,7 @@ def test_runs_are_grouped_by_what_they_differ_in_and_unfinished_ones_are_told(
         for name in ("other", "backprop/seed1")
     ]
     assert rows[f"{usf.name}, last_layer_rule=bp"][1] == f"{seconds[0] / seconds[1]:.2f}"
-    now = comparison.read(runs / "cut")[-1]["validation_accuracy"]
+    now = read(runs / "cut")[-1]["validation_accuracy"]
     assert rows[usf.name][:2] == ["–", "–"]
     assert rows[usf.name][-1] == f"2/2: {100 * now:.1f} validation"
     assert not rows["backprop"][-1]
@@ -166,7 +168,7 @@ def test_the_names_of_the_papers_rows_cover_no_curve(tmp_path, monkeypatch):
         values = parsed(f"--flagfile={ROOT}/configs/xiao2018/resnet18_{row}.cfg")
         (experiment,) = compare.experiments(values)
         records = [{"epoch": epoch, "accuracy": 0.1 * epoch} for epoch in (1, 2)]
-        runs.append(comparison.Run(experiment, None, records, []))
+        runs.append(Run(experiment, None, records, []))
     kept = []
     monkeypatch.setattr(plt, "close", kept.append)
     comparison_figure.draw(comparison.by_settings(runs), tmp_path / "figure.png")
@@ -189,7 +191,7 @@ def test_a_bad_start_does_not_press_the_learning_curves_into_a_line(
 
     (experiment,) = compare.experiments(parsed("--rule=fa"))
     records = [{"epoch": e, "accuracy": score} for e, score in enumerate(scores, start=1)]
-    runs = [comparison.Run(experiment, None, records, [])]
+    runs = [Run(experiment, None, records, [])]
     kept = []
     monkeypatch.setattr(plt, "close", kept.append)
     comparison_figure.draw(comparison.by_settings(runs), tmp_path / "figure.png")

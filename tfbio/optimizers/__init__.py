@@ -1,5 +1,9 @@
 """Optimizers as the papers have them: the published SGD, and the variants of Liao et al. 2016."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import keras
 
 from tfbio._arguments import check_number, suggest
@@ -7,6 +11,11 @@ from tfbio.optimizers.descents import VariantAdam, VariantRMSprop, VariantSGD
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.optimizers.loss_scale import LossScale
+
+if TYPE_CHECKING:
+    from keras.optimizers.schedules import LearningRateSchedule
+
+    from tfbio.optimizers.variants import Variants
 
 WITH_MOMENTUM = ("sgd", "nesterov", "rmsprop")
 """The names of those that take a momentum."""
@@ -30,7 +39,7 @@ def __dir__():
     return __all__
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Return the names that `get` knows.
 
     Example:
@@ -41,16 +50,16 @@ def names():
 
 
 def get(
-    name,
-    learning_rate,
-    momentum=0.0,
-    weight_decay=0.0,
-    batch_manhattan=False,
-    no_sign_change=False,
-    last_layer=None,
-    clip_norm=0.0,
-    feedback=None,
-):
+    name: str,
+    learning_rate: float | LearningRateSchedule,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    batch_manhattan: bool = False,
+    no_sign_change: bool = False,
+    last_layer: LastLayer | None = None,
+    clip_norm: float = 0.0,
+    feedback: Feedback | None = None,
+) -> Variants:
     """Return an optimizer by name.
 
     Args:

@@ -1,6 +1,10 @@
 """The step: what every layer of a network, and every inverse, learns from a batch."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -11,6 +15,9 @@ from tfbio.networks import graph, turns
 from tfbio.networks.target_propagation import adjoint, learning
 from tfbio.networks.target_propagation.stages import ends_in_softmax
 from tfbio.rules import draws, losses
+
+if TYPE_CHECKING:
+    from tfbio.networks.target_propagation.stages import Stage
 
 
 class Step:
@@ -41,7 +48,7 @@ class Step:
         True
     """
 
-    def __init__(self, model, stages, batch):
+    def __init__(self, model: keras.Model, stages: Sequence[Stage], batch: Any):
         x, self.y, self.weights = batch
         self.model, self.stages = model, stages
         self.rule = self.stages[-1].rule
@@ -57,7 +64,7 @@ class Step:
         _check(self)
 
     @contextlib.contextmanager
-    def weights_read_once(self):
+    def weights_read_once(self) -> Iterator[None]:
         """Let all that a step computes see one reading of every weight.
 
         TensorFlow's graph optimizer may lose the order of a second one and the weight's update.
@@ -73,7 +80,7 @@ class Step:
         ):
             yield
 
-    def learned(self):
+    def learned(self) -> Any:
         """Return (outputs, loss, gradients, measures, new values of what learns by itself).
 
         The gradients are those of all trainable weights; they and the loss are divided by the
