@@ -106,6 +106,10 @@ class DetectionTask(Task):
         shape, names = dataset.image_shape, dataset.class_names
         return Facts(shape, names, dataset.category_ids, digest.hexdigest())
 
+    def training_batches(self, experiment: Detection) -> dict:
+        """Return how images are augmented; see the base class."""
+        return {"augmentation": experiment.augmentation}
+
     def build_network(self, experiment: Detection, facts: Facts) -> keras.Model:
         """Return the RetinaNet; see the base class."""
         mean, std = experiment.standardization()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
@@ -35,7 +35,7 @@ class StandIn(abc.ABC):
 
     def __init__(self, model: keras.Model):
         self._model = model
-        self._optimizer = None
+        self._optimizer: Any = None
 
     def __getattr__(self, name):
         return getattr(self._optimizer, name)

@@ -60,7 +60,7 @@ class Checkpoints:
         path = self.folder / f"step-{step:09d}-{digest(content)}.npz"
         write(path, content)
         # The one just written counts as newest, even after a fall-back to an older step.
-        others = [old for old in self._paths() if old != path]
+        others = [old for _, _, old in self._files() if old != path]
         # A process that was killed as it wrote has left its file, of which no other has the name.
         for old in (*others[self.keep - 1 :], *self.folder.glob("*.writing")):
             old.unlink(missing_ok=True)
@@ -75,22 +75,22 @@ class Checkpoints:
         Returns:
             (step, arrays, progress), or None if there is none.
         """
-        for path in self._paths():
+        for step, expected, path in self._files():
             content = path.read_bytes()
-            step, expected = _NAME.fullmatch(path.name).groups()
             if digest(content) == expected:
                 with np.load(io.BytesIO(content)) as archive:
                     arrays = dict(archive)
-                return int(step), arrays, json.loads(arrays.pop("progress").tobytes())
+                return step, arrays, json.loads(arrays.pop("progress").tobytes())
             tell(f"Checkpoint {path} is damaged; falling back to the one before, if there is one.")
             # Out of the way, or it would pass for the newest again and again.
             path.rename(path.with_suffix(".damaged"))
         return None
 
-    def _paths(self):
-        """Return the checkpoints' paths, newest first."""
-        named = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(named, key=lambda path: int(_NAME.fullmatch(path.name)[1]), reverse=True)
+    def _files(self):
+        """Return (step, digest, path) of every checkpoint, newest first."""
+        names = [(_NAME.fullmatch(path.name), path) for path in self.folder.iterdir()]
+        files = [(int(name[1]), name[2], path) for name, path in names if name]
+        return sorted(files, key=lambda file: file[0], reverse=True)
 
 
 def write(path, content):

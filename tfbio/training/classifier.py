@@ -82,7 +82,7 @@ class ClassificationTask(Task):
 
     def training_batches(self, experiment):
         """Return by what the batches are made; see the base class."""
-        return {"service": _service(experiment)}
+        return {"augmentation": experiment.augmentation, "service": _service(experiment)}
 
     def evaluation_batches(self, experiment):
         """Return how photographs are cropped; see the base class."""

@@ -10,6 +10,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from typing import Literal, cast, overload
 
 import keras
 import numpy as np
@@ -141,11 +143,11 @@ def read_flags(workdir):
     try:
         lines = path.read_text().splitlines()
         kind = tasks.get(lines.pop(0).removeprefix("# ")).experiment
-        fields = {field.name: field for field in dataclasses.fields(kind)}
+        fields = {field.name: cast(type, field.type) for field in dataclasses.fields(kind)}
         for line in lines:
             name, equals, text = line.removeprefix("--").partition("=")
             if equals:
-                options[name] = fields[name].type(text)
+                options[name] = fields[name](text)
             elif name in fields:
                 options[name] = True
             else:
@@ -280,6 +282,16 @@ def note_start(folder, step):
     starts.append({"step": step or 0, **circumstances()})
     save_json(path, {"starts": starts})
     return starts
+
+
+@overload
+def read_json(path: pathlib.Path | str, names: Iterable[str], needed: Literal[True]) -> dict: ...
+
+
+@overload
+def read_json(
+    path: pathlib.Path | str, names: Iterable[str] = (), needed: bool = False
+) -> dict | None: ...
 
 
 def read_json(path, names=(), needed=False):

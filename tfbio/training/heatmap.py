@@ -33,6 +33,7 @@ def draw(records):
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
     tables = {title: table(records, tag) for tag, title in _PANELS.items()}
@@ -40,11 +41,10 @@ def draw(records):
     rows = max((len(names) for _, names, _ in tables.values()), default=0)
     figure = Figure(
         figsize=(2.6 + 4.2 * len(tables), 1.1 + _ROW * max(rows, _LEAST_ROWS)),
-        layout="constrained",
+        layout=ConstrainedLayoutEngine(wspace=0.03),
         dpi=120,
     )
     colors = colormaps[_COLORS].with_extremes(bad="#cccccc")
-    figure.get_layout_engine().set(wspace=0.03)
     panels = figure.subplots(1, len(tables), squeeze=False)[0] if tables else []
     drawn = None
     for axes, (title, (steps, names, values)) in zip(panels, tables.items(), strict=True):

@@ -17,7 +17,7 @@ def refuse_overwriting(folder, images, output, written):
         ValueError: If one of them is an image.
 
     Example:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> image = pathlib.Path(tempfile.mkdtemp(), "a.png")
         >>> image.touch()
         >>> refuse_overwriting("photos", [image], "a.csv", ["a.csv"])
@@ -53,7 +53,7 @@ def making_folder(path, output):
         OSError: If it cannot be made.
 
     Example:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp(), "deep", "inside")
         >>> with contextlib.suppress(ValueError), making_folder(path, path):
         ...     raise ValueError

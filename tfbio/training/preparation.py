@@ -91,7 +91,6 @@ class Prepared:
                 self.experiment.batch_size,
                 order=(self.experiment.seed, index),
                 start=start,
-                augmentation=self.experiment.augmentation,
                 multiple=multiple(self.experiment, self.devices),
                 shard=shard,
                 **self.task.training_batches(self.experiment),

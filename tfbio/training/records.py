@@ -154,6 +154,8 @@ class Records:
 class NoRecords:
     """What a worker that is not the chief has for `Records`: nothing is written twice."""
 
+    lines: int | None = None
+
     def add(self, step, epoch, values, also=None):
         """Do nothing."""
 

@@ -29,7 +29,7 @@ def state_variables(model) -> dict:
     Example:
         >>> from tfbio.training import Classification, prepare
         >>> list(state_variables(prepare(Classification(rule="fa")).model))[:3]
-        ['conv1/kernel', 'conv1/bias', 'conv1/feedback_alignment/feedback']
+        ['conv1/kernel', 'conv1/bias', 'conv1/feedback_alignment/rms']
     """
     of_model = _name_weights(model)
     named = [(of_model[id(variable)], variable) for variable in model.variables]
@@ -136,7 +136,7 @@ def snapshot(variables, devices) -> dict:
         parts = [np.asarray(each.numpy()) for each in _components(variable, devices)]
         values.append(parts * (devices.local // len(parts)))  # one may serve all
     # Compared by digests first: most are alike, and large.
-    digests = np.int64([[_number(value) for value in parts] for parts in values])
+    digests = np.array([[_number(value) for value in parts] for parts in values], np.int64)
     digests = np.concatenate(devices.gather(digests), axis=1)
     arrays = {}
     for name, parts, numbers in zip(variables, values, digests, strict=True):

@@ -102,7 +102,7 @@ class Devices:
 
     def agree(self, value):
         """Return the greatest of all workers' integers. All workers must call it."""
-        return int(self.gather(np.int64([value])).max())
+        return int(self.gather(np.array([value], np.int64)).max())
 
     def check_same(self, document):
         """See that all workers have been started alike.

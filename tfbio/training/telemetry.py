@@ -40,7 +40,7 @@ class Telemetry:
         self._prepared = prepared
         self._every = prepared.experiment.telemetry_every
         self._weights = metrics.WeightMeter(prepared.model)
-        self._gradients, self._batch = None, None
+        self._gradients, self._batch = None, ()
         tags = OF_WEIGHTS + (OF_GRADIENTS if self._every else ())
         with_matrix = list(metrics.sites_with_matrix(prepared.model))
         of_tag = dict.fromkeys(tags, with_matrix)
