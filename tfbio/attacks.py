@@ -21,6 +21,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfbio._arguments import check_integer, check_number
+
 _LEAST = tf.float32.min  # exp of it is 0
 _STREAM = 0x61747461  # sets the starts apart from what else is drawn from a seed
 
@@ -121,10 +123,7 @@ def pgd(
         adversarial attacks"; the step size is that of its section 5 on several eps.
     """
     for name, value, least in (("steps", steps, 1), ("restarts", restarts, 1), ("seed", seed, 0)):
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(
-                f"`{name}` must be an integer of {least} or more. Received: {value!r}."
-            )
+        check_integer(name, value, low=least)
     if restarts > 1 and not random_start:
         raise ValueError(
             f"`restarts` needs `random_start`: without it, all begin alike. Received: {restarts}."
@@ -132,8 +131,8 @@ def pgd(
     images = _to_unit_range(images)
     low, high = _ball(images, eps)
     size = 2.5 * eps / steps if step_size is None else step_size
-    if isinstance(size, numbers.Real) and not 0 <= size < float("inf"):
-        raise ValueError(f"`step_size` must be a number of 0 or more. Received: {step_size!r}.")
+    if isinstance(size, numbers.Real):
+        check_number("step_size", size, low=0)
     size = _as(images, size)
     if indices is None:
         indices = tf.range(tf.shape(images)[0])

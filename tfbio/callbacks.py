@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfbio import metrics
-from tfbio.rules import checks
+from tfbio._arguments import check_integer
 
 
 def _get_step(model) -> int:
@@ -54,7 +54,7 @@ class Telemetry(keras.callbacks.Callback):
         super().__init__()
         self.log_dir = log_dir
         self.batch = batch
-        self.every = checks.integer("every", every, low=0)
+        self.every = check_integer("every", every, low=0)
         self.history: list[tuple[int, dict[str, float]]] = []
         self._writer: Any = None
         self._weights: Any = None

@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -12,7 +13,14 @@ from tfbio.layers.sites import find_layers, find_without_twin
 from tfbio.networks.network import unwire
 
 
-def convert(model, rule, *, last_layer=None, overrides=None, unsupported="error"):
+def convert(
+    model: keras.Model,
+    rule: Any,
+    *,
+    last_layer: Any = None,
+    overrides: Mapping[str, Any] | None = None,
+    unsupported: str = "error",
+) -> keras.Model:
     """Put a built, uncompiled Keras model under a learning rule, in place.
 
     Every layer with a kernel becomes its feedback twin, those on backprop too; weights, names and
@@ -76,7 +84,13 @@ class Conversion:
         TypeError, ValueError: As `convert` does.
     """
 
-    def __init__(self, model, last_layer=None, overrides=None, unsupported="error"):
+    def __init__(
+        self,
+        model: keras.Model,
+        last_layer: Any = None,
+        overrides: Mapping[str, Any] | None = None,
+        unsupported: str = "error",
+    ):
         _check_model(model)
         if unsupported not in ("error", "backprop"):
             raise ValueError(
@@ -102,7 +116,7 @@ class Conversion:
         }
         self._check_layers()
 
-    def attach(self, rule):
+    def attach(self, rule: rules.LayerRule) -> keras.Model:
         """Attach a copy of a layer rule to every kernel layer, heeding last layer and overrides.
 
         Args:
@@ -118,7 +132,7 @@ class Conversion:
                 chosen[name] = self._override(name) or self.last_layer
         return self._put_under(chosen)
 
-    def rewire(self, rule):
+    def rewire(self, rule: rules.NetworkRule) -> keras.Model:
         """Put the whole model under a rule of networks.
 
         Args:
@@ -156,7 +170,7 @@ class Conversion:
         saving.contain(self.model)
         return self.model
 
-    def last_layers(self):
+    def last_layers(self) -> list[str]:
         """Return the names of the kernel layers with no other between them and an output.
 
         Raises:

@@ -4,10 +4,19 @@ Every learning rule of this library that keeps backpropagation's structure and r
 matrices rests on the one function of this module.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 
-def asymmetric(op, inputs, kernel, feedback, transport=None):
+def asymmetric(
+    op: Callable[..., tf.Tensor],
+    inputs: Any,
+    kernel: tf.Tensor,
+    feedback: tf.Tensor,
+    transport: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Apply `op(inputs, kernel)`, sending the error back through `feedback` instead of `kernel`.
 
     With ``y = op(x, W)``, the error ``e = ∂L/∂y`` and the feedback matrix ``B``::
@@ -103,7 +112,9 @@ def asymmetric(op, inputs, kernel, feedback, transport=None):
     return substituted(kernel, feedback, transport, *components)
 
 
-def input_gradients(op, inputs, matrix, upstream):
+def input_gradients(
+    op: Callable[..., tf.Tensor], inputs: Any, matrix: tf.Tensor, upstream: tf.Tensor
+) -> list[tf.Tensor]:
     """Return the error at the input of a linear operation: ``∂x = op(·, matrix)ᵀ e``.
 
     Args:

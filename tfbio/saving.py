@@ -41,11 +41,11 @@ class Derived:
         return identity
 
     @classmethod
-    def restored(cls, layer, kept: dict[str, Any]):
+    def restored(cls, layer: keras.layers.Layer, kept: dict[str, Any]) -> Any:
         """Return a layer of its own class as one of this kind again."""
         raise NotImplementedError(f"{cls.__name__} must define `restored(layer, kept)`.")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the layer's own config, and what this kind keeps."""
         own = self.own_class
         identity = {
@@ -56,7 +56,9 @@ class Derived:
         return {**super().get_config(), self.key: self.kept(identity)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Any:
         """Return the layer of `config`, of its own class first, and then of this kind."""
         config, more = dict(config), {}
         if custom_objects is not None:
@@ -76,7 +78,7 @@ class Derived:
         return _keras.unpickle_model, super().__reduce__()[1]
 
 
-def derive(layer, kind: type[Derived]) -> None:
+def derive(layer: keras.layers.Layer, kind: type[Derived]) -> None:
     """Make a layer one of a kind, in place.
 
     Args:
@@ -95,7 +97,7 @@ def derive(layer, kind: type[Derived]) -> None:
     layer.__class__ = _class(kind, type(layer))
 
 
-def underive(layer) -> None:
+def underive(layer: keras.layers.Layer) -> None:
     """Give a layer its own class again, in place; any other layer stays as it is.
 
     Args:
@@ -135,7 +137,7 @@ def _class(kind, own):
 _KEY = "tfbio_rules"
 
 
-def contain(model) -> None:
+def contain(model: keras.layers.Layer) -> None:
     """Turn every layer below a model that holds feedback layers into a `RuledContainer`.
 
     Keras's own functional and sequential models are left as they are: they write out each of
@@ -174,7 +176,7 @@ class RuledContainer(Derived):
     key = _KEY
     _awaited_rules = types.MappingProxyType({})  # of sub-layers that are not there yet
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the layer's own config, its class, and the rules of the layers below."""
         config = super().get_config()
         if any(_bare(value) for name, value in config.items() if name != _KEY):
@@ -187,12 +189,12 @@ class RuledContainer(Derived):
             )
         return config
 
-    def kept(self, identity):
+    def kept(self, identity: dict[str, Any]) -> dict[str, Any]:
         """Return the layer's own class, and the rules of the layers below."""
         return {"class": identity, "layers": _described(self)}
 
     @classmethod
-    def restored(cls, layer, kept):
+    def restored(cls, layer: keras.layers.Layer, kept: dict[str, Any]) -> Any:
         """Return the layer with its sub-layers under their rules."""
         _make_container(layer)
         layer._put_back(kept["layers"])
@@ -203,7 +205,7 @@ class RuledContainer(Derived):
         super()._post_build()
         self._put_back(self._awaited_rules)
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict[str, Any]) -> None:
         """Build the layer as Keras does when it loads one, and put the rules back."""
         super().build_from_config(config)
         # A model without `build` is called instead, on symbolic inputs.

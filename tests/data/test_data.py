@@ -202,7 +202,7 @@ def test_a_damaged_or_lying_npz_is_refused(tmp_path):
     for replaced, message in (
         ({"y_train": np.array([object()] * 6)}, "cannot be read safely"),
         ({"y_test": np.full(4, 12)}, "outside the 10 classes, 0 to 9. Received: 12 to 12"),
-        ({"x_test": np.zeros((4, 28, 28))}, "unsigned bytes"),
+        ({"x_test": np.zeros((4, 28, 28))}, "uint8 images"),
     ):
         with pytest.raises(ValueError, match=message):
             data.load("mnist", write_npz(tmp_path, **replaced))

@@ -579,7 +579,7 @@ def test_unknown_sizes_share_their_signal_at_run_time():
     ("init='xavier'", "`init` must be 'launay' or 'frenkel'. Received: 'xavier'"),
     ("spatial='map'", "`spatial` must be 'shared' or 'dense'"),
     ("spatial=1", "`spatial` must be"),
-    ("max_feedback_gib=0", "`max_feedback_gib` must be a number greater than 0"),
+    ("max_feedback_gib=0", "`max_feedback_gib` must be a finite number greater than 0"),
     ("max_feedback_gib=True", "`max_feedback_gib` must be"),
     ("max_feedback_gib='1'", "`max_feedback_gib` must be"),
     ("seed=-1", "`seed` must be"),

@@ -56,7 +56,7 @@ class Arrays(Split):
         cropped = tf.data.Dataset.zip(dataset, draws).map(crop, **PARALLEL)
         return cropped.batch(batch_size, drop_remainder)
 
-    def check(self):
+    def check(self) -> None:
         """Do nothing: what is in memory was decoded."""
 
     def __iter__(self):
@@ -69,7 +69,7 @@ class Arrays(Split):
         yield self.labels
 
 
-def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+def resize(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
     """Return images as float32 of 0 to 1, resized.
 
     Args:

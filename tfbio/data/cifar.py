@@ -3,7 +3,10 @@
 import io
 import pathlib
 import pickle
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +19,9 @@ COUNTS = {**dict.fromkeys(_CIFAR10, 10_000), "train": 50_000, "test": 10_000}
 """The published number of images in each file."""
 
 
-def read_binary(folder, train, test, label_bytes, num_classes):
+def read_binary(
+    folder: Path, train: Sequence[str], test: str, label_bytes: int, num_classes: int
+) -> tuple[Any, Any]:
     """Read files of records: the labels, of a byte each, then 3,072 bytes of red, green and blue.
 
     Args:
@@ -56,7 +61,9 @@ def read_binary(folder, train, test, label_bytes, num_classes):
     return _concatenate(map(part, train)), part(test)
 
 
-def read_python(folder, train, test, key, num_classes):
+def read_python(
+    folder: Path, train: Sequence[str], test: str, key: str, num_classes: int
+) -> tuple[Any, Any]:
     """Read pickle files; anything in them but arrays, lists, texts and numbers is refused.
 
     Args:

@@ -1,7 +1,7 @@
 """Crops: what is cut out of a photograph for training, at random, and for evaluation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -14,7 +14,7 @@ _VECTOR = 16  # float32 numbers in the widest vectors of processors
 _MARGIN = 256 / 224  # the shorter side that evaluation resizes to, over what it cuts out
 
 
-def random_boxes(sides, draws):
+def random_boxes(sides: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Return the boxes of random-resized crops.
 
     A box's area is a uniform share of 8 % to 100 % of the image's, and the logarithm of its width
@@ -61,7 +61,7 @@ def random_boxes(sides, draws):
     return tf.cast(tf.concat([corner, size], -1), tf.int32)[:count]
 
 
-def training_crop(image, draw, size):
+def training_crop(image: tf.Tensor, draw: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
     """Return a random-resized crop of an image, mirrored with probability 1/2.
 
     It is resized bilinearly and without antialiasing, which would halve the speed of the input.
@@ -82,7 +82,7 @@ def training_crop(image, draw, size):
     return mirror(tf.image.resize(random_cut(image, draw), size), draw)
 
 
-def random_cut(image, draw):
+def random_cut(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
     """Return the part of an image that `random_boxes` says.
 
     Args:
@@ -101,7 +101,7 @@ def random_cut(image, draw):
     return image[top : top + height, left : left + width]
 
 
-def mirror(image, draw):
+def mirror(image: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
     """Return an image, mirrored where the draw is odd.
 
     Args:
@@ -120,7 +120,7 @@ def mirror(image, draw):
     return tf.reverse(image, tf.fill([draw % 2], 1))
 
 
-def evaluation_crops(image, size, count=1):
+def evaluation_crops(image: tf.Tensor, size: int, count: int = 1) -> tf.Tensor:
     """Return the central crop of an image, or ten crops, after the shorter side is resized.
 
     That side becomes `size`·256/224, antialiased; the longer one keeps the ratio.

@@ -1,13 +1,20 @@
 """Damage: the images of an epoch that cannot be read, counted, named, and stopped at a limit."""
 
+from __future__ import annotations
+
 import logging
 import math
 import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfbio.data.errors import UNREADABLE, BatchError
+
+if TYPE_CHECKING:
+    from tfbio.data.examples import Plan
 
 _LOG = logging.getLogger("tfbio")
 _SUBSTITUTES = 32  # images that may be damaged in a row
@@ -36,12 +43,14 @@ class Damage:
         tfbio.data.errors.BatchError: `max_corrupt=0.001` admits 5 damaged images of 5,000 ...
     """
 
-    def __init__(self, name, size, share, reason=UNREADABLE):
+    def __init__(
+        self, name: Callable[[int], str], size: int, share: float, reason: str = UNREADABLE
+    ):
         self.name, self.reason, self._size, self._share = name, reason, size, share
         self._limit = max(1, int(share * size)) if share else 0
         self._rows = set()
 
-    def add(self, rows):
+    def add(self, rows: Iterable[int]) -> None:
         """Count damaged images by their index; each one counts once.
 
         Raises:
@@ -63,7 +72,9 @@ class Damage:
                 )
 
 
-def read_images(plan, read, blank, several=None):
+def read_images(
+    plan: Plan, read: Callable[..., Any], blank: Any, several: Callable[..., Any] | None = None
+) -> tf.data.Dataset:
     """Return what is read of each image of a plan, or where it cannot be, of the next that can.
 
     In training an image that cannot be read is replaced by the next one in the epoch's order that
@@ -152,7 +163,7 @@ def read_images(plan, read, blank, several=None):
     return dataset.apply(tf.data.experimental.assert_cardinality(batches))
 
 
-def count_damage(plan, damage, wanted, found):
+def count_damage(plan: Plan, damage: Damage, wanted: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
     """Return the indices of a batch's images, once those that cannot be read are counted.
 
     Args:

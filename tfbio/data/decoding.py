@@ -1,11 +1,13 @@
 """Decoding: images from the bytes of files, as a whole or as far as a random crop needs them."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from tfbio.data import crops
 
 
-def decode(content, channels):
+def decode(content: tf.Tensor, channels: int) -> tf.Tensor:
     """Return an image from its bytes.
 
     Args:
@@ -44,7 +46,9 @@ def decode(content, channels):
     return tf.ensure_shape(image, (None, None, channels))
 
 
-def training_crop(content, channels, draw, size):
+def training_crop(
+    content: tf.Tensor, channels: int, draw: tf.Tensor, size: Sequence[int]
+) -> tf.Tensor:
     """Return `crops.training_crop` of an encoded image; of a JPEG, no more than that is decoded.
 
     Args:
@@ -71,7 +75,9 @@ def training_crop(content, channels, draw, size):
     return crops.mirror(tf.image.resize(cut, size), draw)
 
 
-def training_crops(jpegs, channels, draws, size):
+def training_crops(
+    jpegs: Sequence[tf.Tensor], channels: int, draws: tf.Tensor, size: Sequence[int]
+) -> tf.Tensor:
     """Return `training_crop` of several JPEGs, as bytes; in a map, they cost less than one by one.
 
     Running it raises an InvalidArgumentError where one of them is no JPEG, or is damaged.
@@ -101,7 +107,7 @@ def training_crops(jpegs, channels, draws, size):
     return tf.stack(images)
 
 
-def window(content, channels, box):
+def window(content: tf.Tensor, channels: int, box: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return a part of an encoded image; of a JPEG, no more than that is decoded.
 
     Args:
@@ -132,7 +138,7 @@ def window(content, channels, box):
     return tf.ensure_shape(part, (None, None, channels)), sides
 
 
-def is_whole_jpeg(content):
+def is_whole_jpeg(content: tf.Tensor) -> tf.Tensor:
     """Return whether an image's bytes are a JPEG's, and with its end.
 
     Without it a part may miss the damage: such an image is decoded as a whole, to fail.

@@ -4,7 +4,7 @@ import abc
 import copy
 import math
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import tensorflow as tf
@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     evaluation: bool
     crops: int
 
-    def batched(self, array):
+    def batched(self, array: Any) -> tf.data.Dataset:
         """Return a dataset of an array's entries in batches."""
         return tf.data.Dataset.from_tensor_slices(array).batch(self.batch_size, self.full)
 
@@ -62,27 +62,27 @@ class Examples(abc.ABC):
 
     augmentations = augment.augmentations()
 
-    def __init__(self, count, image_shape):
+    def __init__(self, count: int, image_shape: tuple[int, int, int]):
         self._chosen = np.arange(count)
         self.image_shape = tuple(int(side) for side in image_shape)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """The number of examples."""
         return len(self._chosen)
 
     @property
-    def rows(self):
+    def rows(self) -> np.ndarray:
         """Where each one stands among all that were stored, int64 (N,): its own in every part."""
         return self._chosen.astype(np.int64)
 
     @property
     @abc.abstractmethod
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """A digest of the examples, but only of some of their images: other data have another."""
 
     @abc.abstractmethod
-    def _content(self, row):
+    def _content(self, row) -> bytes:
         """Return the bytes of the image at a row as they are stored."""
 
     def _sample(self):
@@ -95,14 +95,14 @@ class Examples(abc.ABC):
                 yield b"cannot be read"
 
     @abc.abstractmethod
-    def _examples(self, plan):
+    def _examples(self, plan) -> Any:
         """Return a dataset of what `_checked_examples` makes batches of."""
 
     @abc.abstractmethod
-    def _checked_examples(self, dataset, plan):
+    def _checked_examples(self, dataset, plan) -> Any:
         """Return a dataset of batches, with weights where some are not to count."""
 
-    def _fill(self, dataset, batch_size, missing):
+    def _fill(self, dataset, batch_size, missing) -> Any:
         """Return batches filled up with zeros, and after them so many empty ones."""
         dataset = dataset.map(
             lambda *batch: tf.nest.map_structure(lambda part: _pad(part, batch_size), batch)
@@ -315,7 +315,8 @@ class Examples(abc.ABC):
         batch_size //= shard[1]
         draws = None
         if augmentation != "none":
-            draws = chance.bits(self.size, *order, chance.AUGMENTATION)[part] >> np.uint64(1)
+            seed, epoch = _check_order(order)
+            draws = chance.bits(self.size, seed, epoch, chance.AUGMENTATION)[part] >> np.uint64(1)
             draws = draws.astype(np.int64)
         full = len(part) % batch_size == 0
         plan = Plan(rows, part, draws, augmentation, batch_size, full, pad, crops)
@@ -348,18 +349,17 @@ def _positions(begin, limit, batch_size, shard, multiple, pad):
     return positions[positions % batch_size * count // np.maximum(sizes, 1) == index]
 
 
-def _check_order(order):
+def _check_order(order) -> tuple[int, int]:
     """Return `order` as two integers that fit Philox's key and TensorFlow's seeds."""
     try:
         seed, epoch = order
     except (TypeError, ValueError):
         seed = epoch = None
-    for value in (seed, epoch):
-        if not is_integer(value, 0, 2**63 - 1):
-            raise ValueError(
-                f"`order` must be (seed, epoch), two integers of 0 to 2⁶³ − 1. Received: {order!r}."
-            )
-    return int(seed), int(epoch)
+    if is_integer(seed, 0, 2**63 - 1) and is_integer(epoch, 0, 2**63 - 1):
+        return int(seed), int(epoch)  # pyright: ignore[reportArgumentType]
+    raise ValueError(
+        f"`order` must be (seed, epoch), two integers of 0 to 2⁶³ − 1. Received: {order!r}."
+    )
 
 
 def _pad(part, batch_size):

@@ -16,7 +16,9 @@ _TESTS = ("test", "val", "validation")
 _LOG = logging.getLogger("tfbio")
 
 
-def load(data_dir, image_size):
+def load(
+    data_dir: str | os.PathLike[str], image_size: int
+) -> tuple[Encoded, Encoded, tuple[str, ...]]:
     """Read a folder of images by class, in three channels.
 
     Args:

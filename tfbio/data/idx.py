@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import pathlib
 import struct
 import zlib
@@ -11,7 +12,7 @@ import numpy as np
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read(path):
+def read(path: str | os.PathLike[str]) -> np.ndarray:
     """Read an IDX file, plain or compressed with gzip.
 
     Two zero bytes, one for the type, one for the number of dimensions, each dimension as a

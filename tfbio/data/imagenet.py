@@ -4,6 +4,8 @@ import functools
 import logging
 import os
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +21,7 @@ _EXTENSIONS = (".jpeg", ".jpg", ".png")
 _LOG = logging.getLogger("tfbio")
 
 
-def is_imagenet(name):
+def is_imagenet(name: str) -> bool:
     """Return whether a dataset's name is one of `NAMES`; "/" and a configuration may follow.
 
     Example:
@@ -29,7 +31,7 @@ def is_imagenet(name):
     return re.split("[/:]", str(name))[0] in NAMES
 
 
-def photographs(name, image_size, max_corrupt):
+def photographs(name: str, image_size: int, max_corrupt: float) -> Callable[..., Photographs]:
     """Return the function from a source of encoded images to `Photographs` of a dataset.
 
     Args:
@@ -50,7 +52,7 @@ def photographs(name, image_size, max_corrupt):
     )
 
 
-def load(name, data_dir, make):
+def load(name: str, data_dir: str, make: Callable[..., Any]) -> tuple[Any, ...] | None:
     """Read train and validation from shards of TFRecords, or from folders by class.
 
     The classes are WordNet's identifiers, sorted. Where the folders are not those of TFDS's

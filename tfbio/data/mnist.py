@@ -2,6 +2,8 @@
 
 import zipfile
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from tfbio.data import formats, idx
 _SHAPE, _CLASSES = (28, 28, 1), 10
 
 
-def read_idx(folder):
+def read_idx(folder: Path) -> tuple[Any, ...]:
     """Read the four IDX files of MNIST, Fashion-MNIST or another dataset made after them.
 
     Args:
@@ -40,7 +42,7 @@ def read_idx(folder):
     return tuple(parts)
 
 
-def read_npz(folder):
+def read_npz(folder: Path) -> tuple[Any, ...]:
     """Read mnist.npz, as `keras.datasets.mnist` leaves it.
 
     Args:
@@ -101,7 +103,7 @@ _FILES = tuple(
 NPZ = formats.Format(("mnist.npz",), read_npz)
 
 
-def idx_format(torchvision):
+def idx_format(torchvision: str) -> formats.Format:
     """Return the format of four IDX files.
 
     Args:

@@ -11,7 +11,7 @@ _HOST = (
 )
 
 
-def check(remedy, seconds=5):
+def check(remedy: str, seconds: float = 5) -> None:
     """Refuse where the network is not there.
 
     Args:

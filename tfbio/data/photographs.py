@@ -1,6 +1,8 @@
 """Photographs: a split of encoded images of any size, streamed from files, that may be damaged."""
 
 import copy
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -30,16 +32,16 @@ class Files:
         (b'...', 'ram://files/one.jpg')
     """
 
-    def __init__(self, paths, labels):
+    def __init__(self, paths: Sequence[str], labels: Any):
         self.labels = np.asarray(labels, np.int64)
         with tf.device("CPU:0"):
             self._paths = tf.constant(paths, tf.string)
 
-    def content(self, row):
+    def content(self, row: tf.Tensor) -> tf.Tensor:
         """Return a file's bytes, a string tensor."""
         return tf.io.read_file(self._paths[row])
 
-    def name(self, row):
+    def name(self, row: int) -> str:
         """Return a file's path."""
         return self._paths[row].numpy().decode()
 
@@ -60,17 +62,17 @@ class Contents:
         b'...'
     """
 
-    def __init__(self, contents, labels, names):
+    def __init__(self, contents: Any, labels: Any, names: Sequence[str]):
         self.labels = np.asarray(labels, np.int64)
         self._names = names
         with tf.device("CPU:0"):
             self._contents = tf.constant(contents, tf.string)
 
-    def content(self, row):
+    def content(self, row: tf.Tensor) -> tf.Tensor:
         """Return an image's bytes, a string tensor."""
         return self._contents[row]
 
-    def name(self, row):
+    def name(self, row: int) -> str:
         """Return what an image is called."""
         return self._names[row]
 
@@ -100,7 +102,13 @@ class Photographs(Split):
         (2, 8, 8, 3) <dtype: 'uint8'> [0 1] [1. 0.]
     """
 
-    def __init__(self, source, image_size, max_corrupt=0.001, statistics=None):
+    def __init__(
+        self,
+        source: Any,
+        image_size: int,
+        max_corrupt: float = 0.001,
+        statistics: Any = None,
+    ):
         super().__init__(source.labels, (image_size, image_size, 3))
         self._source = source
         self.max_corrupt, self.statistics = max_corrupt, statistics
@@ -110,10 +118,10 @@ class Photographs(Split):
         if crops not in (1, 10):
             raise ValueError(f"`crops` must be 1 or 10. Received: {crops!r}.")
 
-    def check(self):
+    def check(self) -> None:
         """Refuse nothing: a damaged image is left out and counted when its batch comes."""
 
-    def for_statistics(self):
+    def for_statistics(self) -> Split:
         """Return the part that statistics are computed from: 5,000 images, always the same."""
         part = copy.copy(self)
         order = chance.permutation(self.size, 0, 0, chance.TEST)[:_STATISTICS]

@@ -7,7 +7,8 @@ import os
 import pathlib
 import re
 import struct
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -68,7 +69,7 @@ class Records:
         (array([3]), b'...')
     """
 
-    def __init__(self, paths, keys, num_classes):
+    def __init__(self, paths: Sequence[str], keys: Keys, num_classes: int):
         self._paths, self._keys = list(map(str, paths)), keys
         shards, offsets, labels = _load_index(self._paths, keys)
         wrong = (labels < keys.first) | (labels >= keys.first + num_classes)
@@ -86,14 +87,14 @@ class Records:
             self._files = tf.constant(self._paths)
             self._where = tf.constant(np.stack([shards, offsets], 1))
 
-    def content(self, row):
+    def content(self, row: tf.Tensor) -> tf.Tensor:
         """Return the encoded image of a record, a string tensor; checksums are verified."""
         shard, offset = tf.unstack(self._where[row])
         record = _records_from(self._files[shard], offset).take(1).get_single_element()
         spec = {self._keys.image: tf.io.FixedLenFeature((), tf.string)}
         return tf.io.parse_single_example(record, spec)[self._keys.image]
 
-    def name(self, row):
+    def name(self, row: int) -> str:
         """Return what a record is called in messages."""
         shard = self._shards[row]
         number = row - int(np.searchsorted(self._shards, shard))
@@ -114,7 +115,7 @@ def _records_from(path, offset):
 _UNKNOWN = np.iinfo(np.int64).min
 
 
-def shards(folder, part):
+def shards(folder: str | os.PathLike[str], part: str) -> list[str]:
     """Return the shards of a part in a folder, all of them.
 
     Args:
@@ -146,7 +147,7 @@ def shards(folder, part):
     return found
 
 
-def example(features):
+def example(features: Mapping[str, bytes | int]) -> bytes:
     """Return a record, for files that `Records` reads.
 
     Args:
@@ -187,7 +188,7 @@ def _load_index(paths, keys):
     return index
 
 
-def digest(paths, keys):
+def digest(paths: Sequence[str], keys: Keys) -> str:
     """Return a text that is another one when a shard changes.
 
     Args:
@@ -208,7 +209,7 @@ def digest(paths, keys):
     return found.hexdigest()
 
 
-def cache_folder():
+def cache_folder() -> pathlib.Path:
     """Return `$XDG_CACHE_HOME/tfbio` or `~/.cache/tfbio`.
 
     Returns:
@@ -221,7 +222,7 @@ def cache_folder():
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tfbio"
 
 
-def keep(file, write):
+def keep(file: pathlib.Path, write: Callable[..., Any]) -> None:
     """Write a file of the cache, so that nobody ever sees half of it; log where that fails.
 
     Args:

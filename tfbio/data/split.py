@@ -1,7 +1,10 @@
 """A split: the images and labels of one part of a classification dataset."""
 
+from __future__ import annotations
+
 import abc
 import hashlib
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -32,20 +35,20 @@ class Split(Examples):
 
     statistics = None
 
-    def __init__(self, labels, image_shape):
+    def __init__(self, labels: Any, image_shape: tuple[int, int, int]):
         self._labels = np.asarray(labels, np.int64)
         super().__init__(len(self._labels), image_shape)
 
     @property
-    def labels(self):
+    def labels(self) -> np.ndarray:
         """The labels, int64 (N,), in stored order."""
         return self._labels[self._chosen]
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """A digest of all labels and of 64 of the images: other data have another."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(np.int64([self.size, *self.labels]).tobytes())
+        digest.update(np.array([self.size, *self.labels], np.int64).tobytes())
         for content in self._sample():
             digest.update(content)
         return digest.hexdigest()
@@ -80,6 +83,6 @@ class Split(Examples):
 
         return super()._fill(dataset.map(weighted), batch_size, missing)
 
-    def for_statistics(self):
+    def for_statistics(self) -> Split:
         """Return the `Split` that statistics are computed from: all images."""
         return self

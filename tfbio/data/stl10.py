@@ -1,5 +1,8 @@
 """STL-10's layout: images and labels in binary files; the unlabeled images are not used."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from tfbio.data import formats
@@ -10,7 +13,7 @@ COUNTS = {"train": 5_000, "test": 8_000}
 """The published number of images in each part."""
 
 
-def read(folder):
+def read(folder: Path) -> tuple[Any, ...]:
     """Read train_X.bin, train_y.bin, test_X.bin and test_y.bin, whose images are column-major.
 
     Args:

@@ -1,5 +1,8 @@
 """SVHN's layout: the cropped digits in two files of MATLAB's."""
 
+from pathlib import Path
+from typing import Any
+
 from tfbio._extras import require
 from tfbio.data import formats
 
@@ -9,7 +12,7 @@ COUNTS = {"train": 73_257, "test": 26_032}
 """The published number of images in each file."""
 
 
-def read(folder):
+def read(folder: Path) -> tuple[Any, ...]:
     """Read train_32x32.mat and test_32x32.mat, where the digit 0 is labeled 10.
 
     Args:

@@ -1,9 +1,12 @@
 """TFDS: the image classification datasets of TensorFlow Datasets' catalog, by name."""
 
+from __future__ import annotations
+
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +16,9 @@ from tfbio.data import network, records
 from tfbio.data.arrays import Arrays
 from tfbio.data.encoded import Encoded
 from tfbio.data.photographs import Contents
+
+if TYPE_CHECKING:
+    from tfbio.data.photographs import Photographs
 
 LARGEST = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 """Bytes of a dataset that is held in memory as it is stored: half of what this machine has."""
@@ -63,7 +69,7 @@ def _catalog():
     return _tfds().list_builders(with_community_datasets=False)
 
 
-def class_names(name):
+def class_names(name: str) -> tuple[str, ...]:
     """Return the names of a dataset's classes in the order of its labels; it need not be prepared.
 
     Args:
@@ -80,7 +86,15 @@ def class_names(name):
     return tuple(tfds.builder(name, data_dir=os.devnull).info.features["label"].names)
 
 
-def load(name, data_dir, download, image_size, remedy, photographs, streamed=False):
+def load(
+    name: str,
+    data_dir: str,
+    download: bool,
+    image_size: int,
+    remedy: str,
+    photographs: Callable[..., Photographs] | None,
+    streamed: bool = False,
+) -> tuple[Any, ...] | None:
     """Read a prepared dataset, or prepare it where a download is wanted.
 
     Args:
@@ -127,13 +141,13 @@ def load(name, data_dir, download, image_size, remedy, photographs, streamed=Fal
             "and is streamed as photographs that are cropped."
         )
 
-    def part(split):
+    def read(split):
         if streamed or large:
             return photographs(_source(tfds, builder, split, len(classes), large))
         return _part(tfds, builder, split, kind, image_size)
 
     try:
-        parts = [part(split) for split in (train, test)]
+        parts = [read(split) for split in (train, test)]
     except (tf.errors.OpError, OSError) as error:
         raise unreadable(name, data_dir, error) from error
     for part, split in zip(parts, (train, test), strict=True):
@@ -145,7 +159,13 @@ def load(name, data_dir, download, image_size, remedy, photographs, streamed=Fal
     return (*parts, classes)
 
 
-def find_builder(name, data_dir, download, remedy, check=lambda features: None):
+def find_builder(
+    name: str,
+    data_dir: str,
+    download: bool,
+    remedy: str,
+    check: Callable[..., None] = lambda features: None,
+) -> Any:
     """Return the builder of a prepared dataset, or prepare it where a download is wanted.
 
     Args:
@@ -194,7 +214,7 @@ def _tfds():
     return tfds
 
 
-def unreadable(name, data_dir, error):
+def unreadable(name: str, data_dir: str, error: Exception) -> ValueError:
     """Return an error that says that a prepared dataset cannot be read.
 
     Args:
@@ -224,7 +244,8 @@ def _first_line(error):
 def _kind(tfds, name, features):
     """Return the image feature and the class names, or refuse."""
     have = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
-    image, label = have.get("image"), have.get("label")
+    image: Any = have.get("image")
+    label: Any = have.get("label")
     if (
         not isinstance(image, tfds.features.Image)
         or not isinstance(label, tfds.features.ClassLabel)

@@ -1,10 +1,12 @@
 """Anchors: the boxes that a detector starts from, and how they are matched with true ones."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras_cv
 import tensorflow as tf
-from keras_cv.models.retinanet import LabelEncoder
+from keras_cv.models.retinanet import LabelEncoder  # pyright: ignore[reportMissingImports]
 
 from tfbio import _keras
 
@@ -37,7 +39,7 @@ class AnchorGenerator(keras_cv.layers.AnchorGenerator):
         (TensorShape([576, 4]), array([-12., -12.,  20.,  20.], dtype=float32))
     """
 
-    def __init__(self, bounding_box_format, sizes):
+    def __init__(self, bounding_box_format: str, sizes: Sequence[float]):
         sizes = [float(size) for size in sizes]
         if len(sizes) != len(_STRIDES) or min(sizes) <= 0:
             raise ValueError(
@@ -105,7 +107,7 @@ class AnchorMatcher(LabelEncoder):
         [ 20 732  22]
     """
 
-    def __init__(self, anchors, box_variance):
+    def __init__(self, anchors: AnchorGenerator, box_variance: Sequence[float]):
         box_variance = [float(value) for value in box_variance]
         if len(box_variance) != 4 or min(box_variance) <= 0:
             raise ValueError(
@@ -118,7 +120,7 @@ class AnchorMatcher(LabelEncoder):
             [self.negative_threshold, self.positive_threshold], [-1, -2, 1], dtype="float32"
         )
         _keras.untrack(self, self.matched_boxes_metric)
-        vars(self)["matched_boxes_metric"] = _Unmeasured()
+        self.__dict__["matched_boxes_metric"] = _Unmeasured()
 
 
 class _Unmeasured:
@@ -128,7 +130,14 @@ class _Unmeasured:
         pass
 
 
-def decoded(anchors, deltas, bounding_box_format, box_variance, height, width):
+def decoded(
+    anchors: tf.Tensor,
+    deltas: tf.Tensor,
+    bounding_box_format: str,
+    box_variance: Sequence[float],
+    height: Any,
+    width: Any,
+) -> tf.Tensor:
     """Return the boxes that predictions stand for, within the image.
 
     Args:

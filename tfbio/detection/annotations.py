@@ -1,6 +1,9 @@
 """Annotations: the images of a detection set, and the objects in them."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +56,7 @@ class Annotations:
     areas: np.ndarray
     crowds: np.ndarray
 
-    def taken(self, rows):
+    def taken(self, rows: np.ndarray) -> Annotations:
         """Return the annotations of some of the images.
 
         Args:
@@ -77,11 +80,11 @@ class Annotations:
             **{name: getattr(self, name)[kept] for name in objects},
         )
 
-    def corners(self):
+    def corners(self) -> np.ndarray:
         """Return the objects' (x1, y1, x2, y2), clipped to their images, float64 (m, 4)."""
         return clip_corners(self.boxes, self.sizes[self.images])
 
-    def document(self):
+    def document(self) -> dict[str, Any]:
         """Return the document that says all this, a dict that JSON can hold."""
         images = zip(self.image_ids.tolist(), self.file_names, self.sizes.tolist(), strict=True)
         objects = zip(

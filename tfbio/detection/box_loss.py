@@ -1,6 +1,13 @@
 """The box loss of RetinaNet, as its authors' code has it."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import keras
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable("tfbio")
@@ -32,19 +39,19 @@ class SmoothL1(keras.losses.Loss):
         its code, Detectron.
     """
 
-    def __init__(self, beta=0.11, **kwargs):
+    def __init__(self, beta: float = 0.11, **kwargs: Any):
         kwargs = {"reduction": "sum", "name": "smooth_l1", **kwargs}
         super().__init__(**kwargs)
         if not beta > 0:
             raise ValueError(f"`beta` must be above 0. Received: {beta}.")
         self.beta = beta
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """Return the loss of every box."""
         d = keras.ops.abs(keras.ops.subtract(y_true, y_pred))
         inner, outer = d * d / (2 * self.beta), d - self.beta / 2
         return keras.ops.sum(keras.ops.where(d < self.beta, inner, outer), axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the loss's config."""
         return {**super().get_config(), "beta": self.beta}

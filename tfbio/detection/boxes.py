@@ -3,6 +3,8 @@
 A box is (x1, y1, x2, y2), its left upper and right lower corner in pixels: keras-cv's "xyxy".
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 FORMAT = "xyxy"
@@ -14,7 +16,7 @@ VISIBLE = 0.25
 _LEAST = 1.0  # pixels a side
 
 
-def augmentations():
+def augmentations() -> tuple[str, ...]:
     """Return the names of the augmentations for detection.
 
     "flip" mirrors an image left to right with probability 1/2: not for what means something else
@@ -35,7 +37,7 @@ def augmentations():
     return ("none", "flip", "jitter", "jitter_flip")
 
 
-def fit(sides, size):
+def fit(sides: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
     """Return the sides of an image that is resized to fit, its aspect ratio kept.
 
     Args:
@@ -54,7 +56,7 @@ def fit(sides, size):
     return tf.cast(tf.clip_by_value(out, 1.0, size), tf.int32)
 
 
-def jitter(sides, size, draw):
+def jitter(sides: tf.Tensor, size: Sequence[int], draw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return what is cut out of an image, and the sides to which that is resized.
 
     Args:
@@ -81,7 +83,7 @@ def jitter(sides, size, draw):
     return tf.cast(tf.concat([corner, cut], 0), tf.int32), tf.cast(out, tf.int32)
 
 
-def move(boxes, window, out):
+def move(boxes: tf.Tensor, window: tf.Tensor, out: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return boxes in the coordinates of what is cut out and resized, and which are seen there.
 
     Args:
@@ -110,7 +112,7 @@ def move(boxes, window, out):
     return boxes, seen & tf.reduce_all(sides >= _LEAST, 1)
 
 
-def mirror(boxes, width):
+def mirror(boxes: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """Return the boxes of a mirrored image.
 
     Args:
@@ -128,7 +130,7 @@ def mirror(boxes, width):
     return tf.stack([width - x2, y1, width - x1, y2], axis=1)
 
 
-def pad(values, count):
+def pad(values: tf.Tensor, count: int) -> tf.Tensor:
     """Return the first dimension filled up with −1, as keras-cv pads boxes and classes.
 
     Args:

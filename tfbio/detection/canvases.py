@@ -1,18 +1,25 @@
 """Canvases: digits_detection, scikit-learn's digits on its two photographs, with a box for each."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
 import logging
+import os
 import pathlib
 import shutil
 import tempfile
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tfbio._extras import require
 from tfbio.data import chance, records
+
+if TYPE_CHECKING:
+    from tfbio.data.chance import Draws
 
 _LOG = logging.getLogger("tfbio")
 _VERSION = 1  # of what is drawn: another one is another dataset
@@ -43,7 +50,12 @@ class Counts(NamedTuple):
     test: int = 300
 
 
-def prepare(size=128, counts=None, seed=0, cache=""):
+def prepare(
+    size: int = 128,
+    counts: Mapping[str, int] | None = None,
+    seed: int = 0,
+    cache: str | os.PathLike[str] = "",
+) -> pathlib.Path:
     """Return the folder that holds the canvases, which are drawn where it is not there or damaged.
 
     It has train.json's likes as COCO's documents, instances_train.json, instances_validation.json
@@ -167,7 +179,9 @@ def _write(folder, size, counts, seed):
     (folder / _MANIFEST).write_text(json.dumps(manifest))
 
 
-def draw(draws, size, backgrounds, digits):
+def draw(
+    draws: Draws, size: int, backgrounds: Sequence[Any], digits: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, list[Any]]:
     """Draw a canvas.
 
     Args:

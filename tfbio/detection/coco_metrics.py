@@ -4,16 +4,22 @@
 over all images of the annotations, predicted on or not, in the coordinates of the images as stored.
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib.util
 import io
 import math
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tfbio._extras import require
 from tfbio.detection import coco_results
+
+if TYPE_CHECKING:
+    from tfbio.detection.annotations import Annotations
 
 _DETECTIONS = (1, 10, 100)  # the most confident of an image that count
 _AREAS = ("all", "small", "medium", "large")
@@ -37,7 +43,9 @@ class CocoMetrics(NamedTuple):
     by_class: dict
 
 
-def evaluate(annotations, results, backend=None):
+def evaluate(
+    annotations: Annotations, results: Sequence[Mapping[str, Any]], backend: str | None = None
+) -> CocoMetrics:
     """Return COCO's average precision and recall.
 
     Crowds count as COCO counts them: what lies in one is neither right nor wrong. Small, medium and

@@ -1,17 +1,27 @@
 """COCO results: predicted boxes as COCO's results hold them, in memory and in files."""
 
+from __future__ import annotations
+
 import json
 import math
+import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfbio.detection.examples import original
 
+if TYPE_CHECKING:
+    from tfbio.detection.annotations import Annotations
+
 _KEYS = ("image_id", "category_id", "bbox", "score")
 
 
-def convert_batch(annotations, predictions, about):
+def convert_batch(
+    annotations: Annotations, predictions: Mapping[str, Any], about: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Return the results of one batch.
 
     Args:
@@ -76,7 +86,7 @@ def convert_batch(annotations, predictions, about):
     ]
 
 
-def check(annotations, results):
+def check(annotations: Annotations, results: Sequence[Mapping[str, Any]]) -> None:
     """Refuse results that are malformed, or of other images or categories than the annotations'.
 
     Args:
@@ -94,7 +104,8 @@ def check(annotations, results):
     """
     if not isinstance(results, list):
         raise ValueError(f"Results must be a list. Received: {type(results).__name__}.")
-    images = categories = None
+    images = set(annotations.image_ids.tolist())
+    categories = set(annotations.category_ids)
     for index, result in enumerate(results):
         held = result.keys() if isinstance(result, dict) else ()
         if not set(held) >= set(_KEYS):
@@ -102,9 +113,6 @@ def check(annotations, results):
                 f"A result must have {', '.join(_KEYS[:-1])} and {_KEYS[-1]}. Received: "
                 f"{', '.join(map(str, held)) or type(result).__name__}, at position {index}."
             )
-        if images is None:
-            images = set(annotations.image_ids.tolist())
-            categories = set(annotations.category_ids)
         image, category, box, score = (result[key] for key in _KEYS)
         for kind, value, known in (("image", image, images), ("category", category, categories)):
             if type(value) is not int or value not in known:
@@ -112,7 +120,8 @@ def check(annotations, results):
                     f"A result must be of one of the {len(known)} {kind} ids in "
                     f"{annotations.where}. Received: {value!r}, at position {index}."
                 )
-        numbers = [score, *box] if isinstance(box, list | tuple) and len(box) == 4 else [None]
+        complete = isinstance(box, list | tuple) and len(box) == 4
+        numbers: list[Any] = [score, *box] if complete else [None]
         if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
             raise ValueError(
                 "A result must have a bbox of x, y, width and height, and a score, all finite. "
@@ -120,7 +129,7 @@ def check(annotations, results):
             )
 
 
-def write(path, results):
+def write(path: str | os.PathLike[str], results: Sequence[Mapping[str, Any]]) -> None:
     """Write results to a file of JSON, at once or not at all.
 
     Args:
@@ -144,7 +153,7 @@ def write(path, results):
     unfinished.replace(path)
 
 
-def read(path):
+def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Read results from a file of JSON.
 
     Args:

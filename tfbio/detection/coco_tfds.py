@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import pathlib
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +24,7 @@ CATEGORY_IDS = tuple(key for key in range(1, 91) if key not in _UNUSED)
 _PARTS = {"train": "train", "val": "validation"}  # the test split has no annotations
 
 
-def load(name, data_dir, download, remedy):
+def load(name: str, data_dir: str, download: bool, remedy: str) -> list[Any] | None:
     """Read a prepared COCO, or prepare it where a download is wanted.
 
     Args:
@@ -59,8 +60,7 @@ def _part(builder, split):
     info = builder.info.splits.get(split)
     where = f"{builder.info.full_name}, {split}"
     names = builder.info.features["objects"]["label"].names
-    streamed = info is not None and info.filepaths and _in_records(builder)
-    if streamed:
+    if info is not None and info.filepaths and _in_records(builder):
         # The order of the records: that of the shards, each from its first byte to its last.
         source = records.Records(info.filepaths, _KEYS, 1)
         return source, coco.parse(

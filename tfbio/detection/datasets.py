@@ -1,9 +1,12 @@
 """Detection sets: images with boxes by name, from COCO's files, TensorFlow Datasets or our own."""
 
+from __future__ import annotations
+
 import logging
 import os
 import posixpath
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +18,9 @@ from tfbio.detection import canvases, coco, coco_tfds
 from tfbio.detection.annotations import Annotations
 from tfbio.detection.examples import DetectionExamples
 from tfbio.detection.report import join_first
+
+if TYPE_CHECKING:
+    import pathlib
 
 _LOG = logging.getLogger("tfbio")
 _SUFFIXES = ("2017", "2014", "")
@@ -45,17 +51,17 @@ class DetectionSet(NamedTuple):
     category_ids: tuple[int, ...]
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of every image as it comes out."""
         return self.train.image_shape
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Return the names that `load` knows.
 
     Example:
@@ -66,15 +72,15 @@ def names():
 
 
 def load(
-    name,
-    data_dir="",
-    download=False,
-    image_size=0,
-    max_boxes=100,
-    max_corrupt=0.001,
-    canvas_size=128,
-    canvas_counts=None,
-):
+    name: str,
+    data_dir: str = "",
+    download: bool = False,
+    image_size: int = 0,
+    max_boxes: int = 100,
+    max_corrupt: float = 0.001,
+    canvas_size: int = 128,
+    canvas_counts: Mapping[str, int] | None = None,
+) -> DetectionSet:
     """Load a detection set that is on this machine, or if asked, download it.
 
     Args:
@@ -208,7 +214,7 @@ def _categories(annotations):
     return join_first([f"{key} {name}" for key, name in pairs])
 
 
-def files(annotations, folder, max_corrupt):
+def files(annotations: Annotations, folder: pathlib.Path, max_corrupt: float) -> Files:
     """Return the images' files, and log the missing ones.
 
     A file that is missing is like one that cannot be read: `DetectionExamples` leaves it out.
@@ -266,7 +272,7 @@ def files(annotations, folder, max_corrupt):
     return Files(paths, np.zeros(size))
 
 
-def images(paths, image_size):
+def images(paths: Iterable[str | os.PathLike[str]], image_size: int) -> DetectionExamples:
     """Return images without annotations, to predict on, whose ids are 1, 2 and so on.
 
     Args:

@@ -1,7 +1,11 @@
 """Detection: a split of images with boxes, as keras-cv's RetinaNet trains and predicts on them."""
 
+from __future__ import annotations
+
 import hashlib
 import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +16,9 @@ from tfbio.data.damage import Damage, count_damage, read_images
 from tfbio.data.examples import Examples
 from tfbio.detection import boxes as geometry
 from tfbio.detection.report import count, join_first
+
+if TYPE_CHECKING:
+    from tfbio.detection.annotations import Annotations
 
 _LOG = logging.getLogger("tfbio")
 _REASON = " cannot be read as an image, or is not of the size that the annotations say."
@@ -72,7 +79,13 @@ class DetectionExamples(Examples):
     augmentations = geometry.augmentations()
 
     def __init__(
-        self, source, annotations, image_size, max_boxes=100, max_corrupt=0.001, trains=True
+        self,
+        source: Any,
+        annotations: Annotations,
+        image_size: int,
+        max_boxes: int = 100,
+        max_corrupt: float = 0.001,
+        trains: bool = True,
     ):
         super().__init__(len(annotations.image_ids), (*_sides(image_size), 3))
         self._source, self._annotations = source, annotations
@@ -87,17 +100,17 @@ class DetectionExamples(Examples):
             self._sizes = tf.constant(annotations.sizes, tf.int32)
 
     @property
-    def annotations(self):
+    def annotations(self) -> Annotations:
         """The `Annotations` of this split's images, crowds included, to evaluate by."""
         return self._annotations.taken(self._chosen)
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...]:
         """The names of the classes."""
         return self._annotations.class_names
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """A digest of all annotations and of 64 of the images: other data have another."""
         held, digest = self.annotations, hashlib.blake2b(digest_size=16)
         for array in (held.image_ids, held.sizes, held.images, held.classes, held.boxes):
@@ -109,7 +122,7 @@ class DetectionExamples(Examples):
     def _content(self, row):
         return self._source.content(row).numpy()
 
-    def check(self):
+    def check(self) -> None:
         """Refuse nothing: a damaged image is left out and count when its batch comes."""
 
     def _objects(self, row):
@@ -198,7 +211,7 @@ class DetectionExamples(Examples):
         )
 
 
-def original(boxes, about):
+def original(boxes: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
     """Return boxes in the coordinates of the images as they are stored, clipped to them.
 
     Args:

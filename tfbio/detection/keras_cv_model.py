@@ -1,4 +1,12 @@
-"""The detector that `tfbio.detection.retinanet` returns: keras_cv's RetinaNet, mended."""
+"""The detector that `tfbio.detection.retinanet` returns: keras_cv's RetinaNet, mended.
+
+keras_cv is archived, and pinned. Of its private names the class below sets `_prediction_decoder`,
+which keras_cv's property `prediction_decoder` reads. It also passes by the constructor and the
+`compute_loss` of keras_cv's class, and calls those of Keras's own models.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import keras
 import keras_cv
@@ -39,19 +47,19 @@ class RetinaNet(keras_cv.models.RetinaNet):
 
     def __init__(
         self,
-        backbone,
-        feature_pyramid,
-        box_head,
-        classification_head,
-        num_classes,
-        prediction_decoder,
+        backbone: keras.Model,
+        feature_pyramid: keras.layers.Layer,
+        box_head: keras.layers.Layer,
+        classification_head: keras.layers.Layer,
+        num_classes: int,
+        prediction_decoder: keras.layers.Layer,
         *,
-        bounding_box_format,
-        anchor_sizes,
-        box_variance,
-        mean=None,
-        std=None,
-        name="retinanet",
+        bounding_box_format: str,
+        anchor_sizes: Sequence[float],
+        box_variance: Sequence[float],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        name: str = "retinanet",
     ):
         # Made first: they check what they are given.
         anchors = AnchorGenerator(bounding_box_format, anchor_sizes)
@@ -69,7 +77,9 @@ class RetinaNet(keras_cv.models.RetinaNet):
         }
         # Past keras_cv's own constructor, which makes the same graph, but with layers of its own
         # between backbone and pyramid and with outputs of the policy's dtype.
-        super(keras_cv.models.RetinaNet, self).__init__(images, outputs, name=name)
+        super(keras_cv.models.RetinaNet, self).__init__(  # pyright: ignore[reportCallIssue]
+            images, outputs, name=name
+        )
         self.backbone = self.feature_extractor = backbone
         self.feature_pyramid = feature_pyramid
         self.box_head, self.classification_head = box_head, classification_head
@@ -78,7 +88,9 @@ class RetinaNet(keras_cv.models.RetinaNet):
         self._prediction_decoder = prediction_decoder
         self._standardization = None if mean is None else {"mean": list(mean), "std": list(std)}
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """Return the raw predictions, {"box": …, "classification": …}, for a batch of images."""
         sides = inputs.shape[1:3]
         if any(side is not None and side % 32 for side in sides):
@@ -88,7 +100,9 @@ class RetinaNet(keras_cv.models.RetinaNet):
             )
         return super().call(inputs, training=training, mask=mask)
 
-    def compile(self, box_loss="retinanet", classification_loss="focal", **kwargs):
+    def compile(
+        self, box_loss: Any = "retinanet", classification_loss: Any = "focal", **kwargs: Any
+    ) -> None:
         """Compile the model, with keras_cv's names of the losses.
 
         Args:
@@ -103,7 +117,14 @@ class RetinaNet(keras_cv.models.RetinaNet):
         kwargs.setdefault("jit_compile", False)
         super().compile(box_loss, classification_loss, **kwargs)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
         """Return the sum of both losses, over the number of positive anchors.
 
         Args:
@@ -132,20 +153,20 @@ class RetinaNet(keras_cv.models.RetinaNet):
             training=training,
         )
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         """Take one training step on (images, boxes), as Keras does."""
         return super().train_step(_pair(data))
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, Any]:
         """Measure the losses on (images, boxes), as Keras does."""
         return super().test_step(_pair(data))
 
-    def predict_step(self, data):
+    def predict_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Return the detections in a batch of images, see `decode_predictions`."""
         images, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         return self.decode_predictions(self(images, training=False), images)
 
-    def make_predict_function(self, force=False):
+    def make_predict_function(self, force: bool = False) -> Any:
         """Compile prediction as Keras does, but never with XLA, which has no suppression."""
         before, self.jit_compile = self.jit_compile, False
         try:
@@ -153,7 +174,9 @@ class RetinaNet(keras_cv.models.RetinaNet):
         finally:
             self.jit_compile = before
 
-    def decode_predictions(self, predictions, images):
+    def decode_predictions(
+        self, predictions: Mapping[str, tf.Tensor], images: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """Return what raw predictions stand for: scored boxes, the best of each cluster.
 
         Args:
@@ -183,7 +206,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
         logits = tf.cast(predictions["classification"], tf.float32)
         return dict(decoder(boxes, logits, image_shape=shape))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the model's config, with that of every part."""
         return {
             "name": self.name,
@@ -196,7 +219,9 @@ class RetinaNet(keras_cv.models.RetinaNet):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Self:
         """Return the model of `config`."""
         parts = {
             part: keras.saving.deserialize_keras_object(config[part], custom_objects)
@@ -204,7 +229,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
         }
         return cls(**{**config, **parts})
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile the model as it was when it was saved."""
         config = keras.saving.deserialize_keras_object(config)
         losses = config.pop("loss")

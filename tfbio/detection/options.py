@@ -1,10 +1,11 @@
 """Detection: the options of an experiment on object detection with RetinaNet."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tfbio.detection import boxes, coco_metrics, datasets
-from tfbio.training.experiment import Experiment, option
+from tfbio.training.experiment import Experiment
+from tfbio.training.options import option
 
 BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 BOX_LOSSES = ("retinanet", "smoothl1")
@@ -121,7 +122,7 @@ class Detection(Experiment):
                 "in the backbone."
             )
 
-    def anchor_sizes(self):
+    def anchor_sizes(self) -> list[float]:
         """Return the anchors' smallest sides by level, in pixels.
 
         Example:
@@ -130,7 +131,7 @@ class Detection(Experiment):
         """
         return [self.anchor_scale * size for size in ANCHORS]
 
-    def standardization(self):
+    def standardization(self) -> tuple[Any, Any]:
         """Return the means and standard deviations of the channels, or (None, None).
 
         Example:

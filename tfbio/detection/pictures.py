@@ -4,17 +4,22 @@ import colorsys
 import functools
 import math
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tfbio._extras import require
+
+LEAST = 0.3
+"""The score from which on a predicted box is drawn."""
 
 _SHORTEST = 480  # pixels of a picture's shorter side, to which a smaller image is magnified
 _TRUE = (255, 255, 255)
 _MARGIN = 3
 
 
-def color(index):
+def color(index: int) -> tuple[int, int, int]:
     """Return a class's color: neighbors differ much.
 
     Args:
@@ -33,7 +38,14 @@ def color(index):
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def draw(image, class_names, predicted=None, true=None, least=0.0, shortest=_SHORTEST):
+def draw(
+    image: np.ndarray,
+    class_names: Sequence[str],
+    predicted: Mapping[str, Any] | None = None,
+    true: Mapping[str, Any] | None = None,
+    least: float = 0.0,
+    shortest: int = _SHORTEST,
+) -> np.ndarray:
     """Return an image with boxes on it.
 
     A predicted box is solid, in its class's color, with name and score above it; a true one is
@@ -89,7 +101,7 @@ def draw(image, class_names, predicted=None, true=None, least=0.0, shortest=_SHO
     return np.asarray(picture).copy()
 
 
-def grid(pictures, columns=0, gap=8):
+def grid(pictures: Sequence[np.ndarray], columns: int = 0, gap: int = 8) -> np.ndarray:
     """Return pictures side by side, in rows.
 
     Args:

@@ -3,6 +3,7 @@
 import collections
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 _LOG = logging.getLogger("tfbio")
 _NAMED = 10  # of what is left out for one reason, so many are named
@@ -21,23 +22,23 @@ class Report:
         '1 with a box without an area'
     """
 
-    def __init__(self, where):
+    def __init__(self, where: str):
         self._where = where
         self._left_out, self._clipped = collections.defaultdict(list), []
 
-    def add(self, reason, what):
+    def add(self, reason: str, what: Any) -> None:
         """Note something that is left out."""
         self._left_out[reason].append(what)
 
-    def clip(self, what):
+    def clip(self, what: Any) -> None:
         """Note a box that is cut at its image's border."""
         self._clipped.append(what)
 
-    def reasons(self):
+    def reasons(self) -> str:
         """Return the counts by reason, as text."""
         return ", ".join(f"{len(what)} with {reason}" for reason, what in self._left_out.items())
 
-    def log(self):
+    def log(self) -> None:
         """Log a line for each reason."""
         for reason, what in self._left_out.items():
             _LOG.warning(

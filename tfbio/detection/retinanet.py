@@ -1,6 +1,10 @@
 """RetinaNet: keras_cv's detector of one stage, on the residual networks defined here."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -8,27 +12,30 @@ from tfbio import _keras
 from tfbio._arguments import check_integer, check_number, suggest
 from tfbio.models.resnet import stages
 
+if TYPE_CHECKING:
+    from tfbio.detection.keras_cv_model import RetinaNet
+
 _BACKBONES = {f"resnet{depth}": depth for depth in (10, 18, 34, 50, 101, 152)}
 _LEVELS = ("P3", "P4", "P5")
 
 
 def retinanet(
-    num_classes,
-    backbone="resnet18",
-    input_shape=(None, None, 3),
-    head_layers=4,
+    num_classes: int,
+    backbone: str = "resnet18",
+    input_shape: Sequence[int | None] = (None, None, 3),
+    head_layers: int = 4,
     *,
-    channels=256,
-    mean=None,
-    std=None,
-    frozen_norm=False,
-    bounding_box_format="xyxy",
-    anchor_sizes=(32, 64, 128, 256, 512),
-    box_variance=(1.0, 1.0, 1.0, 1.0),
-    score_threshold=0.05,
-    iou_threshold=0.5,
-    max_detections=100,
-):
+    channels: int = 256,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    frozen_norm: bool = False,
+    bounding_box_format: str = "xyxy",
+    anchor_sizes: Sequence[float] = (32, 64, 128, 256, 512),
+    box_variance: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    score_threshold: float = 0.05,
+    iou_threshold: float = 0.5,
+    max_detections: int = 100,
+) -> RetinaNet:
     """Return RetinaNet, a detector of one stage, for plain `compile`, `fit` and `predict`.
 
     The outputs of the backbone's last three stages become a pyramid of maps, 8 to 128 times
@@ -121,7 +128,7 @@ def retinanet(
     )
 
 
-def copy_backbone(source, target):
+def copy_backbone(source: keras.Model, target: keras.Model) -> None:
     """Give a detector's backbone the weights of a classification network of the same layers.
 
     Weights are matched by their layers' names. What belongs to a rule is left out; so is what the
@@ -180,7 +187,7 @@ class _Saved(keras.Model):
         return RetinaNet.from_config(config, custom_objects)
 
 
-def _backbone(backbone, input_shape):
+def _backbone(backbone, input_shape) -> Any:
     """Return a model from images to a dict of the three maps, from its name or itself."""
     if isinstance(backbone, keras.Model):
         if not isinstance(backbone.output, dict) or set(backbone.output) != set(_LEVELS):
@@ -195,7 +202,7 @@ def _backbone(backbone, input_shape):
             f"{backbone!r} of type {type(backbone).__name__}."
         )
     if backbone not in _BACKBONES:
-        hint = suggest(backbone, _BACKBONES)
+        hint = suggest(backbone, list(_BACKBONES))
         raise ValueError(
             f"Unknown backbone {backbone!r}.{hint} Backbones: {', '.join(_BACKBONES)}."
         )

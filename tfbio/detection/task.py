@@ -1,28 +1,36 @@
 """The detector: how a detection is prepared, trained, measured and used."""
 
+from __future__ import annotations
+
 import hashlib
 import math
-from typing import ClassVar, NamedTuple
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfbio import _keras
-from tfbio.data.scaling import to_float
 from tfbio.detection import boxes, coco_metrics, coco_results, datasets, pictures
+from tfbio.detection.detect import detection
 from tfbio.detection.options import Detection
 from tfbio.detection.retinanet import copy_backbone, retinanet
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_sites
 from tfbio.training import preparation, transfer
 from tfbio.training.board import FEEDBACK
-from tfbio.training.experiment import default, named
+from tfbio.training.options import default, named
 from tfbio.training.tasks import Task
 
+if TYPE_CHECKING:
+    import pathlib
+
+    from tfbio.detection.datasets import DetectionSet
+    from tfbio.detection.examples import DetectionExamples
+
 _SHOWN = 8  # images of a picture
-LEAST = 0.3
-"""The score from which on a predicted box is drawn."""
 
 
 class Facts(NamedTuple):
@@ -63,7 +71,7 @@ class DetectionTask(Task):
         },
     }  # fmt: skip
 
-    def load(self, experiment):
+    def load(self, experiment: Detection) -> DetectionSet:
         """Return the dataset; see the base class."""
         return datasets.load(
             experiment.dataset,
@@ -74,7 +82,7 @@ class DetectionTask(Task):
             experiment.max_corrupt,
         )
 
-    def split(self, experiment, dataset):
+    def split(self, experiment: Detection, dataset: DetectionSet) -> tuple[Any, Any]:
         """Return the data's own validation split, or a part held out; see the base class."""
         if dataset.validation is None:
             return preparation.hold_out(experiment, dataset.train)
@@ -88,7 +96,9 @@ class DetectionTask(Task):
             train = dataset.train.share(experiment.train_fraction, experiment.seed)
         return train, dataset.validation
 
-    def describe_data(self, experiment, dataset, train):
+    def describe_data(
+        self, experiment: Detection, dataset: DetectionSet, train: DetectionExamples
+    ) -> Facts:
         """Return `Facts`; see the base class."""
         digest = hashlib.blake2b(digest_size=16)
         for split in filter(None, (dataset.train, dataset.validation, dataset.test)):
@@ -96,7 +106,7 @@ class DetectionTask(Task):
         shape, names = dataset.image_shape, dataset.class_names
         return Facts(shape, names, dataset.category_ids, digest.hexdigest())
 
-    def build_network(self, experiment, facts):
+    def build_network(self, experiment: Detection, facts: Facts) -> keras.Model:
         """Return the RetinaNet; see the base class."""
         mean, std = experiment.standardization()
         return retinanet(
@@ -113,16 +123,18 @@ class DetectionTask(Task):
             score_threshold=experiment.score_threshold,
         )
 
-    def compile(self, experiment, model, optimizer):
+    def compile(
+        self, experiment: Detection, model: keras.Model, optimizer: keras.optimizers.Optimizer
+    ) -> None:
         """Compile with the losses of boxes and of classes."""
         model.compile(experiment.box_loss, "focal", optimizer=optimizer)
 
-    def example_batch(self, facts, size):
+    def example_batch(self, facts: Facts, size: int) -> tuple[Any, Any]:
         """Return images, all zero, without boxes."""
         targets = {"boxes": -tf.ones((size, 1, 4)), "classes": -tf.ones((size, 1))}
         return tf.zeros((size, *facts.image_shape)), targets
 
-    def copy_weights(self, experiment, source, model):
+    def copy_weights(self, experiment: Detection, source: Any, model: keras.Model) -> None:
         """Copy a detector's weights, or a classifier's to the backbone."""
         if _is_detector(source):
             transfer.copy_weights(source, model)
@@ -130,14 +142,14 @@ class DetectionTask(Task):
             _check_standardization(source, *experiment.standardization())
             _copy_backbone(source, model)
 
-    def copy_feedback(self, source, model):
+    def copy_feedback(self, source: Any, model: keras.Model) -> None:
         """Copy a detector's feedback, or a classifier's to the backbone."""
         if _is_detector(source):
             transfer.copy_feedback(source, model)
         else:
             transfer.copy_backbone_feedback(source, model)
 
-    def make_evaluator(self, prepared):
+    def make_evaluator(self, prepared: Any) -> Callable[..., Any]:
         """Return a function that gives COCO's metrics, and AP by class; see the base class.
 
         It shows "boxes": the first images with what is predicted and what is true.
@@ -167,7 +179,7 @@ class DetectionTask(Task):
 
         return measure
 
-    def report(self, values):
+    def report(self, values: Mapping[str, float]) -> str:
         """Return the losses, and the average precision of validation if there is one."""
         validated = values.get("validation_ap")
         return (
@@ -176,13 +188,20 @@ class DetectionTask(Task):
             + ("" if validated is None else f", validation AP {validated:.2%}")
         )
 
-    def predict(self, experiment, images, output, checkpoint, tell):
+    def predict(
+        self,
+        experiment: Detection,
+        images: Any,
+        output: pathlib.Path,
+        checkpoint: str,
+        tell: Callable[..., None],
+    ) -> Any:
         """Write a folder of drawings and COCO's results; see the base class."""
         from tfbio.detection import predictions
 
         return predictions.predict(experiment, images, output, checkpoint, tell)
 
-    def export(self, model, facts, path):
+    def export(self, model: keras.Model, facts: Facts, path: str | os.PathLike[str]) -> None:
         """Write the model from images of 0 to 1 to what `decode_predictions` returns."""
         from keras.export import ExportArchive
 
@@ -200,33 +219,12 @@ TASK = DetectionTask()
 """The task, for `tfbio.training.tasks`."""
 
 
-def detection(model, strategy):
-    """Return a compiled function from a batch of images to the detections in them.
-
-    Args:
-        model: A `tfbio.detection.keras_cv_model.RetinaNet`.
-        strategy: The strategy that it lives under.
-
-    Returns:
-        A function from images, as `tfbio.data.scaling.to_float` takes them, to what
-        `RetinaNet.decode_predictions` returns.
-
-    Example:
-        >>> model = retinanet(3, "resnet10", (64, 64, 3), head_layers=0, channels=8)
-        >>> detect = detection(model, tf.distribute.get_strategy())
-        >>> detect(tf.zeros((2, 64, 64, 3), tf.uint8))["boxes"].shape
-        TensorShape([2, 100, 4])
-    """
-
-    def step(images):
-        images = to_float(images)
-        return model.decode_predictions(model(images, training=False), images)
-
-    # Never by XLA, which cannot choose among boxes.
-    return tf.function(lambda images: strategy.run(step, args=(images,)), reduce_retracing=True)
-
-
-def picture(images, detections, targets, class_names):
+def picture(
+    images: np.ndarray,
+    detections: Mapping[str, Any],
+    targets: Mapping[str, Any],
+    class_names: Sequence[str],
+) -> np.ndarray:
     """Return the first images of a batch side by side, with predicted and true boxes.
 
     Args:
@@ -249,12 +247,12 @@ def picture(images, detections, targets, class_names):
         predicted = {key: detections[key][index] for key in ("boxes", "classes", "confidence")}
         true = {key: targets[key][index] for key in ("boxes", "classes")}
         drawn.append(
-            pictures.draw(images[index], class_names, predicted, true, LEAST, shortest=240)
+            pictures.draw(images[index], class_names, predicted, true, pictures.LEAST, shortest=240)
         )
     return pictures.grid(drawn, columns=min(len(drawn), 4))
 
 
-def _local(prepared, value):
+def _local(prepared, value) -> Any:
     """Return this worker's part of what a batch holds, in NumPy."""
     if isinstance(value, dict):
         return {name: _local(prepared, each) for name, each in value.items()}

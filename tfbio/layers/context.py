@@ -5,13 +5,18 @@ network or the observer says so around the call. Contexts belong to the thread, 
 of a `tf.distribute` strategy is traced in one of its own.
 """
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    from tfbio.layers.mixin import Site
 
 CUT = "cut"
 """No error is wanted below the layer's input: it comes from taps alone."""
@@ -37,7 +42,7 @@ class Context:
 
     error: str | None = None
     rewired: bool = True
-    sightings: "list[Sighting] | None" = None
+    sightings: list[Sighting] | None = None
 
 
 class Sighting(NamedTuple):
@@ -75,7 +80,7 @@ def current() -> Context:
 
 
 @contextlib.contextmanager
-def within(**changes) -> Iterator[Context]:
+def within(**changes: Any) -> Iterator[Context]:
     """Change the context of all calls that are made within; what is not named stays as it is.
 
     Args:
@@ -100,7 +105,14 @@ def within(**changes) -> Iterator[Context]:
         _CURRENT.reset(token)
 
 
-def show(outputs, site, op, inputs, kernel, feedback):
+def show(
+    outputs: tf.Tensor,
+    site: Site,
+    op: Callable[..., tf.Tensor],
+    inputs: tf.Tensor,
+    kernel: tf.Tensor,
+    feedback: tf.Tensor,
+) -> tf.Tensor:
     """Return `outputs` as they are; if somebody looks on, their error is shown as it comes back.
 
     Args:

@@ -1,23 +1,29 @@
 """Feedback layers whose operation is a convolution with one kernel."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import keras
 
 from tfbio.layers.mixin import FeedbackMixin, feedback_twin
 from tfbio.rules import Fans
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 class AnyConvolution(FeedbackMixin):
     """A layer ``y = activation(conv(x, W) + b)`` with a bias per channel; see `FeedbackMixin`."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Compute the layer's output from `inputs`."""
         if self.symmetric:
             return super().call(inputs)
         return self.respond(self.convolve(inputs))
 
-    def respond(self, outputs):
+    def respond(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return ``activation(outputs + b)``, b the layer's bias per channel."""
         if self.bias is not None:
             channels = self.bias.shape[0]
@@ -27,7 +33,7 @@ class AnyConvolution(FeedbackMixin):
             outputs = keras.ops.add(outputs, bias)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def convolve(self, inputs):
+    def convolve(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the convolution of `inputs`, before bias and activation."""
         return self.propagate(self.linear, inputs, self.sites()[0])
 
@@ -35,7 +41,7 @@ class AnyConvolution(FeedbackMixin):
 class Convolution(AnyConvolution):
     """A convolution with kernels of shape (…, channels in / groups, filters)."""
 
-    def linear(self, inputs, kernel):
+    def linear(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return the convolution of `inputs` with `kernel`."""
         padding = self.padding
         if padding == "causal":
@@ -54,7 +60,7 @@ class Convolution(AnyConvolution):
             data_format=self.data_format,
         )
 
-    def fans(self, kernel_name):
+    def fans(self, kernel_name: str) -> Fans:
         """Return (k·Cin/groups, k·Cout/groups), with k kernel positions."""
         *window, channels, filters = self.kernel.shape
         k = math.prod(window)
@@ -64,7 +70,7 @@ class Convolution(AnyConvolution):
 class TransposedConvolution(AnyConvolution):
     """A transposed convolution, with kernels of shape (…, filters, channels in)."""
 
-    def linear(self, inputs, kernel):
+    def linear(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return the transposed convolution of `inputs` with `kernel`."""
         return keras.ops.conv_transpose(
             inputs,
@@ -76,7 +82,7 @@ class TransposedConvolution(AnyConvolution):
             data_format=self.data_format,
         )
 
-    def fans(self, kernel_name):
+    def fans(self, kernel_name: str) -> Fans:
         """Return (k·in, k·out), with k kernel positions."""
         *window, filters, channels = self.kernel.shape
         k = math.prod(window)
@@ -86,7 +92,7 @@ class TransposedConvolution(AnyConvolution):
 class DepthwiseConvolution(AnyConvolution):
     """A depthwise convolution, with kernels of shape (…, channels, multiplier)."""
 
-    def linear(self, inputs, kernel):
+    def linear(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return the depthwise convolution of `inputs` with `kernel`."""
         return keras.ops.depthwise_conv(
             inputs,
@@ -97,7 +103,7 @@ class DepthwiseConvolution(AnyConvolution):
             data_format=self.data_format,
         )
 
-    def fans(self, kernel_name):
+    def fans(self, kernel_name: str) -> Fans:
         """Return (k, k·multiplier) in as many groups as channels."""
         *window, channels, multiplier = getattr(self, kernel_name).shape
         k = math.prod(window)

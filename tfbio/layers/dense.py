@@ -1,23 +1,29 @@
 """Feedback layers whose operation is a matrix product."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import keras
 
 from tfbio.layers.mixin import FeedbackMixin, feedback_twin
 from tfbio.rules import Fans
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 class MatrixProduct(FeedbackMixin):
     """A layer ``y = activation(x W + b)`` whose bias Keras adds as it is; see `FeedbackMixin`."""
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Compute the layer's output from `inputs`."""
         if self.symmetric:
             return super().call(inputs, training=training)
         return self.respond(self.propagate(self.linear, inputs, self.sites()[0]))
 
-    def respond(self, outputs):
+    def respond(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return ``activation(outputs + b)``, b the layer's bias."""
         if self.bias is not None:
             outputs = keras.ops.add(outputs, self.bias)
@@ -41,11 +47,11 @@ class FeedbackDense(MatrixProduct, keras.layers.Dense):
         Lillicrap et al. 2016; Liao, Leibo and Poggio 2016.
     """
 
-    def linear(self, inputs, kernel):
+    def linear(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return ``inputs @ kernel``."""
         return keras.ops.matmul(inputs, kernel)
 
-    def fans(self, kernel_name):
+    def fans(self, kernel_name: str) -> Fans:
         """Return the kernel's dimensions (in, units)."""
         return Fans(*self.kernel.shape)
 
@@ -67,11 +73,11 @@ class FeedbackEinsumDense(MatrixProduct, keras.layers.EinsumDense):
         Lillicrap et al. 2016; Liao, Leibo and Poggio 2016.
     """
 
-    def linear(self, inputs, kernel):
+    def linear(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return the layer's einsum of `inputs` and `kernel`."""
         return keras.ops.einsum(self.equation, inputs, kernel)
 
-    def fans(self, kernel_name):
+    def fans(self, kernel_name: str) -> Fans:
         """Return the product of the dimensions summed over, and of the kernel's others."""
         operands, output = self.equation.replace(" ", "").split("->")
         labels = operands.split(",")[1].replace("...", "")

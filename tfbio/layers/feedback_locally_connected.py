@@ -1,6 +1,9 @@
 """Feedback layers with a kernel of its own at every position."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,21 +11,24 @@ from tfbio.layers.locally_connected import LocallyConnected1D, LocallyConnected2
 from tfbio.layers.mixin import FeedbackMixin, feedback_twin
 from tfbio.rules import Fans
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 class LocalConnection(FeedbackMixin):
     """A layer with a matrix W_p, and a B_p, at each position p; see `FeedbackMixin`."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Compute the layer's output from `inputs`."""
         if self.symmetric:
             return super().call(inputs)
         return self.respond(self.propagate(self.linear, inputs, self.sites()[0]))
 
-    def respond(self, outputs):
+    def respond(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return ``activation(outputs + b)``, b the layer's bias of every position and filter."""
         return self.activate(outputs)
 
-    def fans(self, kernel_name):
+    def fans(self, kernel_name: str) -> Fans:
         """Return (k·in, k·filters), k kernel positions: a convolution's of the same shape.
 
         How many inputs an output sums over, and how many outputs an input reaches, does not depend
@@ -32,7 +38,7 @@ class LocalConnection(FeedbackMixin):
         _, patch, filters = self.kernel.shape
         return Fans(patch, k * filters, convolution=True)
 
-    def acting(self, kernel_name):
+    def acting(self, kernel_name: str) -> np.ndarray | None:
         """Return which entries act: not those that meet the zeros around the map alone."""
         _, patch, filters = self.kernel.shape
         inside = np.repeat(self.windows.inside, patch // self.windows.inside.shape[1], axis=1)

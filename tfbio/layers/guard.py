@@ -1,11 +1,18 @@
 """The guard: layers under rules of whole networks refuse to be differentiated outside of theirs."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+if TYPE_CHECKING:
+    from tfbio.layers.mixin import FeedbackMixin
+    from tfbio.rules.network_rule import NetworkRule
 
-def guarded(outputs, layer, rule):
+
+def guarded(outputs: tf.Tensor, layer: FeedbackMixin, rule: NetworkRule) -> tf.Tensor:
     """Return `outputs`, which refuse to be differentiated, except for the true gradient.
 
     Such a layer on its own would learn by plain backpropagation, and nothing would say so.

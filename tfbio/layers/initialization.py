@@ -1,5 +1,7 @@
 """Initialization position by position: each matrix of an untied kernel as if it were a layer's."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -39,7 +41,7 @@ class PerPosition(keras.initializers.Initializer):
          [0. 5.]]
     """
 
-    def __init__(self, initializer):
+    def __init__(self, initializer: Any):
         self.initializer = initializer
 
     def __call__(self, shape, dtype=None):

@@ -9,7 +9,7 @@ from tfbio.layers.mixin import TWINS, FeedbackMixin
 from tfbio.layers.sites import find_layers, find_without_twin
 
 
-def find_last_layers(model):
+def find_last_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
     """Return the layers of a built model that stand last before its outputs.
 
     The model is traced, never run, with a stop at the input of every layer that has a kernel:

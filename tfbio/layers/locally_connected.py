@@ -1,6 +1,8 @@
 """Locally connected layers: convolutions with a kernel of its own at every position."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -30,21 +32,21 @@ class LocallyConnected(keras.layers.Layer):
 
     def __init__(
         self,
-        filters,
-        kernel_size,
-        strides=1,
-        padding="valid",
-        data_format=None,
-        activation=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        activity_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         (self.filters,) = _to_tuple(filters, 1, "filters")
@@ -69,7 +71,7 @@ class LocallyConnected(keras.layers.Layer):
         self.bias_constraint = keras.constraints.get(bias_constraint)
         self.input_spec = keras.layers.InputSpec(ndim=self.rank + 2)
 
-    def make_windows(self, size):
+    def make_windows(self, size: Sequence[int]) -> Windows:
         """Return the `Windows` of the layer's kernel on an input of spatial extents `size`."""
         windows = Windows(size, self.kernel_size, self.strides, self.padding)
         if not all(windows.positions):
@@ -80,13 +82,13 @@ class LocallyConnected(keras.layers.Layer):
             )
         return windows
 
-    def linear(self, inputs, kernel):
+    def linear(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return ``W_pᵀ x_p`` at each position p."""
         patches = self.windows.extract(to_rows(inputs, self.data_format))
         outputs = tf.matmul(kernel, patches, transpose_a=True)
         return to_map(outputs, self.windows.positions, self.data_format)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the weights for inputs of one shape, all but the batch known."""
         size, channels = self._split(input_shape)
         self.windows = self.make_windows(size)
@@ -109,18 +111,18 @@ class LocallyConnected(keras.layers.Layer):
             )
         self.input_spec = keras.layers.InputSpec(shape=(None, *input_shape[1:]))
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Compute the layer's output from `inputs`."""
         return self.activate(self.linear(inputs, self.kernel))
 
-    def activate(self, outputs):
+    def activate(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return ``activation(outputs + b)``, b the layer's bias of every position and filter."""
         if self.bias is not None:
             last = self.data_format == "channels_last"
             outputs += self.bias if last else keras.ops.moveaxis(self.bias, -1, 0)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """Return the shape of the output for an input shape; errors are `build`'s."""
         size, _ = self._split(input_shape)
         extents = self.make_windows(size).positions
@@ -128,7 +130,7 @@ class LocallyConnected(keras.layers.Layer):
             return (input_shape[0], *extents, self.filters)
         return (input_shape[0], self.filters, *extents)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the arguments, from which `from_config` makes the layer again."""
         plain = ("filters", "kernel_size", "strides", "padding", "data_format", "use_bias")
         config = {**super().get_config(), **{name: getattr(self, name) for name in plain}}

@@ -1,8 +1,11 @@
 """The mixin that puts a feedback matrix B where a Keras layer would send its error through Wᵀ."""
 
+from __future__ import annotations
+
 import functools
 import inspect
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -13,11 +16,17 @@ from tfbio.layers import context
 from tfbio.layers.guard import guarded
 from tfbio.rules import contract
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfbio.rules.rule import Rule
+    from tfbio.rules.scales import Fans
+
 TWINS = {}
 """From each Keras layer class to its feedback twin; filled by `feedback_twin`."""
 
 
-def feedback_twin(cls):
+def feedback_twin(cls: type[FeedbackMixin]) -> type[FeedbackMixin]:
     """Declare a feedback layer: the decorated class is the twin of the Keras layer it derives from.
 
     `tfbio.convert` turns layers of exactly that class into the decorated one, in place. To give a
@@ -65,21 +74,21 @@ class Site(NamedTuple):
             "pointwise_kernel" of a separable convolution.
     """
 
-    layer: "FeedbackMixin"
+    layer: FeedbackMixin
     kernel_name: str
 
     @property
-    def part(self):
+    def part(self) -> str:
         """What sets this kernel apart within its layer: "depthwise", "pointwise" or ""."""
         return self.kernel_name.removesuffix("kernel").removesuffix("_")
 
     @property
-    def kernel(self):
+    def kernel(self) -> Any:
         """The kernel W: a variable, or a tensor where Keras computes it (LoRA)."""
         return getattr(self.layer, self.kernel_name)
 
     @property
-    def rule(self):
+    def rule(self) -> Rule:
         """The kernel's rule, the layer's attribute `rule`, `depthwise_rule` or `pointwise_rule`."""
         return getattr(self.layer, self._rule_name)
 
@@ -88,14 +97,14 @@ class Site(NamedTuple):
         return self.kernel_name.removesuffix("kernel") + "rule"
 
     @property
-    def feedback(self):
+    def feedback(self) -> tf.Tensor:
         """The effective feedback matrix B, a tensor in W's layout and full precision.
 
         Looking at it takes no step, even where the next training call will.
         """
         return tf.convert_to_tensor(self.rule(self.kernel, training=False))
 
-    def compared(self):
+    def compared(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Return W and B as tensors to be compared, without entries that never act."""
         kernel, feedback = tf.convert_to_tensor(self.kernel), self.feedback
         acting = self.layer.acting(self.kernel_name)
@@ -103,7 +112,7 @@ class Site(NamedTuple):
             return kernel, feedback
         return tf.boolean_mask(kernel, acting), tf.boolean_mask(feedback, acting)
 
-    def adopt(self, rule):
+    def adopt(self, rule: Rule) -> None:
         """Make `rule` this kernel's rule; what it replaces is no longer tracked or saved."""
         with _keras.unlocked(self.layer):
             if self._rule_name in vars(self.layer):
@@ -134,17 +143,17 @@ class FeedbackMixin:
 
     kernel_names = ("kernel",)
 
-    def __init__(self, *args, rule="sign_symmetry", **kwargs):
+    def __init__(self, *args: Any, rule: Any = "sign_symmetry", **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.put_under(rule)
 
-    def sites(self):
+    def sites(self) -> tuple[Site, ...]:
         """Return the layer's kernels, each with its rule, as a tuple of `Site`."""
         # A property would lead Keras's saver, which reads every attribute, back to the layer.
         return tuple(Site(self, name) for name in self.kernel_names)
 
     @property
-    def feedback(self):
+    def feedback(self) -> tf.Tensor:
         """The effective feedback matrix B, a tensor in the kernel's layout and full precision."""
         if len(self.sites()) > 1:
             names = " and ".join(f"`{site.part}_feedback`" for site in self.sites())
@@ -154,11 +163,11 @@ class FeedbackMixin:
         return self.sites()[0].feedback
 
     @property
-    def symmetric(self):
+    def symmetric(self) -> bool:
         """Whether the layer backpropagates: the error passes through W itself."""
         return all(site.rule.symmetric for site in self.sites())
 
-    def put_under(self, rule, prepared=None):
+    def put_under(self, rule: Any, prepared: list[Rule] | None = None) -> None:
         """Give the layer copies of `rule`, one per kernel; built with it, or now if it is built.
 
         Args:
@@ -186,7 +195,7 @@ class FeedbackMixin:
         if self.built:
             self._make_switch()
 
-    def prepare(self, rule):
+    def prepare(self, rule: Rule) -> list[Rule]:
         """Return copies of `rule`, one per kernel, without changing the layer.
 
         Args:
@@ -233,22 +242,22 @@ class FeedbackMixin:
         with tf.init_scope():
             self.true_gradient_switch = tf.Variable(False, trainable=False)
 
-    def fans(self, kernel_name):
+    def fans(self, kernel_name: str) -> Fans:
         """Return the `tfbio.rules.Fans` of the kernel called `kernel_name`."""
         raise NotImplementedError(f"{type(self).__name__} must define `fans(kernel_name)`.")
 
-    def acting(self, kernel_name):
+    def acting(self, kernel_name: str) -> np.ndarray | None:
         """Return a boolean array in the kernel's shape, False where an entry has no effect at all.
 
         None, as here, if all have one.
         """
         return None
 
-    def respond(self, outputs):
+    def respond(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return ``activation(outputs + b)``, b the layer's bias."""
         raise NotImplementedError(f"{type(self).__name__} must define `respond(outputs)`.")
 
-    def propagate(self, op, inputs, site):
+    def propagate(self, op: Callable[..., tf.Tensor], inputs: tf.Tensor, site: Site) -> tf.Tensor:
         """Return ``op(inputs, W)``, whose error goes back through the site's B.
 
         Args:
@@ -283,7 +292,7 @@ class FeedbackMixin:
         outputs = op(inputs, kernel)
         return outputs if error == context.OPEN else guarded(outputs, self, site.rule)
 
-    def enable_lora(self, *args, **kwargs):
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         """Enable LoRA as Keras does, under backprop; refuse it under any other rule."""
         self._refuse("LoRA")
         return super().enable_lora(*args, **kwargs)
@@ -309,6 +318,6 @@ class FeedbackMixin:
                 f"Received: {what} under rule {self.sites()[0].rule!r}."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the Keras twin's config, and the rule's."""
         return {**super().get_config(), "rule": dict(self._rule_config)}

@@ -1,10 +1,17 @@
 """Feedback layers with two kernels: a depthwise convolution, then a pointwise one."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import keras
 
 from tfbio.layers.convolution import DepthwiseConvolution
 from tfbio.layers.mixin import feedback_twin
 from tfbio.rules import Fans
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class SeparableConvolution(DepthwiseConvolution):
@@ -15,13 +22,13 @@ class SeparableConvolution(DepthwiseConvolution):
 
     kernel_names = ("depthwise_kernel", "pointwise_kernel")
 
-    def convolve(self, inputs):
+    def convolve(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the separable convolution of `inputs`, before bias and activation."""
         depthwise, pointwise = self.sites()
         hidden = self.propagate(self.linear, inputs, depthwise)
         return self.propagate(self.pointwise, hidden, pointwise)
 
-    def pointwise(self, inputs, kernel):
+    def pointwise(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return the 1×1 convolution of `inputs` with `kernel`."""
         # TensorFlow convolves channels_first on a GPU only; Keras transposes here as well.
         if self.data_format == "channels_first":
@@ -31,19 +38,19 @@ class SeparableConvolution(DepthwiseConvolution):
             outputs = keras.ops.moveaxis(outputs, -1, 1)
         return outputs
 
-    def fans(self, kernel_name):
+    def fans(self, kernel_name: str) -> Fans:
         """Return (k, k·multiplier) for the depthwise kernel, (in, filters) for the pointwise."""
         if kernel_name == "depthwise_kernel":
             return super().fans(kernel_name)
         return Fans(*self.pointwise_kernel.shape[-2:], convolution=True)
 
     @property
-    def depthwise_feedback(self):
+    def depthwise_feedback(self) -> tf.Tensor:
         """The effective feedback matrix of the depthwise kernel, in its layout."""
         return self.sites()[0].feedback
 
     @property
-    def pointwise_feedback(self):
+    def pointwise_feedback(self) -> tf.Tensor:
         """The effective feedback matrix of the pointwise kernel, in its layout."""
         return self.sites()[1].feedback
 

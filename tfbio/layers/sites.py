@@ -1,9 +1,17 @@
 """Sites: the layers and kernels of a model, by names that say where they stand."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import keras
 
 from tfbio import _keras
 from tfbio.layers.mixin import FeedbackMixin
+
+if TYPE_CHECKING:
+    from tfbio.layers.mixin import Site
+    from tfbio.rules.rule import Rule
 
 # Their matrices meet no error on its way down: an embedding's input is an index, the others act
 # entry by entry, and activations and normalization keep their true derivatives.
@@ -17,7 +25,7 @@ _WITHOUT_KERNEL = (
 )
 
 
-def find_layers(model):
+def find_layers(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     """Return the layers below a model, at any depth and of any kind of model, each one once.
 
     Args:
@@ -60,7 +68,7 @@ def find_layers(model):
     return found
 
 
-def find_sites(model):
+def find_sites(model: keras.layers.Layer) -> dict[str, Site]:
     """Return the kernels of all feedback layers of a model.
 
     Args:
@@ -98,7 +106,7 @@ def find_sites(model):
     return found
 
 
-def has_kernel(layer):
+def has_kernel(layer: keras.layers.Layer) -> bool:
     """Return whether a layer's own weights include a matrix that its error passes through.
 
     Args:
@@ -124,7 +132,7 @@ def has_kernel(layer):
     )
 
 
-def find_without_twin(model):
+def find_without_twin(model: keras.Model) -> dict[str, keras.layers.Layer]:
     """Return the layers that have a kernel and are no feedback layers, the model itself included.
 
     Args:
@@ -149,7 +157,7 @@ def find_without_twin(model):
     }
 
 
-def find_rules(model):
+def find_rules(model: keras.layers.Layer) -> list[Rule]:
     """Return the rules of all kernels below a model, built or not.
 
     Args:

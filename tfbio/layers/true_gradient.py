@@ -1,14 +1,21 @@
 """The true gradient: the same model, differentiated as backpropagation would."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from tfbio.layers.sites import find_sites
 
+if TYPE_CHECKING:
+    import keras
+
 
 @contextlib.contextmanager
-def true_gradient(model):
+def true_gradient(model: keras.Model) -> Iterator[None]:
     """Let a model under a learning rule differentiate as under backpropagation: ``B = W``.
 
     Gradients with respect to the *input* (saliency, adversarial attacks) pass through every B, and

@@ -6,6 +6,7 @@ add them up where they overlap are each other's transpose, and so each other's g
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -40,7 +41,9 @@ class Windows:
         [1. 4. 6.]
     """
 
-    def __init__(self, size, kernel_size, strides, padding):
+    def __init__(
+        self, size: Sequence[int], kernel_size: Sequence[int], strides: Sequence[int], padding: str
+    ):
         self.size = tuple(size)
         axes = [_axis(*each, padding) for each in zip(size, kernel_size, strides, strict=True)]
         self.positions = tuple(len(axis) for axis in axes)
@@ -58,7 +61,7 @@ class Windows:
         self._seen = np.where(self.inside, entry, entries).astype(np.int32)
         self._seeing = _inverse(self._seen.ravel(), entries)
 
-    def extract(self, entries):
+    def extract(self, entries: tf.Tensor) -> tf.Tensor:
         """Return what each window sees of a map.
 
         Args:
@@ -79,7 +82,7 @@ class Windows:
 
         return extracted(entries)
 
-    def overlap(self, patches):
+    def overlap(self, patches: tf.Tensor) -> tf.Tensor:
         """Return the map that windows add up to, the transpose of `extract`.
 
         Args:
@@ -98,7 +101,7 @@ class Windows:
         return overlapped(patches)
 
 
-def to_rows(inputs, data_format):
+def to_rows(inputs: tf.Tensor, data_format: str) -> tf.Tensor:
     """Return a batch of maps as a tensor (entries, channels, N).
 
     With the batch last, what belongs together is contiguous: to take an entry for a window copies
@@ -120,7 +123,7 @@ def to_rows(inputs, data_format):
     return tf.reshape(rows, (entries, inputs.shape[channels], -1))
 
 
-def to_map(rows, size, data_format):
+def to_map(rows: tf.Tensor, size: Sequence[int], data_format: str) -> tf.Tensor:
     """Return a batch of maps from what `to_rows` makes of them.
 
     Args:

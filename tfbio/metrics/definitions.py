@@ -1,12 +1,14 @@
 """Angle, norm ratio and sign agreement of two matrices: their definitions."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 
-def angle(w, b):
+def angle(w: Any, b: Any) -> float:
     """Return the angle between two matrices taken as vectors, in degrees.
 
     ``∠(W, B) = arccos(⟨vec W, vec B⟩ / (‖W‖‖B‖))``, computed in float64 as
@@ -35,7 +37,7 @@ def angle(w, b):
     return math.degrees(2.0 * math.atan2(np.linalg.norm(u - v), np.linalg.norm(u + v)))
 
 
-def norm_ratio(w, b):
+def norm_ratio(w: Any, b: Any) -> float:
     """Return ``‖B‖ / ‖W‖``, Frobenius norms in float64; NaN where W is all zero.
 
     Example:
@@ -46,7 +48,7 @@ def norm_ratio(w, b):
     return float(b / w) if w else math.nan
 
 
-def agreement(w, b):
+def agreement(w: Any, b: Any) -> float:
     """Return the share of entries with ``sign(B) = sign(W)``.
 
     Example:
@@ -56,7 +58,7 @@ def agreement(w, b):
     return float(np.mean(np.sign(np.asarray(w)) == np.sign(np.asarray(b))))
 
 
-def angle_of_tensors(us, vs):
+def angle_of_tensors(us: Sequence[tf.Tensor], vs: Sequence[tf.Tensor]) -> tf.Tensor:
     """Return `angle` where the data are, in TensorFlow's operations, for vectors given in pieces.
 
     Args:
@@ -77,7 +79,7 @@ def angle_of_tensors(us, vs):
     return 2.0 * tf.atan2(apart, together) * (180.0 / math.pi)
 
 
-def norm_of(tensors):
+def norm_of(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Return the Frobenius norm of tensors taken together, a float64 scalar tensor.
 
     Args:

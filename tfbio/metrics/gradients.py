@@ -10,7 +10,8 @@ Two of them, which must not be confused:
 
 import contextlib
 import threading
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -42,7 +43,9 @@ class GradientAngles(NamedTuple):
     global_: dict
 
 
-def gradient_angles(model, x, y, loss, training=True):
+def gradient_angles(
+    model: keras.Model, x: Any, y: Any, loss: Callable[..., tf.Tensor], training: bool = True
+) -> GradientAngles:
     """Return the local and the global gradient angle of every kernel on a batch.
 
     Nothing is changed by measuring: moving averages, random seeds and what rules keep of their own
@@ -131,7 +134,12 @@ class GradientMeter:
         (True, 0.0)
     """
 
-    def __init__(self, model, gradients=None, jit_compile=False):
+    def __init__(
+        self,
+        model: keras.Model,
+        gradients: Callable[..., Any] | None = None,
+        jit_compile: bool = False,
+    ):
         self._model = model
         self._sites = find_sites(model)
         self._optimizer = None

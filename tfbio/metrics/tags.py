@@ -1,5 +1,7 @@
 """Tags: the names of curves, one for each metric of each kernel."""
 
+from typing import Any
+
 TAGS = {
     "weight_angles": "weight_angle",
     "norm_ratios": "norm_ratio",
@@ -10,7 +12,7 @@ TAGS = {
 """From an attribute of `WeightMetrics` or `GradientAngles` to what its curves' names begin with."""
 
 
-def tagged(measured):
+def tagged(measured: Any) -> dict[str, float]:
     """Return what was measured as one dict from ``<tag>/<kernel>`` to number.
 
     Args:

@@ -1,14 +1,21 @@
 """Metrics of weights: how far each kernel's B is from its W, in angle, norm and sign."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
 from tfbio.layers.sites import find_sites
 from tfbio.metrics.definitions import agreement, angle, angle_of_tensors, norm_of, norm_ratio
 
+if TYPE_CHECKING:
+    import keras
 
-def weight_angles(model):
+    from tfbio.layers.mixin import Site
+
+
+def weight_angles(model: keras.Model) -> dict[str, float]:
     """Return the angle between W and the effective B of every kernel, in degrees.
 
     Args:
@@ -35,7 +42,7 @@ def weight_angles(model):
     return _per_site(model, angle)
 
 
-def norm_ratios(model):
+def norm_ratios(model: keras.Model) -> dict[str, float]:
     """Return ``‖B‖ / ‖W‖`` of every kernel; see `weight_angles` for arguments and errors.
 
     Example:
@@ -47,7 +54,7 @@ def norm_ratios(model):
     return _per_site(model, norm_ratio)
 
 
-def sign_agreement(model):
+def sign_agreement(model: keras.Model) -> dict[str, float]:
     """Return the share of equal signs of every kernel; see `weight_angles`.
 
     Example:
@@ -66,7 +73,7 @@ def _per_site(model, measure):
     }
 
 
-def sites_with_matrix(model):
+def sites_with_matrix(model: keras.layers.Layer) -> dict[str, Site]:
     """Return the kernels of a model whose rule has a B of W's shape; see `find_sites`.
 
     Args:
@@ -119,7 +126,7 @@ class WeightMeter:
         {'out': 1.0}
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model):
         self._sites = sites_with_matrix(model)
         strategy = strategy_of(model)
 
@@ -147,7 +154,7 @@ class WeightMeter:
         return tf.transpose(tf.stack([tf.stack(column) for column in columns]))
 
 
-def strategy_of(model):
+def strategy_of(model: keras.layers.Layer) -> tf.distribute.Strategy:
     """Return the `tf.distribute` strategy that a model, or a layer, lives under.
 
     Example:
@@ -158,7 +165,7 @@ def strategy_of(model):
     return getattr(model, "distribute_strategy", tf.distribute.get_strategy())
 
 
-def of_first_replica(strategy, values):
+def of_first_replica(strategy: tf.distribute.Strategy, values: Any) -> Any:
     """Return what this process's first replica returned from `strategy.run`.
 
     Args:

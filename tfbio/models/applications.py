@@ -2,6 +2,8 @@
 
 import inspect
 import socket
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -44,25 +46,25 @@ class Preprocess(keras.layers.Layer):
         array([[[[1., 1., 1.]]]], dtype=float32)
     """
 
-    def __init__(self, application, **kwargs):
+    def __init__(self, application: str, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.application = application
         module = inspect.getmodule(_architecture(application))
         # A preprocessing that is part of the network leaves only a placeholder in the module.
-        self._preprocess = module.preprocess_input
+        self._preprocess = vars(module)["preprocess_input"]
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the preprocessed images."""
         if inputs.shape[-1] == 1:
             inputs = tf.repeat(inputs, 3, axis=-1)
         return self._preprocess(255.0 * inputs, data_format="channels_last")
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """Return the input's shape, of three channels."""
         return (*input_shape[:-1], 3)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the layer's config."""
         return {**super().get_config(), "application": self.application}
 

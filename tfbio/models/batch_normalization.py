@@ -33,7 +33,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         Ioffe and Szegedy 2015, "Batch normalization".
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Return the inputs normalized; in training, also update the moving statistics."""
         if not self._fuses(inputs, training, mask):
             return super().call(inputs, training=training, mask=mask)

@@ -5,7 +5,15 @@ import keras
 from tfbio.models.batch_normalization import BatchNormalization
 
 
-def conv_norm(x, filters, size, strides, padding, initializer, name):
+def conv_norm(
+    x: keras.KerasTensor,
+    filters: int,
+    size: int,
+    strides: int,
+    padding: int,
+    initializer: keras.Initializer,
+    name: str,
+) -> keras.KerasTensor:
     """Return the normalized convolution of x, without a bias.
 
     It pads alike on all sides: Keras's "same" with a stride pads the far sides only, and shifts
@@ -36,7 +44,7 @@ def conv_norm(x, filters, size, strides, padding, initializer, name):
     return batch_norm(x, name)
 
 
-def batch_norm(x, name):
+def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Return batch norm of x with PyTorch's constants: ε = 1e-5, and a momentum of 0.9.
 
     Args:
@@ -53,7 +61,7 @@ def batch_norm(x, name):
     return BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
 
 
-def max_pool(x, name, padding=0):
+def max_pool(x: keras.KerasTensor, name: str, padding: int = 0) -> keras.KerasTensor:
     """Return the maximum over 3×3 pixels, with stride 2, of a map without negative values.
 
     Args:
@@ -74,7 +82,7 @@ def max_pool(x, name, padding=0):
     return keras.layers.MaxPooling2D(3, 2, name=name)(x)
 
 
-def logits(x, num_classes):
+def logits(x: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
     """Return logits, the dense layer as PyTorch initializes it: all from U(−1/√n, 1/√n).
 
     Args:
@@ -97,7 +105,7 @@ def logits(x, num_classes):
     )(x)
 
 
-def he_normal(fan):
+def he_normal(fan: str) -> keras.Initializer:
     """Return the initializer N(0, 2/fan).
 
     Args:
@@ -116,7 +124,7 @@ def he_normal(fan):
     return keras.initializers.VarianceScaling(2.0, fan, "untruncated_normal")
 
 
-def pytorch_uniform():
+def pytorch_uniform() -> keras.Initializer:
     """Return PyTorch's default for kernels, U(−1/√fan_in, 1/√fan_in).
 
     Example:

@@ -1,5 +1,7 @@
 """The residual networks that He et al. 2015 trained on ImageNet, as torchvision defines them."""
 
+from collections.abc import Sequence
+
 import keras
 
 from tfbio.models.parts import conv_norm, he_normal, logits, max_pool
@@ -79,7 +81,9 @@ def resnet152(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Mode
     return resnet(152, num_classes, input_shape)
 
 
-def resnet(depth, num_classes, input_shape, fan="fan_out"):
+def resnet(
+    depth: int, num_classes: int, input_shape: Sequence[int | None], fan: str = "fan_out"
+) -> keras.Model:
     """Return a residual network for images of 224×224, or any other size.
 
     A 7×7 convolution and a 3×3 maximum, each with stride 2; four stages of blocks, 64, 128, 256
@@ -120,7 +124,7 @@ def resnet(depth, num_classes, input_shape, fan="fan_out"):
     return keras.Model(images, logits(x, num_classes), name=f"resnet{depth}")
 
 
-def stages(images, depth, fan="fan_out"):
+def stages(images: keras.KerasTensor, depth: int, fan: str = "fan_out") -> list[keras.KerasTensor]:
     """Return the outputs of a residual network's four stages, below images; see `resnet`.
 
     Args:

@@ -1,5 +1,8 @@
 """The residual networks that He et al. 2015 trained on CIFAR-10: 6n + 2 layers, 16-32-64 wide."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -29,12 +32,12 @@ class IdentityShortcut(keras.layers.Layer):
                [0., 1., 1., 0.]], dtype=float32)
     """
 
-    def __init__(self, filters, strides, **kwargs):
+    def __init__(self, filters: int, strides: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.filters = filters
         self.strides = strides
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         """Check that the channels are not to become fewer."""
         if input_shape[-1] > self.filters:
             raise ValueError(
@@ -42,18 +45,18 @@ class IdentityShortcut(keras.layers.Layer):
                 f"{input_shape[-1]}. Received: {self.filters}."
             )
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the shortcut's map."""
         more = self.filters - inputs.shape[-1]
         kept = inputs[:, :: self.strides, :: self.strides]
         return tf.pad(kept, [(0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)])
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         """Return the shape of the map."""
         sides = [side and -(-side // self.strides) for side in input_shape[1:3]]
         return (input_shape[0], *sides, self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the layer's config."""
         return {**super().get_config(), "filters": self.filters, "strides": self.strides}
 
@@ -88,7 +91,7 @@ def resnet56(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model
     return residual(56, num_classes, input_shape)
 
 
-def residual(depth, num_classes, input_shape):
+def residual(depth: int, num_classes: int, input_shape: Sequence[int | None]) -> keras.Model:
     """Return a residual network for small images: 3×3 convolutions, 16, 32 and 64 wide.
 
     A first convolution, three stages of (depth − 2) / 6 blocks, the second and third of which begin

@@ -1,12 +1,18 @@
 """The graph of a functional network: its operations in order, those of nested models among them."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 
 from tfbio import _keras
 from tfbio.layers import FeedbackMixin
 from tfbio.layers.sites import find_layers, has_kernel
+
+if TYPE_CHECKING:
+    from tfbio.rules.network_rule import NetworkRule
 
 _ACTIVATIONS = (
     keras.layers.ReLU,
@@ -43,7 +49,7 @@ class Step(NamedTuple):
     tensors: list
 
 
-def inside(operation):
+def inside(operation: object) -> Any:
     """Return the graph of a functional or sequential model, None for any other operation.
 
     Example:
@@ -64,7 +70,7 @@ def inside(operation):
     return operation
 
 
-def nodes(graph):
+def nodes(graph: Any) -> list[Any]:
     """Return the nodes of a functional model in the order in which they run.
 
     Example:
@@ -79,7 +85,7 @@ def nodes(graph):
     return [node for node in ordered if node.operation and not node.is_input]
 
 
-def flattened(graph):
+def flattened(graph: Any) -> tuple[list[Step], Callable[[Any], Any]]:
     """Return the steps of a graph and of those nested in it, and a function to resolve places.
 
     Args:
@@ -123,7 +129,7 @@ def flattened(graph):
     return steps, resolve
 
 
-def contains_kernel(operation):
+def contains_kernel(operation: object) -> bool:
     """Return whether an operation of the graph, or the one layer that it wraps, has a kernel.
 
     Example:
@@ -143,7 +149,7 @@ def _kernels_below(layer):
     return [name for name, each in find_layers(layer).items() if has_kernel(each)]
 
 
-def check_one_kernel(name, operation, rule):
+def check_one_kernel(name: str, operation: object, rule: NetworkRule) -> None:
     """Refuse a layer that makes several kernel layers of its own.
 
     Args:
@@ -169,7 +175,7 @@ def check_one_kernel(name, operation, rule):
         )
 
 
-def activation(operation):
+def activation(operation: Any) -> Any:
     """Return the nonlinearity that an operation ends in, or None.
 
     Args:

@@ -4,11 +4,16 @@ The model stays the same object, of a class derived from a kind of network and f
 (`tfbio.saving.Derived`). It is saved with the name of its own class, and wired again when loaded.
 """
 
-from typing import ClassVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 
 from tfbio import saving
+
+if TYPE_CHECKING:
+    from tfbio.rules.network_rule import NetworkRule
 
 
 class Network(saving.Derived):
@@ -24,12 +29,12 @@ class Network(saving.Derived):
     key = "tfbio_rewired"
     wiring: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.wire()  # a functional model's clone
 
     @classmethod
-    def check(cls, model: keras.Model, rule) -> None:
+    def check(cls, model: keras.Model, rule: NetworkRule) -> None:
         """Refuse a model that cannot become such a network.
 
         Args:
@@ -46,14 +51,14 @@ class Network(saving.Derived):
         raise NotImplementedError(f"{type(self).__name__} must define `wire()`.")
 
     @classmethod
-    def restored(cls, layer, kept):
+    def restored(cls, layer: keras.layers.Layer, kept: dict[str, Any]) -> Any:
         """Return a model as such a network, wired by the rule that its layers hold."""
         saving.derive(layer, cls)
         layer.wire()
         return layer
 
 
-def unwire(model) -> None:
+def unwire(model: keras.layers.Layer) -> None:
     """Give a network the class that it had before it became one, in place; others stay as they are.
 
     Args:

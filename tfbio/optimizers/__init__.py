@@ -1,13 +1,21 @@
 """Optimizers as the papers have them: the published SGD, and the variants of Liao et al. 2016."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import keras
 
-from tfbio._arguments import suggest
+from tfbio._arguments import check_number, suggest
 from tfbio.optimizers.descents import VariantAdam, VariantRMSprop, VariantSGD
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.optimizers.loss_scale import LossScale
-from tfbio.rules import checks
+
+if TYPE_CHECKING:
+    from keras.optimizers.schedules import LearningRateSchedule
+
+    from tfbio.optimizers.variants import Variants
 
 WITH_MOMENTUM = ("sgd", "nesterov", "rmsprop")
 """The names of those that take a momentum."""
@@ -31,7 +39,7 @@ def __dir__():
     return __all__
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Return the names that `get` knows.
 
     Example:
@@ -42,16 +50,16 @@ def names():
 
 
 def get(
-    name,
-    learning_rate,
-    momentum=0.0,
-    weight_decay=0.0,
-    batch_manhattan=False,
-    no_sign_change=False,
-    last_layer=None,
-    clip_norm=0.0,
-    feedback=None,
-):
+    name: str,
+    learning_rate: float | LearningRateSchedule,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    batch_manhattan: bool = False,
+    no_sign_change: bool = False,
+    last_layer: LastLayer | None = None,
+    clip_norm: float = 0.0,
+    feedback: Feedback | None = None,
+) -> Variants:
     """Return an optimizer by name.
 
     Args:
@@ -86,14 +94,14 @@ def get(
             f"Unknown optimizer {name!r}.{suggest(name, _NAMES)} Optimizers: {', '.join(_NAMES)}."
         )
     if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-        learning_rate = checks.number("learning_rate", learning_rate, above=0)
-    momentum = checks.number("momentum", momentum, low=0, below=1)
+        learning_rate = check_number("learning_rate", learning_rate, above=0)
+    momentum = check_number("momentum", momentum, low=0, below=1)
     if momentum and name not in WITH_MOMENTUM:
         raise ValueError(
             f"`momentum` must be 0 with {name!r}, whose moments are its own. "
             f"Received: {momentum!r}. With momentum: {', '.join(WITH_MOMENTUM)}."
         )
-    checks.number("clip_norm", clip_norm, low=0)
+    check_number("clip_norm", clip_norm, low=0)
     options = {
         "weight_decay": weight_decay,
         "batch_manhattan": batch_manhattan,

@@ -1,10 +1,17 @@
 """Descents: the optimizers themselves, SGD, RMSprop and Adam, under what `Variants` adds."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import keras
 import tensorflow as tf
 
 from tfbio import _keras
 from tfbio.optimizers.variants import Variants
+
+if TYPE_CHECKING:
+    from keras.optimizers.schedules import LearningRateSchedule
 
 
 @keras.saving.register_keras_serializable("tfbio")
@@ -38,14 +45,26 @@ class VariantSGD(Variants, keras.optimizers.SGD):
         2013, "On the importance of initialization and momentum in deep learning".
     """
 
-    def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, **kwargs):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        **kwargs: Any,
+    ):
         if nesterov and not momentum:
             raise ValueError(
                 f"`momentum` must be more than 0 with Nesterov's. Received: {momentum!r}."
             )
         super().__init__(learning_rate, momentum=momentum, nesterov=nesterov, **kwargs)
 
-    def descend(self, gradient, variable, learning_rate, taken):
+    def descend(
+        self,
+        gradient: tf.Tensor,
+        variable: keras.Variable,
+        learning_rate: tf.Tensor,
+        taken: tf.Tensor,
+    ) -> None:
         """Move the variable down the transformed gradient; it has had `taken` updates before."""
         step = gradient
         if self.momentum:
@@ -92,13 +111,25 @@ class VariantRMSprop(Variants, keras.optimizers.RMSprop):
     """
 
     def __init__(
-        self, learning_rate=0.001, momentum=0.0, rho=0.95, epsilon=1e-3, centered=True, **kwargs
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        momentum: float = 0.0,
+        rho: float = 0.95,
+        epsilon: float = 1e-3,
+        centered: bool = True,
+        **kwargs: Any,
     ):
         super().__init__(
             learning_rate, rho=rho, momentum=momentum, epsilon=epsilon, centered=centered, **kwargs
         )
 
-    def descend(self, gradient, variable, learning_rate, taken):
+    def descend(
+        self,
+        gradient: tf.Tensor,
+        variable: keras.Variable,
+        learning_rate: tf.Tensor,
+        taken: tf.Tensor,
+    ) -> None:
         """Move the variable down the transformed gradient; it has had `taken` updates before."""
         index = _keras.get_variable_index(self, variable)
 
@@ -148,11 +179,22 @@ class VariantAdam(Variants, keras.optimizers.Adam):
         2019, "Decoupled weight decay regularization".
     """
 
-    def __init__(self, learning_rate=0.001, decoupled=False, **kwargs):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        decoupled: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(learning_rate, **kwargs)
         self.decoupled = decoupled
 
-    def descend(self, gradient, variable, learning_rate, taken):
+    def descend(
+        self,
+        gradient: tf.Tensor,
+        variable: keras.Variable,
+        learning_rate: tf.Tensor,
+        taken: tf.Tensor,
+    ) -> None:
         """Move the variable as Keras's Adam does, by the transformed gradient.
 
         t, which corrects m's and v's start at 0, counts the variable's own updates: there may be
@@ -176,6 +218,6 @@ class VariantAdam(Variants, keras.optimizers.Adam):
             self.assign(greatest, second)
         self.assign_sub(variable, rate * first / (tf.sqrt(second) + self.epsilon))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the config of `Variants`, and whether the decay is decoupled."""
         return {**super().get_config(), "decoupled": self.decoupled}

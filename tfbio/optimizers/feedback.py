@@ -1,11 +1,12 @@
 """The feedback's settings: how an optimizer treats weights that learn by a loss of their own."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfbio.rules import checks
+from tfbio._arguments import check_integer, check_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +49,11 @@ class Feedback:
 
     def __post_init__(self):
         """Check the settings; turn an optimizer's config into one."""
-        checks.number("learning_rate_scale", self.learning_rate_scale, low=0)
-        checks.integer("delay", self.delay, low=0)
+        check_number("learning_rate_scale", self.learning_rate_scale, low=0)
+        check_integer("delay", self.delay, low=0)
         # True means turns of one step.
         turn = int(self.alternate) if self.alternate is True else self.alternate
-        object.__setattr__(self, "alternate", checks.integer("alternate", turn, low=0))
+        object.__setattr__(self, "alternate", check_integer("alternate", turn, low=0))
         if isinstance(self.optimizer, dict):
             optimizer = keras.saving.deserialize_keras_object(self.optimizer)
             object.__setattr__(self, "optimizer", optimizer)
@@ -84,11 +85,11 @@ class Feedback:
             )
 
     @property
-    def gated(self):
+    def gated(self) -> bool:
         """Whether there are steps at which some variable is not updated."""
         return bool(self.delay or self.alternate)
 
-    def turn(self, iterations, alone):
+    def turn(self, iterations: tf.Tensor, alone: bool) -> tf.Tensor:
         """Return whether a variable is updated at a step.
 
         Args:
@@ -103,7 +104,7 @@ class Feedback:
             mine &= (iterations // self.alternate % 2 == 0) == alone
         return mine
 
-    def taken(self, iterations, alone):
+    def taken(self, iterations: tf.Tensor, alone: bool) -> tf.Tensor:
         """Return how many updates a variable has had.
 
         Args:
@@ -132,7 +133,7 @@ class Feedback:
         delay = tf.constant(self.delay, iterations.dtype)
         return until(tf.maximum(iterations, delay)) - until(delay)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the attributes, the optimizer as a config."""
         own = self.optimizer and keras.saving.serialize_keras_object(self.optimizer)
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

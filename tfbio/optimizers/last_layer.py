@@ -1,9 +1,16 @@
 """The last layer's settings: which variables are its own, and how the optimizer treats them."""
 
-import dataclasses
+from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfbio._arguments import check_number
 from tfbio.layers.last_layers import find_last_layers
-from tfbio.rules import checks
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +49,7 @@ class LastLayer:
     no_sign_change: bool | None = None
 
     @classmethod
-    def of(cls, model, **settings):
+    def of(cls, model: keras.Model, **settings: Any) -> LastLayer:
         """Return the settings for the last layers of a built model.
 
         Make it after `tfbio.convert`: a feedback matrix that learns is a variable too, and shares
@@ -74,14 +81,14 @@ class LastLayer:
         """Check the settings; turn lists, which a file gives back for tuples, into tuples."""
         object.__setattr__(self, "indexes", tuple(self.indexes))
         object.__setattr__(self, "shapes", tuple(map(tuple, self.shapes)))
-        checks.number("learning_rate_scale", self.learning_rate_scale, low=0)
+        check_number("learning_rate_scale", self.learning_rate_scale, low=0)
         for name in ("batch_manhattan", "no_sign_change"):
             if getattr(self, name) not in (True, False, None):
                 raise ValueError(
                     f"`{name}` must be True, False or None. Received: {getattr(self, name)!r}."
                 )
 
-    def check(self, variables):
+    def check(self, variables: Sequence[keras.Variable]) -> None:
         """Refuse variables that are not those of the model that the settings were made for.
 
         Args:
@@ -102,7 +109,7 @@ class LastLayer:
                 f"tfbio.convert and after freezing layers. Received: {len(variables)} variables."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the attributes as lists and numbers."""
         lists = {"indexes": list(self.indexes), "shapes": [list(shape) for shape in self.shapes]}
         return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, **lists}

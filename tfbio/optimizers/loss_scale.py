@@ -1,5 +1,7 @@
 """Loss scaling: float16's small gradients survive, and no rule learns another thing by it."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -29,7 +31,7 @@ class LossScale(keras.optimizers.LossScaleOptimizer):
         Micikevicius et al. 2018, "Mixed precision training".
     """
 
-    def check_finite(self, grads):
+    def check_finite(self, grads: Sequence[tf.Tensor | None]) -> tf.Tensor:
         """Return whether every gradient is finite, on every replica."""
         finite = super().check_finite(grads)
         replica = tf.distribute.get_replica_context()

@@ -1,7 +1,15 @@
 """The stand-in: what takes a model's optimizer's place, to see the gradients a step applies."""
 
+from __future__ import annotations
+
 import abc
 import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 
 class StandIn(abc.ABC):
@@ -25,7 +33,7 @@ class StandIn(abc.ABC):
         ['kernel', 'bias']
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model):
         self._model = model
         self._optimizer = None
 
@@ -33,7 +41,7 @@ class StandIn(abc.ABC):
         return getattr(self._optimizer, name)
 
     @contextlib.contextmanager
-    def in_place(self):
+    def in_place(self) -> Iterator[None]:
         """Take the place of the model's optimizer, within the context."""
         self._optimizer = self._model.optimizer
         self._model.optimizer = self
@@ -42,16 +50,22 @@ class StandIn(abc.ABC):
         finally:
             self._model.optimizer = self._optimizer
 
-    def apply_gradients(self, grads_and_vars):
+    def apply_gradients(
+        self, grads_and_vars: Iterable[tuple[tf.Tensor | None, keras.Variable]]
+    ) -> None:
         """Receive pairs of gradient and variable."""
         self.receive(list(grads_and_vars))
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self,
+        grads: Sequence[tf.Tensor | None],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
         """Receive gradients, without variables those of all trainable ones in order."""
         if trainable_variables is None:
             trainable_variables = self._model.trainable_variables
         self.receive(list(zip(grads, trainable_variables, strict=True)))
 
     @abc.abstractmethod
-    def receive(self, pairs):
+    def receive(self, pairs: list[tuple[tf.Tensor | None, keras.Variable]]) -> None:
         """Do with a list of pairs of gradient, or None, and variable what there is to do."""

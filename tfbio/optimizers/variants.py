@@ -1,13 +1,20 @@
 """Variants: one step is the gradient's transformations, a descent, and what the signs allow."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
 from tfbio import _keras
+from tfbio._arguments import check_number
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.rules import checks
+
+if TYPE_CHECKING:
+    import keras
 
 _TINY = 1e-10
 """The magnitude that a weight keeps instead of changing sign: Xiao et al. 2018's code."""
@@ -58,15 +65,15 @@ class Variants:
 
     def __init__(
         self,
-        *args,
-        weight_decay=0.0,
-        batch_manhattan=False,
-        no_sign_change=False,
-        last_layer=None,
-        feedback=None,
-        **kwargs,
+        *args: Any,
+        weight_decay: float = 0.0,
+        batch_manhattan: bool = False,
+        no_sign_change: bool = False,
+        last_layer: LastLayer | dict[str, Any] | None = None,
+        feedback: Feedback | dict[str, Any] | None = None,
+        **kwargs: Any,
     ):
-        weight_decay = checks.number("weight_decay", weight_decay, low=0)
+        weight_decay = check_number("weight_decay", weight_decay, low=0)
         checks.boolean("batch_manhattan", batch_manhattan)
         checks.boolean("no_sign_change", no_sign_change)
         if isinstance(last_layer, dict):
@@ -89,7 +96,7 @@ class Variants:
         self.last_layer = last_layer
         self.feedback = feedback or Feedback()
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         """Make the optimizer's variables, and settle how each of the model's is treated.
 
         Args:
@@ -129,12 +136,16 @@ class Variants:
         super().build(variables)
 
     @property
-    def variables(self):
+    def variables(self) -> list[keras.Variable]:
         """All of the optimizer's state, with that of the feedback's own optimizer."""
         own = self.feedback.optimizer
         return [*super().variables, *(own.variables if own is not None else ())]
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self,
+        grads: Sequence[tf.Tensor | None],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> Any:
         """Take one step; see the class."""
         own, before = self.feedback.optimizer, tf.convert_to_tensor(self.iterations)
         iterations = super().apply(grads, trainable_variables)
@@ -145,7 +156,9 @@ class Variants:
             own.iterations.assign_add(tf.cast(taken, own.iterations.dtype))
         return iterations
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
         """Take one step for one variable, where it is its turn.
 
         Args:
@@ -224,7 +237,7 @@ class Variants:
     def _apply_weight_decay(self, variables):
         """Do nothing: Keras's hook decays at one rate for all layers, and never in the gradient."""
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the Keras optimizer's config, and the variants'."""
         return {
             **super().get_config(),

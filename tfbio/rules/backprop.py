@@ -1,7 +1,14 @@
 """Backpropagation: B = W, the control of every experiment."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from tfbio.rules.layer_rule import LayerRule
 from tfbio.rules.registry import register
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @register("backprop", aliases=("bp", "sham"))
@@ -21,6 +28,6 @@ class Backprop(LayerRule):
 
     symmetric = True
 
-    def feedback(self, kernel):
+    def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return W itself."""
         return kernel

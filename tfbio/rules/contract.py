@@ -1,9 +1,17 @@
 """The contract of a layer rule: what its methods take and return, checked as they are used."""
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    from tfbio.rules.layer_rule import LayerRule
+    from tfbio.rules.learned import LearnedRule
 
 _AGREED = set()
 _METHODS = {
@@ -16,7 +24,7 @@ _METHODS = {
 """What the library calls a layer rule's methods with."""
 
 
-def feedback(rule, kernel, layer_name):
+def feedback(rule: LayerRule, kernel: tf.Tensor, layer_name: str) -> None:
     """Raise ValueError unless a rule's B has its kernel's shape and dtype.
 
     B is traced, not computed; each rule class once for the same options, shape and dtype.
@@ -53,7 +61,7 @@ def feedback(rule, kernel, layer_name):
     _AGREED.add(case)
 
 
-def signatures(rule):
+def signatures(rule: LayerRule) -> None:
     """Raise TypeError if a method of a layer rule cannot be called as the library does.
 
     Args:
@@ -81,7 +89,7 @@ def signatures(rule):
             ) from error
 
 
-def step(rule, values, due):
+def step(rule: LayerRule, values: Any, due: Mapping[str, keras.Variable]) -> dict[str, Any]:
     """Return what a rule's step returned, if it is a value for every weight that is due one.
 
     Args:
@@ -117,7 +125,7 @@ def step(rule, values, due):
     return values
 
 
-def loss(rule, value):
+def loss(rule: LearnedRule, value: Any) -> None:
     """Raise ValueError unless a learned rule's loss is a floating-point scalar.
 
     Args:

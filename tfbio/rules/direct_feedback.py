@@ -7,6 +7,8 @@ passes through.
 
 import abc
 import math
+from collections.abc import Sequence
+from typing import Self
 
 import tensorflow as tf
 
@@ -47,18 +49,24 @@ class DirectFeedback(NetworkRule):
     refusal = "its error comes from its network's output, and it was called outside of its network."
     reads_targets: bool = False
 
-    def __init__(self, init="launay", spatial="shared", max_feedback_gib=2.0, seed=None):
+    def __init__(
+        self,
+        init: str = "launay",
+        spatial: str = "shared",
+        max_feedback_gib: float = 2.0,
+        seed: int | None = None,
+    ):
         super().__init__()
         self.init = checks.choice("init", init, INITS)
         self.spatial = checks.choice("spatial", spatial, SPATIAL)
         self.max_feedback_gib = checks.number("max_feedback_gib", max_feedback_gib, above=0)
         self.seed = checks.seed(seed)
 
-    def spawn(self, index):
+    def spawn(self, index: int) -> Self:
         """Return a copy with the same seed: one layer's draws serve all."""
         return self.from_config(self.get_config())
 
-    def make_matrices(self, sizes, classes, dtype):
+    def make_matrices(self, sizes: Sequence[int], classes: int, dtype: str | tf.DType) -> None:
         """Make the matrices of the whole network.
 
         Args:
@@ -91,7 +99,7 @@ class DirectFeedback(NetworkRule):
                 for index, size in enumerate(sizes)
             ]
 
-    def check_memory(self, sizes, classes, dtype):
+    def check_memory(self, sizes: Sequence[int], classes: int, dtype: str | tf.DType) -> None:
         """Raise ValueError if matrices for these sizes would take too much; see `make_matrices`."""
         gib = self.gib(sizes, classes, dtype)
         if gib > self.max_feedback_gib:
@@ -103,19 +111,19 @@ class DirectFeedback(NetworkRule):
                 f"memory is there{shared}."
             )
 
-    def gib(self, sizes, classes, dtype):
+    def gib(self, sizes: Sequence[int], classes: int, dtype: str | tf.DType) -> float:
         """Return the memory that matrices of `sizes` columns take, in GiB."""
         columns = max(sizes) if self.init == "launay" else sum(sizes)
         return columns * classes * tf.as_dtype(dtype).size / 2**30
 
-    def matrix(self, index):
+    def matrix(self, index: int) -> tf.Tensor:
         """Return B of the tap with this index, (classes, size), a tensor."""
         if self.init == "launay":
             return tf.convert_to_tensor(self.matrices[0])[:, : self.sizes[index]]
         return tf.convert_to_tensor(self.matrices[index])
 
     @abc.abstractmethod
-    def signal(self, error, logits):
+    def signal(self, error: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Return what every B is multiplied with.
 
         Args:
@@ -179,7 +187,7 @@ class DirectFeedbackAlignment(DirectFeedback):
         architectures"; Frenkel et al. 2021 (init="frenkel").
     """
 
-    def signal(self, error, logits):
+    def signal(self, error: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Return e as it arrives, the loss's own reduction included."""
         return tf.cast(error, _at_least_float32(error.dtype))
 
@@ -218,7 +226,7 @@ class SignDirectFeedback(DirectFeedback):
 
     reads_targets = True
 
-    def signal(self, error, logits):
+    def signal(self, error: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Return ``sign(p − y) / N``: −1 at the target and 1 elsewhere, as 0 < p < 1."""
         one_hot, factor = _checked(error, logits)
         return factor * (1 - 2 * one_hot)
@@ -255,7 +263,7 @@ class DirectRandomTargetProjection(DirectFeedback):
 
     reads_targets = True
 
-    def signal(self, error, logits):
+    def signal(self, error: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Return ``y / N``."""
         one_hot, factor = _checked(error, logits)
         return factor * one_hot

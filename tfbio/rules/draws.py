@@ -6,6 +6,7 @@ with those it would have seen, and XLA draws what eager execution draws.
 """
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,7 +14,7 @@ _SPREAD = 0x1E3779B97F4A7C15
 """An odd number, whose multiples differ in all bits: the keys of micro-batches."""
 
 
-def fold(key, index) -> tf.Tensor:
+def fold(key: Any, index: Any) -> tf.Tensor:
     """Return the key of the `index`-th draw.
 
     Args:
@@ -32,7 +33,7 @@ def fold(key, index) -> tf.Tensor:
     )
 
 
-def place(key, step, draw, replica=0, part=0) -> tf.Tensor:
+def place(key: Any, step: Any, draw: Any, replica: Any = 0, part: Any = 0) -> tf.Tensor:
     """Return the key of one of many draws within a step; another one for each combination.
 
     Args:
@@ -53,7 +54,7 @@ def place(key, step, draw, replica=0, part=0) -> tf.Tensor:
     return tf.stack([key + _SPREAD * part, index + tf.cast(replica, tf.int64)])
 
 
-def uniform(shape, key, double=False):
+def uniform(shape: Any, key: Any, double: bool = False) -> tf.Tensor:
     """Draw from the open interval (−1, 1), alike eagerly, compiled and under XLA.
 
     Made from the generator's bits: TensorFlow's own floating-point draws differ between XLA and
@@ -86,7 +87,7 @@ def uniform(shape, key, double=False):
     return (tf.cast(bits, dtype) + 0.5) * 2.0 ** (1 - keep) - 1.0
 
 
-def normal(shape, key, double=False):
+def normal(shape: Any, key: Any, double: bool = False) -> tf.Tensor:
     """Draw from N(0, 1), by way of `uniform`, whose arguments and promise it has.
 
     Example:

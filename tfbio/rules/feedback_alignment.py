@@ -1,9 +1,16 @@
 """Feedback alignment: B is fixed, and the forward weights come to align with it."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from tfbio.rules.registry import register
 from tfbio.rules.scales import ScaledRule
+
+if TYPE_CHECKING:
+    from tfbio.rules.scales import Fans
 
 
 @register("feedback_alignment", aliases=("fa",))
@@ -30,11 +37,11 @@ class FeedbackAlignment(ScaledRule):
         deep learning".
     """
 
-    def make_state(self, kernel, fans):
+    def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Draw B; see the base class."""
         self.matrix = self.new_random("feedback", kernel)
 
-    def feedback(self, kernel):
+    def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return B, whatever the kernel."""
         return tf.convert_to_tensor(self.matrix)
 
@@ -66,10 +73,10 @@ class FeedbackAlignmentSignedInit(ScaledRule):
         scale to large datasets".
     """
 
-    def __init__(self, scale="match"):
+    def __init__(self, scale: str | float = "match"):
         super().__init__(scale)
 
-    def make_state(self, kernel, fans):
+    def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Take the signs of W₀; see the base class."""
         self.matrix = self.new_state(
             "feedback",
@@ -78,6 +85,6 @@ class FeedbackAlignmentSignedInit(ScaledRule):
             kernel.dtype,
         )
 
-    def feedback(self, kernel):
+    def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return ``s·sign(W₀)``, whatever the kernel is now."""
         return tf.convert_to_tensor(self.matrix)

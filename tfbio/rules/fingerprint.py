@@ -6,7 +6,7 @@ import tensorflow as tf
 _ODD = (0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
 
-def fingerprint(kernel) -> tf.Tensor:
+def fingerprint(kernel: tf.Tensor) -> tf.Tensor:
     """Return 64 bits that change when `kernel` does.
 
     A sum over the entries of their bit patterns and places, mixed, in wrapping integer arithmetic:

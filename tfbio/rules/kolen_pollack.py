@@ -1,9 +1,16 @@
 """Kolen–Pollack learning: B takes the updates that W takes, and the difference of both decays."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from tfbio.rules.registry import register
 from tfbio.rules.scales import ScaledRule
+
+if TYPE_CHECKING:
+    from tfbio.rules.scales import Fans
 
 
 @register("kolen_pollack", aliases=("kp",))
@@ -45,7 +52,7 @@ class KolenPollack(ScaledRule):
 
     learns = "with_kernel"
 
-    def make_state(self, kernel, fans):
+    def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Draw the first B; see the base class."""
         for name in ("regularizer", "constraint"):
             if getattr(kernel, name, None) is not None:
@@ -56,6 +63,6 @@ class KolenPollack(ScaledRule):
                 )
         self.matrix = self.new_random("feedback", kernel, changes=self.learns)
 
-    def feedback(self, kernel):
+    def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return B as it has learned to be, whatever the kernel."""
         return tf.convert_to_tensor(self.matrix)

@@ -1,9 +1,11 @@
 """Rules of layers: each says what B is, the matrix that stands where Wᵀ stood, for one kernel."""
 
+from __future__ import annotations
+
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -11,6 +13,10 @@ import tensorflow as tf
 from tfbio.rules import contract, draws
 from tfbio.rules.fingerprint import fingerprint
 from tfbio.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from tfbio.convert import Conversion
+    from tfbio.rules.scales import Fans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +62,7 @@ class LayerRule(Rule):
     _draws = False
 
     @abc.abstractmethod
-    def feedback(self, kernel):
+    def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return B, computed from the kernel (a constant here) and the rule's own weights.
 
         Args:
@@ -66,7 +72,7 @@ class LayerRule(Rule):
             A tensor of the kernel's shape, layout and dtype.
         """
 
-    def make_state(self, kernel, fans) -> None:
+    def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Make the weights of B for `kernel` with `new_state`: none, by default.
 
         Args:
@@ -75,7 +81,7 @@ class LayerRule(Rule):
             fans: Its `tfbio.rules.Fans`.
         """
 
-    def step(self, kernel, circuit: Circuit) -> Mapping[str, Any]:
+    def step(self, kernel: tf.Tensor, circuit: Circuit) -> Mapping[str, Any]:
         """Return the next values of the weights that change by step; override it to have a step.
 
         Called once per optimizer step, whatever drives the training, `fit` or a loop of one's own:
@@ -95,7 +101,7 @@ class LayerRule(Rule):
         """
         return {}
 
-    def learn(self, kernel, circuit: Circuit) -> None:
+    def learn(self, kernel: tf.Tensor, circuit: Circuit) -> None:
         """Add the losses of a B that learns alone, in a training call: none, by default.
 
         Args:
@@ -103,11 +109,11 @@ class LayerRule(Rule):
             circuit: The layer's `Circuit`.
         """
 
-    def apply(self, conversion) -> keras.Model:
+    def apply(self, conversion: Conversion) -> keras.Model:
         """Give every kernel layer a copy of this rule, unless told otherwise; see the base."""
         return conversion.attach(self)
 
-    def attach(self, kernel, fans) -> None:
+    def attach(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Make this rule's weights for `kernel`; see the base class."""
         contract.signatures(self)
         with keras.name_scope(self.name):
@@ -120,7 +126,7 @@ class LayerRule(Rule):
             )
         self.built = True
 
-    def make_base_state(self, kernel, fans) -> None:
+    def make_base_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Make what the rule's base classes need, before `make_state`; authors need not know it."""
         if self.has_step:
             missed = int(self.steps_first)  # what no kernel of these bits has: a step is due
@@ -133,7 +139,9 @@ class LayerRule(Rule):
         """Whether the rule changes by itself as W does: whether it overrides `step`."""
         return type(self).step is not LayerRule.step
 
-    def call(self, kernel, circuit: Circuit | None = None, training: bool | None = None):
+    def call(
+        self, kernel: tf.Tensor, circuit: Circuit | None = None, training: bool | None = None
+    ) -> tf.Tensor:
         """Return B for the present kernel, taking the step that a new kernel calls for.
 
         Args:
@@ -184,7 +192,7 @@ class LayerRule(Rule):
         self.steps = self.new_state("steps", (), lambda: 0, "int64", changes="by_step")
         self._draws = True
 
-    def draw_key(self, index=None, ahead_of=None) -> tf.Tensor:
+    def draw_key(self, index: Any = None, ahead_of: tf.Tensor | None = None) -> tf.Tensor:
         """Return the two integers that seed what is drawn at the present step.
 
         Args:

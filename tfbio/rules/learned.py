@@ -1,13 +1,19 @@
 """Rules whose B learns by a loss of its own: one that has a gradient on B, and on nothing else."""
 
+from __future__ import annotations
+
 import abc
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from tfbio.rules import contract
 from tfbio.rules.layer_rule import Circuit
 from tfbio.rules.scales import ScaledRule
+
+if TYPE_CHECKING:
+    from tfbio.rules.scales import Fans
 
 
 class LearnedRule(ScaledRule):
@@ -41,7 +47,7 @@ class LearnedRule(ScaledRule):
     _loss_checked = False
 
     @abc.abstractmethod
-    def loss(self, feedback, kernel, circuit: Circuit) -> tf.Tensor:
+    def loss(self, feedback: tf.Tensor, kernel: tf.Tensor, circuit: Circuit) -> tf.Tensor:
         """Return the loss of one call of the layer, whose gradient on `feedback` trains B.
 
         Args:
@@ -53,15 +59,15 @@ class LearnedRule(ScaledRule):
             A floating-point scalar tensor.
         """
 
-    def make_state(self, kernel, fans) -> None:
+    def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Draw the first B; see the base class."""
         self.matrix = self.new_random("feedback", kernel, changes=self.learns)
 
-    def feedback(self, kernel):
+    def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return B as it has learned to be; the layer's own error does not reach it."""
         return tf.stop_gradient(tf.convert_to_tensor(self.matrix))
 
-    def learn(self, kernel, circuit: Circuit) -> None:
+    def learn(self, kernel: tf.Tensor, circuit: Circuit) -> None:
         """Add `loss` to the model's losses; see the base class."""
         if not self._loss_checked:
             # Computed once more, and its value dropped, for an error where the call is made.

@@ -1,7 +1,10 @@
 """Local alignment: B learns by a loss of its own layer, whose only gradient is on B."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -11,8 +14,12 @@ from tfbio.rules.learned import LearnedRule
 from tfbio.rules.registry import register
 from tfbio.rules.scales import ScaledRule
 
+if TYPE_CHECKING:
+    from tfbio.rules.layer_rule import Circuit
+    from tfbio.rules.scales import Fans
 
-def decay(feedback):
+
+def decay(feedback: tf.Tensor) -> tf.Tensor:
     """Return ``‖B‖²``, whose gradient is 2B.
 
     Args:
@@ -31,7 +38,7 @@ def decay(feedback):
     return tf.reduce_sum(tf.square(feedback))
 
 
-def self_(feedback, kernel):
+def self_(feedback: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Return ``−⟨W, B⟩``, whose gradient is −W; see `decay` for the paper.
 
     Args:
@@ -45,7 +52,7 @@ def self_(feedback, kernel):
     return -tf.reduce_sum(feedback * kernel)
 
 
-def amp(at_feedback, at_kernel):
+def amp(at_feedback: tf.Tensor, at_kernel: tf.Tensor) -> tf.Tensor:
     """Return ``−mean⟨xW, xB⟩``, whose gradient is −(1/N) xᵀ(xW); see `decay` for the paper.
 
     Args:
@@ -59,7 +66,7 @@ def amp(at_feedback, at_kernel):
     return -_mean_over_batch(at_feedback * at_kernel)
 
 
-def sparse(at_feedback):
+def sparse(at_feedback: tf.Tensor) -> tf.Tensor:
     """Return ``mean‖xB‖²``, whose gradient is (2/N) xᵀ(xB); see `decay` for the paper.
 
     Args:
@@ -72,7 +79,7 @@ def sparse(at_feedback):
     return _mean_over_batch(tf.square(at_feedback))
 
 
-def null(back):
+def null(back: tf.Tensor) -> tf.Tensor:
     """Return ``mean‖(xW)Bᵀ‖²``, whose gradient is (2/N) [(xW)Bᵀ]ᵀ(xW); see `decay` for the paper.
 
     Args:
@@ -133,15 +140,15 @@ class LocalAlignment(LearnedRule):
 
     def __init__(
         self,
-        decay=0.0,
-        self_=0.0,
-        amp=0.0,
-        sparse=0.0,
-        null=0.0,
-        noise=0.0,
-        samples=32,
-        scale="match",
-        seed=None,
+        decay: float = 0.0,
+        self_: float = 0.0,
+        amp: float = 0.0,
+        sparse: float = 0.0,
+        null: float = 0.0,
+        noise: float = 0.0,
+        samples: int = 32,
+        scale: str | float = "match",
+        seed: int | None = None,
     ):
         super().__init__(scale, seed)
         self.decay, self.self_ = checks.number("decay", decay), checks.number("self_", self_)
@@ -150,28 +157,28 @@ class LocalAlignment(LearnedRule):
         self.noise = checks.number("noise", noise, low=0)
         self.samples = checks.integer("samples", samples, low=1)
 
-    def primitives(self):
+    def primitives(self) -> dict[str, float]:
         """Return the coefficients of R as a dict; those of 0 cost nothing."""
         names = ("decay", "self_", "amp", "sparse", "null")
         return {name: getattr(self, name) for name in names}
 
     @property
-    def learns(self):
+    def learns(self) -> str | None:
         """What trains B: nothing where all coefficients are 0."""
         return "alone" if any(self.primitives().values()) else None
 
     @property
-    def has_step(self):
+    def has_step(self) -> bool:
         """Whether there is noise, which is drawn anew with every step."""
         return bool(self.noise)
 
-    def make_state(self, kernel, fans):
+    def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Draw the first B, and prepare the noise; see the base class."""
         super().make_state(kernel, fans)
         if self.noise:
             self.make_draws()
 
-    def learn(self, kernel, circuit):
+    def learn(self, kernel: tf.Tensor, circuit: Circuit) -> None:
         """Add R, its terms of the weights in the first call of a pass only; see the class."""
         of = self.primitives()
         # Keras takes the losses of the pass before away when the model is called.
@@ -187,7 +194,7 @@ class LocalAlignment(LearnedRule):
         of = self.primitives()
         return of["decay"] * decay(feedback) + of["self_"] * self_(feedback, kernel)
 
-    def loss(self, feedback, kernel, circuit):
+    def loss(self, feedback: tf.Tensor, kernel: tf.Tensor, circuit: Circuit) -> tf.Tensor:
         """Return the terms of R that depend on the layer's input."""
         of, loss, op, x = self.primitives(), 0.0, circuit.op, circuit.inputs
         if of["amp"] or of["sparse"]:
@@ -243,10 +250,16 @@ class SymmetricAlignment(_TwoOrThree):
         Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
     """
 
-    def __init__(self, alpha=1e-3, beta=2e-3, scale="match", seed=None):
+    def __init__(
+        self,
+        alpha: float = 1e-3,
+        beta: float = 2e-3,
+        scale: str | float = "match",
+        seed: int | None = None,
+    ):
         super().__init__(scale, seed, alpha=alpha, beta=beta)
 
-    def primitives(self):
+    def primitives(self) -> dict[str, float]:
         """Return the coefficients; see the base class."""
         return _of(decay=self.alpha, self_=self.beta)
 
@@ -274,10 +287,16 @@ class ActivationAlignment(_TwoOrThree):
         Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
     """
 
-    def __init__(self, alpha=1e-3, beta=2e-3, scale="match", seed=None):
+    def __init__(
+        self,
+        alpha: float = 1e-3,
+        beta: float = 2e-3,
+        scale: str | float = "match",
+        seed: int | None = None,
+    ):
         super().__init__(scale, seed, alpha=alpha, beta=beta)
 
-    def primitives(self):
+    def primitives(self) -> dict[str, float]:
         """Return the coefficients; see the base class."""
         return _of(sparse=self.alpha, amp=self.beta)
 
@@ -307,12 +326,20 @@ class MirrorAlignment(_TwoOrThree):
         Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
     """
 
-    def __init__(self, alpha=1e-3, beta=1e-3, noise=1.0, samples=32, scale="match", seed=None):
+    def __init__(
+        self,
+        alpha: float = 1e-3,
+        beta: float = 1e-3,
+        noise: float = 1.0,
+        samples: int = 32,
+        scale: str | float = "match",
+        seed: int | None = None,
+    ):
         super().__init__(scale, seed, alpha=alpha, beta=beta)
         self.noise = checks.number("noise", noise, above=0)
         self.samples = checks.integer("samples", samples, low=1)
 
-    def primitives(self):
+    def primitives(self) -> dict[str, float]:
         """Return the coefficients; see the base class."""
         return _of(decay=self.alpha, amp=self.beta)
 
@@ -341,10 +368,17 @@ class InformationAlignment(_TwoOrThree):
         Kunin et al. 2020, "Two routes to scalable credit assignment without weight symmetry".
     """
 
-    def __init__(self, alpha=2e-3, beta=1e-3, gamma=1e-3, scale="match", seed=None):
+    def __init__(
+        self,
+        alpha: float = 2e-3,
+        beta: float = 1e-3,
+        gamma: float = 1e-3,
+        scale: str | float = "match",
+        seed: int | None = None,
+    ):
         super().__init__(scale, seed, alpha=alpha, beta=beta, gamma=gamma)
 
-    def primitives(self):
+    def primitives(self) -> dict[str, float]:
         """Return the coefficients; see the base class."""
         return _of(amp=self.alpha, null=self.beta, decay=self.gamma)
 

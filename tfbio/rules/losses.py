@@ -1,5 +1,7 @@
 """Losses: what is known of those that a model is compiled with, before they are differentiated."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -10,7 +12,7 @@ _FUNCTIONS = (
 )
 
 
-def known(compiled):
+def known(compiled: Any) -> list[tuple[Any, dict[str, Any] | None]]:
     """Return the losses that are Keras's own, and the options of those with a class as target.
 
     Args:

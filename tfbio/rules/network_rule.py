@@ -1,11 +1,16 @@
 """Rules of whole networks: each rewires a model, or trains it by a step of its own."""
 
-from typing import Any, ClassVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from tfbio.rules.rule import Description, Rule
+
+if TYPE_CHECKING:
+    from tfbio.convert import Conversion
 
 
 class NetworkRule(Rule):
@@ -26,15 +31,15 @@ class NetworkRule(Rule):
         super().__init__()
         self.place = None
 
-    def apply(self, conversion) -> keras.Model:
+    def apply(self, conversion: Conversion) -> keras.Model:
         """Turn the model into a network of this rule's; see the base class."""
         return conversion.rewire(self)
 
-    def feedback(self, kernel) -> tf.Tensor:
+    def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return 0: no error passes down through a matrix of the kernel's shape."""
         return tf.zeros_like(kernel)
 
-    def call(self, kernel, training: bool | None = None) -> tf.Tensor:
+    def call(self, kernel: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Return `feedback`, for those who look at a layer's B."""
         return self.feedback(tf.stop_gradient(kernel))
 

@@ -2,6 +2,8 @@
 
 import ast
 import keyword
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -12,7 +14,7 @@ _RULES = {}
 _ALIASES = {}
 
 
-def register(name, aliases=()):
+def register(name: str, aliases: Sequence[str] = ()) -> Callable[[type[Rule]], type[Rule]]:
     """Register a rule class under `name`; decorates the class.
 
     Args:
@@ -64,7 +66,7 @@ def register(name, aliases=()):
     return decorate
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Return the names of all registered rules, without aliases, in order of registration.
 
     Example:
@@ -74,7 +76,7 @@ def names():
     return tuple(_RULES)
 
 
-def aliases(name):
+def aliases(name: str) -> tuple[str, ...]:
     """Return the aliases of the rule called `name`.
 
     Example:
@@ -84,7 +86,7 @@ def aliases(name):
     return tuple(alias for alias, target in _ALIASES.items() if target == name)
 
 
-def serialize(rule):
+def serialize(rule: Rule) -> dict[str, Any]:
     """Return the config dict of a rule, from which `get` makes a copy.
 
     Args:
@@ -100,7 +102,7 @@ def serialize(rule):
     return {"class_name": rule.alias, "config": rule.get_config()}
 
 
-def deserialize(config):
+def deserialize(config: Mapping[str, Any]) -> Rule:
     """Return the rule that a config dict of `serialize` describes; see `get` for the errors.
 
     Example:
@@ -110,7 +112,7 @@ def deserialize(config):
     return get(config)
 
 
-def get(identifier):
+def get(identifier: str | Mapping[str, Any] | type[Rule] | Rule) -> Rule:
     """Return a rule.
 
     Args:

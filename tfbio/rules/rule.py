@@ -1,14 +1,20 @@
 """A rule: how the kernels of a model learn; what every entry of the registry is."""
 
+from __future__ import annotations
+
 import abc
 import inspect
 import random
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+if TYPE_CHECKING:
+    from tfbio.convert import Conversion
+    from tfbio.rules.scales import Fans
 
 CHANGES = (None, "by_step", "with_kernel", "alone")
 
@@ -123,7 +129,7 @@ class Rule(keras.layers.Layer, abc.ABC):
         return (self._default_seed if seed is None else seed, 0x74666269)
 
     @abc.abstractmethod
-    def apply(self, conversion) -> keras.Model:
+    def apply(self, conversion: Conversion) -> keras.Model:
         """Put a built model under this rule.
 
         Args:
@@ -134,7 +140,7 @@ class Rule(keras.layers.Layer, abc.ABC):
             The model.
         """
 
-    def attach(self, kernel, fans) -> None:
+    def attach(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Prepare this rule for one kernel; the layer that it serves calls this once.
 
         Not Keras's `build`, which keeps its arguments: the kernel would be tracked here as well.
@@ -193,7 +199,7 @@ class Rule(keras.layers.Layer, abc.ABC):
         variable.feedback_learns = learns
         return variable
 
-    def quantize(self, mode=None, **kwargs) -> None:
+    def quantize(self, mode: str | None = None, **kwargs: Any) -> None:
         """Refuse what `Model.quantize` asks of every layer, unless the rule is symmetric."""
         if not self.symmetric:
             raise ValueError(

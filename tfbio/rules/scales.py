@@ -7,7 +7,7 @@ by orders of magnitude at every layer.
 import math
 import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -36,7 +36,7 @@ class Fans(NamedTuple):
     convolution: bool = False
 
 
-def check(scale):
+def check(scale: Any) -> str | float:
     """Return `scale` if it is one, else raise.
 
     Args:
@@ -64,7 +64,7 @@ def check(scale):
     )
 
 
-def xavier(fans):
+def xavier(fans: Fans) -> float:
     """Return Glorot's standard deviation ``√(2 / (fan_in + fan_out))``.
 
     Args:
@@ -83,7 +83,7 @@ def xavier(fans):
     return math.sqrt(2.0 / (fans.fan_in + fans.fan_out))
 
 
-def magnitude(scale, fans, kernel):
+def magnitude(scale: str | float, fans: Fans, kernel: tf.Tensor | None) -> float | tf.Tensor:
     """Return s, the magnitude of a sign matrix under `scale`.
 
     ========  =================================================================================
@@ -123,7 +123,7 @@ def magnitude(scale, fans, kernel):
     return 1.0 if scale == "unit" else scale
 
 
-def root_mean_square(kernel):
+def root_mean_square(kernel: tf.Tensor) -> tf.Tensor:
     """Return ``√(mean W²)`` as a float32 scalar tensor, without overflow or underflow of squares.
 
     Example:
@@ -137,7 +137,9 @@ def root_mean_square(kernel):
     return power * tf.sqrt(tf.reduce_mean(tf.square(tf.math.divide_no_nan(kernel, power))))
 
 
-def draw(shape, dtype, key, scale, fans, s):
+def draw(
+    shape: Any, dtype: Any, key: Any, scale: str | float, fans: Fans, s: float | tf.Tensor
+) -> tf.Tensor:
     """Draw a random matrix under `scale`; its absolute value is the magnitude M of frsf and brsf.
 
     Normal ``N(0, s²)``, except where the source is uniform: "xiao" for dense layers ``U(−s, s)``,
@@ -183,7 +185,7 @@ class ScaledRule(LayerRule):
         self.scale = check(scale)
         self.seed = checks.seed(seed)
 
-    def make_base_state(self, kernel, fans) -> None:
+    def make_base_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Keep the rms of W₀ under "match"; see the base class."""
         super().make_base_state(kernel, fans)
         self._fans = fans
@@ -191,7 +193,7 @@ class ScaledRule(LayerRule):
             self.rms = self.new_state("rms", (), lambda: root_mean_square(kernel), "float32")
 
     @property
-    def s(self):
+    def s(self) -> float | tf.Tensor:
         """The scale s: a float, or under "match" a scalar tensor."""
         if self.scale != "match":
             return magnitude(self.scale, self._fans, kernel=None)
@@ -200,7 +202,7 @@ class ScaledRule(LayerRule):
     def new_random(
         self,
         name: str,
-        kernel,
+        kernel: tf.Tensor,
         transform: Callable = tf.identity,
         changes: str | None = None,
     ) -> keras.Variable:

@@ -1,11 +1,18 @@
 """Sign symmetry: B shares the signs of W, which evolve with it, and nothing else."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from tfbio.rules import checks
 from tfbio.rules.draws import uniform
 from tfbio.rules.registry import register
 from tfbio.rules.scales import ScaledRule, draw
+
+if TYPE_CHECKING:
+    from tfbio.rules.scales import Fans
 
 
 @register("sign_symmetry", aliases=("ss", "usf"))
@@ -38,11 +45,13 @@ class SignSymmetry(ScaledRule):
         Xiao et al. 2018, "Biologically-plausible learning algorithms can scale to large datasets".
     """
 
-    def __init__(self, scale="match", agreement=1.0, seed=None):
+    def __init__(
+        self, scale: str | float = "match", agreement: float = 1.0, seed: int | None = None
+    ):
         super().__init__(scale, seed)
-        self.agreement = checks.probability("agreement", agreement)
+        self.agreement = checks.number("agreement", agreement, low=0, high=1)
 
-    def make_state(self, kernel, fans):
+    def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Draw the mask C where signs may disagree; see the base class."""
         shape = tuple(kernel.shape)
         self.concordance = None
@@ -55,7 +64,7 @@ class SignSymmetry(ScaledRule):
                 "int8",
             )
 
-    def feedback(self, kernel):
+    def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return ``s·C∘sign(W)``."""
         signs = tf.sign(kernel) * tf.cast(self.s, kernel.dtype)
         if self.concordance is None:
@@ -87,11 +96,11 @@ class FixedRandomSignFeedback(ScaledRule):
         Liao, Leibo and Poggio 2016, "How important is weight symmetry in backpropagation?" (frSF).
     """
 
-    def make_state(self, kernel, fans):
+    def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Draw M; see the base class."""
         self.magnitudes = self.new_random("magnitudes", kernel, transform=tf.abs)
 
-    def feedback(self, kernel):
+    def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return ``M∘sign(W)``."""
         return tf.convert_to_tensor(self.magnitudes) * tf.sign(kernel)
 
@@ -129,11 +138,11 @@ class BatchwiseRandomSignFeedback(ScaledRule):
 
     has_step = True
 
-    def make_state(self, kernel, fans):
+    def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Keep the key of the draws and the number of steps; see the base class."""
         self.make_draws()
 
-    def feedback(self, kernel):
+    def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return ``M∘sign(W)`` with the M of the present step."""
         key = self.draw_key(ahead_of=kernel)
         matrix = draw(kernel.shape, kernel.dtype, key, self.scale, self._fans, self.s)

@@ -5,7 +5,11 @@ sets them apart, their options, and the inverse's weights, which each kernel lay
 rule owns.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -13,6 +17,9 @@ from tfbio.rules import checks
 from tfbio.rules.draws import uniform
 from tfbio.rules.network_rule import NetworkRule
 from tfbio.rules.registry import register
+
+if TYPE_CHECKING:
+    from tfbio.rules.scales import Fans
 
 SCHEDULES = ("parallel", "alternating")
 RECONSTRUCT = ("clean", "corrupted")
@@ -61,12 +68,12 @@ class TargetPropagation(NetworkRule):
     schedule: str = "parallel"
     reconstruct: str = "clean"
 
-    def __init__(self, noise=0.1, seed=None):
+    def __init__(self, noise: float | Sequence[float] = 0.1, seed: int | None = None):
         super().__init__()
         self.noise = checks.number("noise", noise, above=0)
         self.seed = checks.seed(seed)
 
-    def attach(self, kernel, fans) -> None:
+    def attach(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Keep the fans, for V; see the base class."""
         self._fans = fans
         super().attach(kernel, fans)
@@ -76,7 +83,9 @@ class TargetPropagation(NetworkRule):
         """Whether inverses and kernels learn in turns."""
         return self.schedule == "alternating"
 
-    def make_inverse(self, kernel, bias_shape, below, auxiliary=0):
+    def make_inverse(
+        self, kernel: tf.Tensor, bias_shape: Sequence[int], below: int, auxiliary: int = 0
+    ) -> None:
         """Make the weights of the layer's inverse, if they are not there.
 
         V is drawn as Glorot and Bengio draw W, c is 0.
@@ -253,8 +262,13 @@ class AuxiliaryOutputSDTP(_Scheduled):
     reads_targets = True
 
     def __init__(
-        self, schedule="parallel", auxiliary=512, noise=0.1, reconstruct="clean", seed=None
-    ):  # fmt: skip
+        self,
+        schedule: str = "parallel",
+        auxiliary: int = 512,
+        noise: float = 0.1,
+        reconstruct: str = "clean",
+        seed: int | None = None,
+    ):
         super().__init__(schedule, noise, reconstruct, seed)
         self.auxiliary = checks.integer("auxiliary", auxiliary, low=1)
 
@@ -299,8 +313,14 @@ class LocalDifferenceReconstruction(TargetPropagation):
     local_factor = 0.5
 
     def __init__(
-        self, beta=0.7, iterations=20, rate=0.001, noise=0.2, momentum=0.9, seed=None
-    ):  # fmt: skip
+        self,
+        beta: float = 0.7,
+        iterations: int | Sequence[int] = 20,
+        rate: float | Sequence[float] = 0.001,
+        noise: float | Sequence[float] = 0.2,
+        momentum: float = 0.9,
+        seed: int | None = None,
+    ):
         super().__init__(seed=seed)
         self.beta = self.output_factor = checks.number("beta", beta, above=0)
         self.iterations = _each("iterations", iterations, _count)
@@ -310,7 +330,9 @@ class LocalDifferenceReconstruction(TargetPropagation):
         if self.momentum >= 1:
             raise ValueError(f"`momentum` must be less than 1. Received: {momentum!r}.")
 
-    def make_inverse(self, kernel, bias_shape, below, auxiliary=0):
+    def make_inverse(
+        self, kernel: tf.Tensor, bias_shape: Sequence[int], below: int, auxiliary: int = 0
+    ) -> None:
         """Make the weights, and what their momentum remembers; see the base class."""
         if hasattr(self, "inverse_kernel"):
             return

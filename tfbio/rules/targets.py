@@ -15,7 +15,7 @@ _SMALLEST = {"float16": 2.0**-14, "bfloat16": 2.0**-126, "float32": 2.0**-126}
 _SMALLEST |= {"float64": 2.0**-1022}
 
 
-def recover(error, logits):
+def recover(error: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return the one-hot targets behind an error, and the factor that the loss put on it.
 
     With p = softmax(logits), the error of example n is ``e_n = c_n (p_n − y_n)``. c holds the

@@ -1,11 +1,19 @@
 """The weight mirror: noise in, response out, and their correlation is W, which B collects."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from tfbio.rules import checks
 from tfbio.rules.draws import uniform
 from tfbio.rules.registry import register
 from tfbio.rules.scales import ScaledRule
+
+if TYPE_CHECKING:
+    from tfbio.rules.layer_rule import Circuit
+    from tfbio.rules.scales import Fans
 
 
 @register("weight_mirror", aliases=("wm",))
@@ -69,16 +77,16 @@ class WeightMirror(ScaledRule):
 
     def __init__(
         self,
-        rate=0.01,
-        decay=None,
-        samples=128,
-        noise=0.1,
-        before=0,
-        anneal=0,
-        center=True,
-        normalize=False,
-        scale="match",
-        seed=None,
+        rate: float = 0.01,
+        decay: float | None = None,
+        samples: int = 128,
+        noise: float = 0.1,
+        before: int = 0,
+        anneal: int = 0,
+        center: bool = True,
+        normalize: bool = False,
+        scale: str | float = "match",
+        seed: int | None = None,
     ):
         super().__init__(scale, seed)
         self.rate = checks.number("rate", rate, above=0)
@@ -100,7 +108,7 @@ class WeightMirror(ScaledRule):
     def _decay(self):
         return self.samples * self.noise**2 / 12 if self.decay is None else self.decay
 
-    def make_state(self, kernel, fans):
+    def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Draw the first B; see the base class."""
         self.matrix = self.new_random("feedback", kernel, changes="by_step")
         # Its steps are the optimizer's; before the first come those of `before`.
@@ -111,11 +119,11 @@ class WeightMirror(ScaledRule):
                 "norm", (), lambda: tf.norm(tf.convert_to_tensor(self.matrix)), kernel.dtype
             )
 
-    def feedback(self, kernel):
+    def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return B, whatever the kernel."""
         return tf.convert_to_tensor(self.matrix)
 
-    def step(self, kernel, circuit):
+    def step(self, kernel: tf.Tensor, circuit: Circuit) -> dict[str, tf.Tensor]:
         """Mirror once, or `before` times if there was no step yet; see the class."""
         steps = tf.convert_to_tensor(self.steps)
         first = tf.where(steps == 0, tf.zeros_like(steps), self.before + steps - 1)

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 
-from tfbio.training.experiment import CHECKPOINTS, check, option
+from tfbio.training.experiment import CHECKPOINTS
+from tfbio.training.options import check, option
 
 ATTACKS = ("fgsm", "pgd")
 GRADIENTS = ("true", "rule")

@@ -14,7 +14,8 @@ from tfbio.layers.true_gradient import true_gradient
 from tfbio.studies import runs
 from tfbio.studies.attack_options import Attack, parse_number, split_commas
 from tfbio.training import folder, memory, preparation, sums, use
-from tfbio.training.experiment import Experiment, default
+from tfbio.training.experiment import Experiment
+from tfbio.training.options import default
 
 
 class Robustness(NamedTuple):

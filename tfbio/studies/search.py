@@ -15,7 +15,8 @@ from tfbio.studies import study
 from tfbio.studies.parameters import format_values, with_values
 from tfbio.studies.ranges import Range
 from tfbio.training import folder, memory
-from tfbio.training.experiment import CHECKPOINTS, Experiment, check, option
+from tfbio.training.experiment import CHECKPOINTS, Experiment
+from tfbio.training.options import check, option
 from tfbio.training.train import Diverged, train_and_evaluate
 
 

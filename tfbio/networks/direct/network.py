@@ -7,6 +7,10 @@ if it is not the true gradient that is asked for. Layers of which nothing above 
 error (`tfbio.layers.context`) compute none.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import keras
 import tensorflow as tf
 
@@ -17,6 +21,10 @@ from tfbio.networks import graph
 from tfbio.networks.direct import taps
 from tfbio.networks.network import Network
 from tfbio.rules import Description, losses
+
+if TYPE_CHECKING:
+    from tfbio.networks.direct.taps import Tap
+    from tfbio.rules.direct_feedback import DirectFeedback
 
 
 @keras.saving.register_keras_serializable("tfbio")
@@ -31,15 +39,17 @@ class DirectNetwork(Network):
     wiring = ("_direct_plan", "_direct_owner")
 
     @classmethod
-    def check(cls, model, rule):
+    def check(cls, model: keras.Model, rule: DirectFeedback) -> None:
         """Refuse a model that has no taps; see `tfbio.networks.direct.plan` for the errors."""
         taps.plan(model, rule)
 
-    def wire(self):
+    def wire(self) -> None:
         """Find the taps, make the matrices if they are not there, and tell the layers of both."""
         _plan(self)
 
-    def call(self, inputs, training=None, mask=None, **kwargs):
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any
+    ) -> Any:
         """Compute the outputs, as the model that was rewired does."""
         if training and getattr(self, "compiled", False):
             _check_loss(self)
@@ -60,7 +70,7 @@ class DirectNetwork(Network):
 rules.DirectFeedback.network = DirectNetwork
 
 
-def owner(model):
+def owner(model: keras.Model) -> keras.layers.Layer:
     """Return the layer whose rule owns the feedback matrices: the first of the last ones.
 
     Args:
@@ -184,7 +194,9 @@ class _Run:
         return h
 
 
-def gate(h, matrix, switch, tap, spatial):
+def gate(
+    h: tf.Tensor, matrix: tf.Tensor, switch: keras.Variable, tap: Tap, spatial: str
+) -> tf.Tensor:
     """Return h, and zeros through whose gradient the signal comes that h gets as its own, times B.
 
     Args:

@@ -15,14 +15,19 @@ output, learn by their true gradient. Thus no error passes down through any kern
 input of the network itself.
 """
 
+from __future__ import annotations
+
 from collections import Counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 
 from tfbio import _keras
 from tfbio.layers.sites import find_layers
 from tfbio.networks import graph as graphs
+
+if TYPE_CHECKING:
+    from tfbio.rules.direct_feedback import DirectFeedback
 
 
 class Tap(NamedTuple):
@@ -40,7 +45,7 @@ class Tap(NamedTuple):
     channels: int
     learners: frozenset
 
-    def size(self, spatial):
+    def size(self, spatial: str) -> int:
         """Return the number of columns of this tap's B."""
         if spatial == "shared":
             return self.shape[self.channels]
@@ -69,7 +74,7 @@ class Plan(NamedTuple):
     ends_in: str
 
 
-def plan(model, rule):
+def plan(model: keras.Model, rule: DirectFeedback) -> Plan:
     """Return how a network is rewired for a rule.
 
     Args:

@@ -3,17 +3,27 @@
 No optimizer trains them: each takes many steps of its own between two of the forward weights.
 """
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from tfbio.networks.target_propagation.learning import Inverses, full, squared
 
+if TYPE_CHECKING:
+    import keras
+
+    from tfbio.networks.target_propagation.stages import Pass, Stage
+    from tfbio.rules.rule import Rule
+
 OPTIONS = ("iterations", "rate", "noise")
 """The rule's options that may have a number for each inverse."""
 
 
-def variables(rule):
+def variables(rule: Rule) -> list[keras.Variable]:
     """Return V, c and their momenta, which an inverse's own steps change; none without an inverse.
 
     Args:
@@ -29,7 +39,13 @@ def variables(rule):
     return [rule.inverse_kernel, rule.inverse_bias, *rule.buffers]
 
 
-def learned(stages, seen, activations, states, draw):
+def learned(
+    stages: Sequence[Stage],
+    seen: Sequence[Pass],
+    activations: Sequence[tf.Tensor],
+    states: Sequence[Sequence[tf.Tensor]],
+    draw: Callable[..., tf.Tensor],
+) -> tuple[list[Any], dict[int, tf.Tensor]]:
     """Let every inverse take its steps: SGD with momentum on `loss`, of one batch.
 
     Args:
@@ -93,7 +109,7 @@ def _taught(inverses, index, activations, state, draw, options):
     return state, value
 
 
-def check(rule, count):
+def check(rule: Rule, count: int) -> None:
     """Refuse an option that has another number of values than there are inverses.
 
     Args:
@@ -122,7 +138,14 @@ def _of(name, place, rule):
     return option[place] if isinstance(option, tuple) else option
 
 
-def loss(inverses, index, below, noises, run, matrices):
+def loss(
+    inverses: Inverses,
+    index: int,
+    below: tf.Tensor,
+    noises: Sequence[tf.Tensor],
+    run: Callable[[tf.Tensor], tuple[Pass, tf.Tensor]],
+    matrices: Sequence[tf.Tensor],
+) -> tf.Tensor:
     """Return L-DRL's loss of an inverse, whose gradient is V's and c's.
 
     ::

@@ -1,12 +1,29 @@
 """The inverse of a stage: through its kernel layer's transpose, taken at V."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from tfbio.feedback import input_gradients
 from tfbio.networks import graph
 
+if TYPE_CHECKING:
+    from tfbio.networks.target_propagation.stages import Pass, Stage
 
-def inverse(stage, outputs, seen, matrix, bias, activation=None, auxiliary=0.0, own=False):
+
+def inverse(
+    stage: Stage,
+    outputs: tf.Tensor,
+    seen: Pass,
+    matrix: tf.Tensor,
+    bias: tf.Tensor,
+    activation: Callable[..., tf.Tensor] | None = None,
+    auxiliary: float | tf.Tensor = 0.0,
+    own: bool = False,
+) -> tf.Tensor:
     """Return g(h): what a stage's input was, if `outputs` is its output.
 
     ::
@@ -60,7 +77,7 @@ def inverse(stage, outputs, seen, matrix, bias, activation=None, auxiliary=0.0, 
     return h if activation is None else activation(h)
 
 
-def undone(operation, x, outputs):
+def undone(operation: Any, x: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     """Return what a pooling, padding or change of shape was given, if `outputs` came out.
 
     Each entry of the input gets the mean of the outputs that it took part in: of max pooling, those

@@ -1,8 +1,16 @@
 """Learning: targets from the top down, local losses, and the losses of the inverses."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from tfbio.networks.target_propagation.inverse import inverse
+
+if TYPE_CHECKING:
+    from tfbio.networks.target_propagation.stages import Pass, Stage
 
 
 class Inverses:
@@ -17,7 +25,9 @@ class Inverses:
             through none below, as for `tfbio.networks.target_propagation.inverse`.
     """
 
-    def __init__(self, stages, seen, matrices, own):
+    def __init__(
+        self, stages: Sequence[Stage], seen: Sequence[Pass], matrices: Sequence[Any], own: bool
+    ):
         self.stages, self.seen, self.matrices, self.own = stages, seen, matrices, own
 
     def __call__(self, index, outputs, seen=None, matrices=None):
@@ -42,7 +52,7 @@ class Inverses:
             self.stages[index], outputs, seen, matrix, bias, activation, auxiliary, self.own
         )
 
-    def augmented(self, index, h, outputs):
+    def augmented(self, index: int, h: tf.Tensor, outputs: tf.Tensor) -> Any:
         """Return `outputs` of stage `index`, with z, a fixed function of its input h, beside them.
 
         Args:
@@ -57,7 +67,9 @@ class Inverses:
         return outputs, tf.tanh(tf.matmul(flat, tf.cast(more[0], flat.dtype)))
 
 
-def targets(inverses, activations, highest, difference):
+def targets(
+    inverses: Inverses, activations: Sequence[tf.Tensor], highest: tuple[int, Any], difference: bool
+) -> dict[int, Any]:
     """Return the target of every hidden layer below the first one that is given.
 
     Args:
@@ -91,7 +103,7 @@ def targets(inverses, activations, highest, difference):
     return found
 
 
-def full(tensor):
+def full(tensor: tf.Tensor) -> tf.Tensor:
     """Return a tensor in full precision, where squares do not overflow.
 
     Args:
@@ -104,7 +116,7 @@ def full(tensor):
     return tf.cast(tensor, tf.float64 if tensor.dtype == tf.float64 else tf.float32)
 
 
-def squared(difference, weights=None):
+def squared(difference: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
     """Return the squared error, summed over the entries and averaged over the batch.
 
     Args:
@@ -122,7 +134,7 @@ def squared(difference, weights=None):
     return tf.reduce_mean(each)
 
 
-def distance(target, activation):
+def distance(target: tf.Tensor, activation: tf.Tensor) -> tf.Tensor:
     """Return ``‖ĥ − h‖ / ‖h‖``, averaged over the batch.
 
     Args:
@@ -140,7 +152,14 @@ def distance(target, activation):
     return tf.reduce_mean(tf.math.divide_no_nan(*norms))
 
 
-def reconstruction(inverses, index, below, noise, run, clean):
+def reconstruction(
+    inverses: Inverses,
+    index: int,
+    below: tf.Tensor,
+    noise: tf.Tensor,
+    run: Callable[[tf.Tensor], tuple[Pass, tf.Tensor]],
+    clean: bool,
+) -> tf.Tensor:
     """Return the inverse loss ``‖g(f(h + ξ)) − h‖²`` of a stage, whose gradient is V's and c's.
 
     Args:

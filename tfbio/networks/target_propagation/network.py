@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -35,11 +36,11 @@ class TargetNetwork(Network):
     wiring = ("_target_wiring",)
 
     @classmethod
-    def check(cls, model, rule):
+    def check(cls, model: keras.Model, rule: TargetPropagation) -> None:
         """Refuse a model without stages; see `tfbio.networks.target_propagation.stages`."""
         stages(model, rule)
 
-    def wire(self):
+    def wire(self) -> None:
         """Find the stages, and make the weights of the inverses if they are not there."""
         rule = next(iter(find_sites(self).values())).rule
         found = stages(self, rule)
@@ -67,12 +68,12 @@ class TargetNetwork(Network):
         vars(self)["_target_wiring"] = _Wiring(found, trackers)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.Metric]:
         """Keras's metrics, and those of the layers."""
         wiring = vars(self).get("_target_wiring")
         return [*super().metrics, *(wiring.trackers.values() if wiring else ())]
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         """Take one step on a batch; see the class.
 
         Args:
@@ -96,7 +97,7 @@ class TargetNetwork(Network):
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         return self.compute_metrics(x, y, outputs, sample_weight=weights)
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluate on a batch as Keras does; layers are measured as they learn, not here."""
         trackers = vars(self)["_target_wiring"].trackers
         return {k: v for k, v in super().test_step(data).items() if k not in trackers}

@@ -1,8 +1,10 @@
 """The stages: a chain of layers, cut before every kernel but the first."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 
@@ -10,6 +12,11 @@ from tfbio import _keras
 from tfbio.layers import TWINS
 from tfbio.layers.sites import find_layers
 from tfbio.networks import graph
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfbio.rules.target_propagation import TargetPropagation
 
 _K = keras.layers
 _SHAPING = (
@@ -54,7 +61,7 @@ class Stage:
     activation: Callable | None
     shape: tuple
 
-    def run(self, x, training=True):
+    def run(self, x: tf.Tensor, training: bool = True) -> Pass:
         """Return the `Pass` of an input.
 
         Args:
@@ -68,12 +75,12 @@ class Stage:
         return Pass(tuple(inputs), x)
 
     @property
-    def rule(self):
+    def rule(self) -> TargetPropagation:
         """The kernel's rule, which owns the weights of its inverse."""
         return self.layer.rule
 
 
-def stages(model, rule):
+def stages(model: keras.Model, rule: TargetPropagation) -> tuple[Stage, ...]:
     """Return the stages of a network.
 
     Args:
@@ -209,7 +216,7 @@ def _check_output(model, found, last, rule):
         )
 
 
-def ends_in_softmax(stage):
+def ends_in_softmax(stage: Stage) -> bool:
     """Return whether a stage's output is that of a softmax over the classes.
 
     Args:
