@@ -379,7 +379,10 @@ class Malice:
         ({b"data": np.zeros((2, 3072), "u1")}, "must be a pickled dict with data and labels"),
         ({b"data": [0], b"labels": [0]}, "Received: list"),
         ({b"data": np.zeros((2, 9), "u1"), b"labels": [0, 1]}, r"Received: \(2, 9\)"),
-        ({b"data": np.zeros((2, 3072), "u1"), b"labels": [0]}, r"as many labels.*\(1,\)"),
+        (
+            {b"data": np.zeros((2, 3072), "u1"), b"labels": [0]},
+            r"one integer label for each.*\(1,\)",
+        ),
         ({b"data": np.zeros((2, 3072)), b"labels": [0, 1]}, "float64"),
         ({b"data": np.zeros((2, 3072), "u1"), b"labels": ["cat", None]}, "labels. Received"),
     ],

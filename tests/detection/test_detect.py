@@ -320,7 +320,7 @@ BAD = [
     ),
     (["--max_boxes=0"], "--max_boxes must be an integer of 1 to"),
     (["--augmentation=crop_flip"], "--augmentation must be one of none, flip, jitter"),
-    (["--dataset=digits"], "--dataset must be one of digits_detection, coco. Received: 'digits'."),
+    (["--dataset=digits"], "--dataset must be one of digits_detection, coco."),
     (
         ["--dataset=coco", "--data_dir=/none"],
         "--data_dir must be an existing folder. Received: '/none'.",
