@@ -16,7 +16,9 @@ robust the model is.
 """
 
 import numbers
+from typing import Any
 
+import keras
 import tensorflow as tf
 
 from tfbio._arguments import check_integer, check_number
@@ -25,7 +27,7 @@ _LEAST = tf.float32.min  # exp of it is 0
 _STREAM = 0x61747461  # sets the starts apart from what else is drawn from a seed
 
 
-def fgsm(model, images, labels, eps):
+def fgsm(model: keras.Model, images: Any, labels: Any, eps: float | tf.Tensor) -> tf.Tensor:
     """Return images changed by one step of the fast gradient sign method.
 
     ``x' = clip(x + eps · sign(∇_x L(x, y)), 0, 1)``. A pixel without a gradient, or whose gradient
@@ -65,18 +67,18 @@ def fgsm(model, images, labels, eps):
 
 
 def pgd(
-    model,
-    images,
-    labels,
-    eps,
-    steps=20,
-    step_size=None,
+    model: keras.Model,
+    images: Any,
+    labels: Any,
+    eps: float | tf.Tensor,
+    steps: int = 20,
+    step_size: float | tf.Tensor | None = None,
     *,
-    seed=0,
-    indices=None,
-    restarts=1,
-    random_start=True,
-):
+    seed: int = 0,
+    indices: Any = None,
+    restarts: int = 1,
+    random_start: bool = True,
+) -> tf.Tensor:
     """Return images changed by projected gradient ascent: many small steps, back into the ball.
 
     ::
@@ -135,7 +137,7 @@ def pgd(
     if indices is None:
         indices = tf.range(tf.shape(images)[0])
 
-    def stepped(changed):
+    def climb(changed):
         step = size * tf.sign(gradient(model, changed, labels))
         return tf.clip_by_value(changed + step, low, high)
 
@@ -146,13 +148,13 @@ def pgd(
             start = _as(images, eps) * _noise(images, indices, seed, restart)
             changed = tf.clip_by_value(images + start, low, high)
         (changed,) = tf.while_loop(
-            lambda _: True, lambda now: (stepped(now),), (changed,), maximum_iterations=steps
+            lambda _: True, lambda now: (climb(now),), (changed,), maximum_iterations=steps
         )
         best = changed if best is None else _worse(model, labels, best, changed)
     return best
 
 
-def gradient(model, images, labels):
+def gradient(model: keras.Model, images: Any, labels: Any) -> tf.Tensor:
     """Return the margin's gradient by the images, in whose direction the loss grows fastest.
 
     Under mixed_float16, what is smaller than 6e-8 on its way down through the layers becomes 0:
@@ -182,8 +184,8 @@ def gradient(model, images, labels):
         tape.watch(images)
         margins, _ = _margins(model, images, labels)
     # Of their sum: no example's share depends on how many there are.
-    found = tape.gradient(margins, images, unconnected_gradients="zero")
-    return tf.where(tf.math.is_finite(found), found, tf.zeros_like(found))
+    slope = tape.gradient(margins, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return tf.where(tf.math.is_finite(slope), slope, tf.zeros_like(slope))
 
 
 def _margins(model, images, labels):

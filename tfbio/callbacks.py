@@ -1,10 +1,18 @@
 """Callbacks for `fit`: what the feedback does while the network learns."""
 
+import os
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from tfbio import metrics
 from tfbio._arguments import check_integer
+
+
+def _get_step(model) -> int:
+    """Return how many steps a compiled model's optimizer has taken."""
+    return int(model.optimizer.iterations)
 
 
 class Telemetry(keras.callbacks.Callback):
@@ -40,15 +48,19 @@ class Telemetry(keras.callbacks.Callback):
         0.0
     """
 
-    def __init__(self, log_dir, batch=None, every=0):
+    def __init__(
+        self, log_dir: str | os.PathLike | None, batch: tuple | None = None, every: int = 0
+    ):
         super().__init__()
         self.log_dir = log_dir
         self.batch = batch
         self.every = check_integer("every", every, low=0)
-        self.history = []
-        self._writer = self._weights = self._gradients = None
+        self.history: list[tuple[int, dict[str, float]]] = []
+        self._writer: Any = None
+        self._weights: Any = None
+        self._gradients: Any = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         """Measure before the first step."""
         if self.log_dir is not None:
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
@@ -57,30 +69,30 @@ class Telemetry(keras.callbacks.Callback):
         self._gradients = None if self.batch is None else metrics.GradientMeter(self.model)
         self._record()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Measure after every so many steps."""
-        if self.every and int(self.model.optimizer.iterations) % self.every == 0:
+        if self.every and _get_step(self.model) % self.every == 0:
             self._record()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measure after an epoch, unless its last step was measured already."""
-        if not self.history or self.history[-1][0] != int(self.model.optimizer.iterations):
+        if not self.history or self.history[-1][0] != _get_step(self.model):
             self._record()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         """Close the event file."""
         if self._writer is not None:
             self._writer.close()
 
     def _record(self):
-        step = int(self.model.optimizer.iterations)
-        found = metrics.tagged(self._weights())
+        step = _get_step(self.model)
+        values = metrics.tagged(self._weights())
         if self._gradients is not None:
-            found |= metrics.tagged(self._gradients(*self.batch))
-        self.history.append((step, found))
+            values |= metrics.tagged(self._gradients(*self.batch))
+        self.history.append((step, values))
         if self._writer is not None:
             with self._writer.as_default(step):
-                for name, value in found.items():
+                for name, value in values.items():
                     tf.summary.scalar(name, value)
             self._writer.flush()
 
@@ -112,29 +124,29 @@ class WeightAngles(keras.callbacks.Callback):
         [(0, {'out': 0.0}), (1, {'out': 0.0})]
     """
 
-    def __init__(self, log_dir):
+    def __init__(self, log_dir: str | os.PathLike | None):
         super().__init__()
         self.log_dir = log_dir
-        self.history = []
-        self._writer = None
+        self.history: list[tuple[int, dict[str, float]]] = []
+        self._writer: Any = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         """Record the angles before the first step."""
         if self.log_dir is not None:
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
         self._record()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Record the angles after an epoch."""
         self._record()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         """Close the event file."""
         if self._writer is not None:
             self._writer.close()
 
     def _record(self):
-        step = int(self.model.optimizer.iterations)
+        step = _get_step(self.model)
         angles = metrics.weight_angles(self.model)
         self.history.append((step, angles))
         if self._writer is not None:

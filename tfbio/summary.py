@@ -1,5 +1,6 @@
 """The summary: which rule serves which kernel."""
 
+import keras
 from rich.console import Console
 from rich.table import Table
 
@@ -7,7 +8,7 @@ from tfbio import _keras
 from tfbio.layers.sites import find_sites, find_without_twin
 
 
-def summary(model, console=None):
+def summary(model: keras.Model, console: Console | None = None) -> None:
     """Print a table of a model's kernels: layer, rule, scale and the kernel's shape.
 
     A "match" scale is printed as found when the rule was attached; a kernel that was all zero then

@@ -137,14 +137,14 @@ def report(runs, workdir, console):
     """
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    results = comparison.by_settings(runs)
+    results = comparison.group_by_settings(runs)
     console.print(comparison.table(results))
     comparison.save(results, workdir / "results.json")
     comparison_figure.draw(results, workdir / "comparison.png")
     figures = [workdir / "comparison.png"]
-    if found := sweep.find(runs):
+    if swept := sweep.find(runs):
         figures.append(workdir / "sweep.png")
-        sweep.draw(found, figures[-1])
+        sweep.draw(swept, figures[-1])
     console.print(
         f"Results:     {workdir / 'results.json'}\n"
         + "".join(f"Figure:      {path}\n" for path in figures)

@@ -292,7 +292,7 @@ def test_runs_are_compared_by_ap(whole, tmp_path, capsys):
     assert (tmp_path / "both" / "comparison.png").stat().st_size > 10_000
     classification = Run(training.Classification(), None, [], [])
     with pytest.raises(ValueError, match=r"several kinds .* Received: classification, detection"):
-        comparison.by_settings([*runs, classification])
+        comparison.group_by_settings([*runs, classification])
 
 
 def test_a_folder_is_of_one_kind_of_run(whole, capsys):

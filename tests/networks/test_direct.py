@@ -665,7 +665,7 @@ def test_the_trainer_trains_resumes_measures_and_exports(tmp_path, capsys):
     for name in ("metrics.csv",):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert summary["weight_angles"] == summary["sign_agreement"] == {}
-    named = comparison.by_settings([load(tmp_path / "a")])
+    named = comparison.group_by_settings([load(tmp_path / "a")])
     Console(width=160).print(comparison.table(named))
     row = next(line for line in capsys.readouterr().out.splitlines() if "direct_feedback" in line)
     assert row.count("–") == 2  # neither a time over backprop's nor an angle

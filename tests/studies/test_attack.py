@@ -375,7 +375,8 @@ def test_the_figure_tells_the_gradients_apart(tmp_path, monkeypatch):
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
         assert not box.overlaps(figure.axes[0].get_window_extent())
         plt.close(figure)
-    (line,) = trainer._masked({"fa": [found._replace(masked={"rule": 0.25, "true": 0.0})] * 2})
+    masked = [found._replace(masked={"rule": 0.25, "true": 0.0})] * 2
+    (line,) = robustness_report.describe_masked({"fa": masked})
     assert line.startswith("fa: the rule gradient of 4 of 20 images is zero")
 
 

@@ -145,7 +145,7 @@ def test_runs_are_grouped_by_what_they_differ_in_and_unfinished_ones_are_told(
     assert [run["summary"] is None for run in written] == [False, False, True, False]
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
 
-    results = comparison.by_settings(load_all([runs]))
+    results = comparison.group_by_settings(load_all([runs]))
     columns = [list(column.cells) for column in comparison.table(results).columns]
     rows = {name: cells for name, *cells in zip(*columns, strict=True)}
     assert list(rows) == ["backprop", usf.name, f"{usf.name}, last_layer_rule=bp"]
@@ -171,7 +171,7 @@ def test_the_names_of_the_papers_rows_cover_no_curve(tmp_path, monkeypatch):
         runs.append(Run(experiment, None, records, []))
     kept = []
     monkeypatch.setattr(plt, "close", kept.append)
-    comparison_figure.draw(comparison.by_settings(runs), tmp_path / "figure.png")
+    comparison_figure.draw(comparison.group_by_settings(runs), tmp_path / "figure.png")
     (figure,) = kept
     monkeypatch.undo()
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
@@ -194,7 +194,7 @@ def test_a_bad_start_does_not_press_the_learning_curves_into_a_line(
     runs = [Run(experiment, None, records, [])]
     kept = []
     monkeypatch.setattr(plt, "close", kept.append)
-    comparison_figure.draw(comparison.by_settings(runs), tmp_path / "figure.png")
+    comparison_figure.draw(comparison.group_by_settings(runs), tmp_path / "figure.png")
     (figure,) = kept
     monkeypatch.undo()
     axes, whole = figure.axes[0], "Learning curves"

@@ -2,38 +2,41 @@
 
 import dataclasses
 import math
+import pathlib
 import statistics
+from collections.abc import Mapping
+from typing import Any
 
 from rich.table import Table
 
 from tfbio.studies.plots import format_mean
+from tfbio.studies.runs import Run
 from tfbio.training import folder
 from tfbio.training.experiment import differences
 from tfbio.training.preparation import slug
 
-# Backprop with these is backprop still, which others are timed against.
-_OF_RULES = {"rule", "last_layer_rule", "overrides", "rule_module"}
+# Runs under backprop are a baseline whatever these are.
+_RULE_OPTIONS = {"rule", "last_layer_rule", "overrides", "rule_module"}
 
 
-def by_settings(runs):
-    """Return runs grouped by what they differ in beside the seed, in the order of their firsts.
+def group_by_settings(runs: list[Run]) -> dict[str, list[Run]]:
+    """Return runs grouped by the options in which they differ, other than the seed.
 
     Args:
         runs: A list of `Run`.
 
     Returns:
-        A dict from a name to a list of `Run`. The name is the rule's, with its options that are
-        not the default, and then the other options in which the runs differ, where they are not
-        the default.
+        A dict from a name to a list of `Run`, in the order of their first ones. The name is the
+        rule's, with its options that are not the default, and then the other options in which the
+        runs differ, where they are not the default.
 
     Raises:
         ValueError: If the runs are of several kinds.
 
     Example:
         >>> from tfbio.training import Classification
-        >>> from tfbio.studies.runs import Run
         >>> usf, fa = Classification(rule="usf"), Classification(rule="fa", model="lenet")
-        >>> list(by_settings([Run(usf, None, [], []), Run(fa, None, [], [])]))
+        >>> list(group_by_settings([Run(usf, None, [], []), Run(fa, None, [], [])]))
         ['sign_symmetry', 'feedback_alignment, model=lenet']
     """
     kinds = {run.experiment.task for run in runs}
@@ -41,20 +44,20 @@ def by_settings(runs):
         raise ValueError(
             "Runs of several kinds cannot be compared. Received: " + ", ".join(sorted(kinds)) + "."
         )
-    odd = set()
+    varied = set()
     for run in runs:
-        odd |= differences(runs[0].experiment, run.experiment).keys()
+        varied |= differences(runs[0].experiment, run.experiment).keys()
     fields = dataclasses.fields(runs[0].experiment)
-    fields = [f for f in fields if f.name in odd - {"rule", "seed"}]
-    found = {}
+    fields = [f for f in fields if f.name in varied - {"rule", "seed"}]
+    groups = {}
     for run in runs:
         values = ((f, getattr(run.experiment, f.name)) for f in fields)
         others = (f"{f.name}={value}" for f, value in values if value != f.default)
-        found.setdefault(", ".join((slug(run.experiment.parsed_rule), *others)), []).append(run)
-    return found
+        groups.setdefault(", ".join((slug(run.experiment.parsed_rule), *others)), []).append(run)
+    return groups
 
 
-def mean_angle(angles):
+def mean_angle(angles: Mapping[str, float | None]) -> float:
     """Return the mean over kernels, those without a direction left out.
 
     Example:
@@ -65,7 +68,7 @@ def mean_angle(angles):
     return statistics.fmean(known) if known else math.nan
 
 
-def table(results):
+def table(results: dict[str, list[Run]]) -> Table:
     """Return the comparison as a rich table.
 
     The score on test, and the error, are means and sample standard deviations over the seeds of
@@ -75,7 +78,7 @@ def table(results):
     own options name.
 
     Args:
-        results: What `by_settings` returned.
+        results: What `group_by_settings` returned.
 
     Returns:
         A `rich.table.Table`.
@@ -93,8 +96,8 @@ def table(results):
     for heading in headings:
         out.add_column(heading, justify="right", no_wrap=True)
     for name, runs in results.items():
-        scores = [_percent(run.summary[f"test_{first.score}"]) for run in runs if run.summary]
-        ratio = time_ratio(runs, baseline(runs, results))
+        scores = [_to_percent(run.summary[f"test_{first.score}"]) for run in runs if run.summary]
+        ratio = time_ratio(runs, find_baseline(runs, results))
         degrees = statistics.fmean(map(_last_angle, runs))
         cells = [
             format_mean(scores, 1),
@@ -109,23 +112,22 @@ def table(results):
                 "–" if paper is None else f"{paper:.2f}",
             ]
         if running:
-            cells.append("\n".join(_so_far(run) for run in runs if run.summary is None))
+            cells.append("\n".join(_format_progress(run) for run in runs if run.summary is None))
         out.add_row(name, *cells)
     return out
 
 
-def baseline(runs, results):
+def find_baseline(runs: list[Run], results: dict[str, list[Run]]) -> list[Run]:
     """Return the runs under backprop whose other options are those of the runs given.
 
     Args:
         runs: A list of `Run` that differ in their seeds alone.
-        results: What `by_settings` returned.
+        results: What `group_by_settings` returned.
 
     Example:
         >>> from tfbio.training import Classification
-        >>> from tfbio.studies.runs import Run
         >>> bp, ss = (Run(Classification(rule=name), None, [], []) for name in ("bp", "ss"))
-        >>> baseline([ss], by_settings([bp, ss])) == [bp]
+        >>> find_baseline([ss], group_by_settings([bp, ss])) == [bp]
         True
     """
     return [
@@ -133,15 +135,15 @@ def baseline(runs, results):
         for group in results.values()
         for run in group
         if slug(run.experiment.parsed_rule) == "backprop"
-        and differences(run.experiment, runs[0].experiment).keys() <= {*_OF_RULES, "seed"}
+        and differences(run.experiment, runs[0].experiment).keys() <= {*_RULE_OPTIONS, "seed"}
     ]
 
 
-def published_errors(results):
+def published_errors(results: dict[str, list[Run]]) -> dict[str, float]:
     """Return the published errors that the runs' options name, by rule, in percent.
 
     Args:
-        results: What `by_settings` returned.
+        results: What `group_by_settings` returned.
 
     Returns:
         A dict from the names in `results`; only for rules with no option but a scale or a seed of
@@ -149,23 +151,22 @@ def published_errors(results):
 
     Example:
         >>> from tfbio.training import Classification
-        >>> from tfbio.studies.runs import Run
         >>> experiment = Classification(rule="fa", published="bp=9.2, fa=13.06")
-        >>> published_errors(by_settings([Run(experiment, {}, [], [])]))
+        >>> published_errors(group_by_settings([Run(experiment, {}, [], [])]))
         {'feedback_alignment': 13.06}
     """
-    found = {}
+    errors = {}
     for name, runs in results.items():
-        own = runs[0].experiment.parsed_rule
-        error = runs[0].experiment.published_errors().get(own.alias)
-        defaults = own.options()
-        changed = {name for name, v in own.get_config().items() if v != defaults[name]}
+        rule = runs[0].experiment.parsed_rule
+        error = runs[0].experiment.published_errors().get(rule.alias)
+        defaults = rule.options()
+        changed = {option for option, v in rule.get_config().items() if v != defaults[option]}
         if error is not None and changed <= {"scale", "seed"}:
-            found[name] = error
-    return found
+            errors[name] = error
+    return errors
 
 
-def time_ratio(runs, others):
+def time_ratio(runs: list[Run], others: list[Run]) -> float | None:
     """Return the median over common seeds of the ratio of times per step, or None without any.
 
     Args:
@@ -174,7 +175,6 @@ def time_ratio(runs, others):
 
     Example:
         >>> from tfbio.training import Classification
-        >>> from tfbio.studies.runs import Run
         >>> run = Run(Classification(), {"seconds_per_step": 0.2}, [], [])
         >>> time_ratio([run], [run])
         1.0
@@ -187,11 +187,11 @@ def time_ratio(runs, others):
     return statistics.median(ratios) if ratios else None
 
 
-def save(results, path):
+def save(results: dict[str, list[Run]], path: str | pathlib.Path) -> None:
     """Write the comparison to a JSON file: options, circumstances and summary of each run.
 
     Args:
-        results: What `by_settings` returned.
+        results: What `group_by_settings` returned.
         path: The file to write.
     """
     document = {
@@ -208,19 +208,19 @@ def save(results, path):
     folder.save_json(path, document)
 
 
-def mean_of(column):
-    """Return a function from a line of metrics.csv to the mean angle over layers in a column.
+def mean_recorded_angle(record: Mapping[str, Any], kind: str) -> float:
+    """Return the mean over layers of the angles of a kind in a line of metrics.csv.
 
     Args:
-        column: What its columns' names begin with, such as "weight_angle".
+        record: The line.
+        kind: What the columns' names begin with, such as "weight_angle".
 
     Example:
-        >>> mean_of("weight_angle")({"epoch": 1, "weight_angle/a": 30.0, "weight_angle/b": 60.0})
+        >>> record = {"epoch": 1, "weight_angle/a": 30.0, "weight_angle/b": 60.0}
+        >>> mean_recorded_angle(record, "weight_angle")
         45.0
     """
-    return lambda record: mean_angle(
-        {name: value for name, value in record.items() if name.startswith(f"{column}/")}
-    )
+    return mean_angle({name: v for name, v in record.items() if name.startswith(f"{kind}/")})
 
 
 def _last_angle(run):
@@ -228,11 +228,11 @@ def _last_angle(run):
     if run.summary:
         return mean_angle(run.summary["weight_angles"])
     measured = [record for record in run.records if "weight_angle" in str(record)]
-    return mean_of("weight_angle")(measured[-1]) if measured else math.nan
+    return mean_recorded_angle(measured[-1], "weight_angle") if measured else math.nan
 
 
-def _so_far(run):
-    """Return how far a run has come, and with what score."""
+def _format_progress(run):
+    """Return the epochs and the score that an unfinished run has reached."""
     score = run.experiment.score
     for record in reversed(run.records):
         for name in (f"validation_{score}", score):
@@ -242,5 +242,5 @@ def _so_far(run):
     return f"0/{run.experiment.epochs}"
 
 
-def _percent(share):
+def _to_percent(share):
     return math.nan if share is None else 100 * share

@@ -1,34 +1,34 @@
 """The figure of a comparison: learning curves, angles and times."""
 
+import pathlib
 import statistics
+from collections.abc import Callable
+from typing import Any
 
 from tfbio.studies import plots
-from tfbio.studies.comparison import mean_of
+from tfbio.studies.comparison import mean_recorded_angle
+from tfbio.studies.runs import Run
 
-_STROKES = ("-", "--", ":", "-.")  # where colors come again
-_FEW = 4  # names for which there is room among the curves
-_LETTERS = 11  # to an inch
+_STROKES = ("-", "--", ":", "-.")  # distinguish lines where colors repeat
+_NAMES_INSIDE = 4  # that fit among the curves; more go below them
+_LETTERS_PER_INCH = 11
 _ANGLES = {
     "weight_angle": ("between W and B", "Weight angle, mean over layers"),
     "gradient_angle": ("to backprop's gradient", "Gradient angle, mean over layers"),
 }
 
 
-def draw(results, path):
+def draw(results: dict[str, list[Run]], path: str | pathlib.Path) -> None:
     """Draw learning curves, angles and times, mean and spread over seeds, to a PNG.
 
     The angles of gradients, global ones, are drawn where runs have measured them.
 
     Args:
-        results: What `by_settings` returned.
+        results: What `tfbio.studies.comparison.group_by_settings` returned.
         path: The file to write.
     """
-    measured = any(
-        _curve(run, mean_of("gradient_angle"), "gradient_angle")
-        for runs in results.values()
-        for run in runs
-    )
-    fig, (curves, *of_angles, times) = plots.subplots(
+    measured = any(_angle_curve(run, "gradient_angle") for runs in results.values() for run in runs)
+    fig, (curves, *angle_panels, times) = plots.subplots(
         1,
         4 if measured else 3,
         figsize=(17 if measured else 13, 4.2),
@@ -36,45 +36,47 @@ def draw(results, path):
     )
     from matplotlib.ticker import MaxNLocator
 
-    panels = dict(zip(_ANGLES, of_angles, strict=False))
+    panels = dict(zip(_ANGLES, angle_panels, strict=False))
     first = next(iter(results.values()))[0]
-    of, column, factor = _followed(first)
+    label, column, factor = _choose_score(first)
     scores = []
     for index, (name, runs) in enumerate(results.items()):
         color = plots.color(index)
         style = {"color": color, "ls": plots.cycle(index, _STROKES)}
-        followed = [_curve(run, lambda r: factor * r[column], column) for run in runs]
-        _band(curves, followed, name, style)
-        scores += followed
-        for column_of, axes in panels.items():
-            followed = [_curve(run, mean_of(column_of), column_of) for run in runs]
-            if all(followed):
-                _band(axes, followed, name, style)
+        histories = [_curve(run, lambda r: factor * r[column], column) for run in runs]
+        _plot_band(curves, histories, name, style)
+        scores += histories
+        for kind, axes in panels.items():
+            histories = [_angle_curve(run, kind) for run in runs]
+            if all(histories):
+                _plot_band(axes, histories, name, style)
         seconds = [1000 * run.summary["seconds_per_step"] for run in runs if run.summary]
         if seconds:
-            # Where colors come again, as lines are dashed then.
+            # Hatched where colors repeat, as lines are dashed then.
             hatch = "" if index < len(plots.COLORS) else "////"
             mean = statistics.fmean(seconds)
             times.barh(name, mean, color=color, height=0.6, hatch=hatch, edgecolor="white", lw=0)
             times.plot(seconds, [name] * len(seconds), "o", color=plots.GRAY, ms=3)
-    curves.set(xlabel="epoch", ylabel=of, title="Learning curves")
-    if column != "loss" and (limits := _magnified(scores)):
+    curves.set(xlabel="epoch", ylabel=label, title="Learning curves")
+    if column != "loss" and (limits := _late_limits(scores)):
         curves.set_ylim(*limits)
         curves.set_title(f"Learning curves, from {limits[0]:.0f} % on")
-    for column_of, axes in panels.items():
-        of, title = _ANGLES[column_of]
-        axes.set(xlabel="epoch", ylabel=f"angle {of}, degrees", title=title, ylim=(-3, 100))
+    for kind, axes in panels.items():
+        between, title = _ANGLES[kind]
+        axes.set(xlabel="epoch", ylabel=f"angle {between}, degrees", title=title, ylim=(-3, 100))
     times.set(xlabel="milliseconds", title="Time per step")
     times.set_yticks([])  # the colors say which
     times.invert_yaxis()
-    for axes in (curves, *of_angles):
+    for axes in (curves, *angle_panels):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (curves, *of_angles, times):
+    for axes in (curves, *angle_panels, times):
         plots.tidy(axes)
-    if max(map(len, results)) <= plots.SHORT_NAME and len(results) <= _FEW:
+    if max(map(len, results)) <= plots.SHORT_NAME and len(results) <= _NAMES_INSIDE:
         curves.legend(loc="lower right", frameon=False)
     else:  # it would cover the curves
-        columns = max(1, int(_LETTERS * fig.get_figwidth()) // (max(map(len, results)) + 8))
+        columns = max(
+            1, int(_LETTERS_PER_INCH * fig.get_figwidth()) // (max(map(len, results)) + 8)
+        )
         rows = -(-len(results) // columns)
         fig.set_figheight(fig.get_figheight() + 0.23 * rows)
         fig.legend(
@@ -89,17 +91,22 @@ def draw(results, path):
     plots.save(fig, path)
 
 
-def _followed(run):
+def _choose_score(run: Run) -> tuple[str, str, int]:
     """Return what learning curves show: (label, column of metrics.csv, factor)."""
     score, label = run.experiment.score, run.experiment.label
-    there = {name for record in run.records for name in record}
-    for column, of in ((f"validation_{score}", "validation"), (score, "training")):
-        if column in there:
-            return f"{of} {label}, %", column, 100
+    recorded = {name for record in run.records for name in record}
+    for column, split in ((f"validation_{score}", "validation"), (score, "training")):
+        if column in recorded:
+            return f"{split} {label}, %", column, 100
     return "training loss", "loss", 1
 
 
-def _curve(run, value, column):
+def _angle_curve(run: Run, kind: str) -> dict[int, float]:
+    """Return {epoch: mean angle over layers}."""
+    return _curve(run, lambda record: mean_recorded_angle(record, kind), kind)
+
+
+def _curve(run: Run, value: Callable[[dict[str, Any]], float], column: str) -> dict[int, float]:
     """Return {epoch: value} of the lines that have the column, one an epoch."""
     return {
         record["epoch"]: value(record)
@@ -108,11 +115,11 @@ def _curve(run, value, column):
     }
 
 
-def _magnified(curves):
+def _late_limits(curves: list[dict[int, float]]) -> tuple[float, float] | None:
     """Return the limits of an axis for all but the first fifth of each run's scores.
 
-    None, for the whole range, unless those first epochs take more than half of it: they would
-    press into one line what is to be compared.
+    None, for the whole range, unless those first epochs take more than half of it: the curves to
+    compare would be drawn on top of each other.
     """
     late = [c for curve in curves for epoch, c in curve.items() if 5 * epoch > max(curve)]
     everything = [c for curve in curves for c in curve.values()]
@@ -122,7 +129,7 @@ def _magnified(curves):
     return min(late) - margin, max(everything) + margin
 
 
-def _band(axes, curves, label, style):
+def _plot_band(axes: Any, curves: list[dict[int, float]], label: str, style: dict[str, Any]):
     """Plot the mean over curves and their range, as far as all of them go."""
     epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
     columns = [[curve[epoch] for curve in curves] for epoch in epochs]

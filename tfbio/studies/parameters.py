@@ -5,7 +5,7 @@ name of the option that holds the rule, such as ``rule.agreement`` or ``last_lay
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 from tfbio import rules
 from tfbio._arguments import suggest
@@ -56,7 +56,7 @@ def get_type(name: str, experiment: Experiment) -> type | None:
         reason = "it does not change a run's results"
     if reason is not None:
         raise ValueError(f"`{name}` cannot be searched: {reason}.")
-    return fields[name].type
+    return cast(type, fields[name].type)
 
 
 def _get_type_of_rule_option(option, rule_option, experiment):

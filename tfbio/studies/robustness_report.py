@@ -23,7 +23,7 @@ def group(runs: list[Run], measured: list[Robustness]) -> dict[str, list[Robustn
         measured: The `Robustness` of each.
 
     Returns:
-        A dict from a name, as `tfbio.studies.comparison.by_settings` has them, to a list.
+        A dict from a name, as `tfbio.studies.comparison.group_by_settings` has them, to a list.
 
     Example:
         >>> from tfbio.training import Classification
@@ -33,7 +33,7 @@ def group(runs: list[Run], measured: list[Robustness]) -> dict[str, list[Robustn
         {'feedback_alignment': 2}
     """
     by_run = {id(run): each for run, each in zip(runs, measured, strict=True)}
-    groups = comparison.by_settings(runs).items()
+    groups = comparison.group_by_settings(runs).items()
     return {name: [by_run[id(run)] for run in members] for name, members in groups}
 
 

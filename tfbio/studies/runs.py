@@ -50,12 +50,12 @@ def load(workdir: str | pathlib.Path) -> Run:
     experiment = folder.read_flags(path)
     if experiment is None:
         raise ValueError(f"{path} holds no run: it has no flags.cfg.")
-    run = folder.read_json(path / "run.json", ["starts"], needed=True)
+    starts = folder.read_json(path / "run.json", ["starts"], needed=True)["starts"]
     records = read(path)
     if not records:
         raise ValueError(f"{path} has nothing to compare yet: its metrics.csv is empty.")
     summary = folder.read_json(path / "summary.json", (f"test_{experiment.score}", *SUMMARY))
-    return Run(experiment, summary, records, run["starts"])
+    return Run(experiment, summary, records, starts)
 
 
 def find_folders(runs: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:

@@ -96,7 +96,7 @@ class Outcome(NamedTuple):
     space: list[Range]
     settings: Settings
     trials: list[Trial]
-    tested: dict | None = None
+    tested: dict[str, Any] | None = None
 
     @property
     def best(self) -> Trial | None:

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 from rich.table import Table
 
 from tfbio.studies import plots
+from tfbio.studies.search import Outcome
 from tfbio.training import folder
 from tfbio.training.checkpoints import write
 
@@ -14,7 +16,7 @@ _ACROSS = 4  # panels
 _STEP = {"last": "last\nstep", "best": "best\nstep"}
 
 
-def table(outcome, most=None):
+def table(outcome: Outcome, most: int | None = None) -> Table:
     """Return the trials of a search as a rich table, the best one marked.
 
     Nothing in it is of the test split.
@@ -67,7 +69,7 @@ def table(outcome, most=None):
     return out
 
 
-def save(outcome, path):
+def save(outcome: Outcome, path: str | pathlib.Path) -> None:
     """Write the outcome to a folder: search.json, search.png and, of the best trial, best.cfg.
 
     Neither holds a time, so that a search which was cut ends with the same files.
@@ -99,7 +101,7 @@ def save(outcome, path):
         write(path / "best.cfg", config(outcome, path).encode())
 
 
-def document(outcome):
+def document(outcome: Outcome) -> dict[str, Any]:
     """Return the outcome as a dict for JSON.
 
     Args:
@@ -133,7 +135,7 @@ def document(outcome):
     }
 
 
-def config(outcome, path):
+def config(outcome: Outcome, path: str | pathlib.Path) -> str:
     """Return the best trial as the text of a config, whose run has a folder of its own.
 
     Args:
@@ -166,7 +168,7 @@ def config(outcome, path):
     return "\n".join(lines) + "\n"
 
 
-def figure(outcome, path):
+def figure(outcome: Outcome, path: str | pathlib.Path) -> None:
     """Draw the score against every parameter, a panel each, to a PNG.
 
     Args:

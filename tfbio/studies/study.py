@@ -5,7 +5,7 @@ The journal, ``study.journal`` in the search's folder, is one that Optuna's own 
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,11 @@ from tfbio._extras import require
 from tfbio.studies.parameters import format_values
 from tfbio.studies.ranges import Range
 from tfbio.training import folder
-from tfbio.training.experiment import differences
+from tfbio.training.experiment import Experiment, differences
 from tfbio.training.records import REMEDY
+
+if TYPE_CHECKING:  # which itself imports this module
+    from tfbio.studies.search import Settings, Trial
 
 
 def draw_parameters(space: list[Range], seed: int, number: int) -> dict[str, Any]:
@@ -57,7 +60,9 @@ class Record:
         ValueError: If the folder is another search's, or the record is damaged.
     """
 
-    def __init__(self, path, experiment, space, settings):
+    def __init__(
+        self, path: pathlib.Path, experiment: Experiment, space: list[Range], settings: "Settings"
+    ):
         self.path = pathlib.Path(path, "study.journal")
         optuna = _optuna()
         self.distributions = _distributions(space)
@@ -99,7 +104,7 @@ class Record:
                 with self.path.open("r+b") as file:
                     file.truncate(whole)
 
-    def read(self, trials):
+    def read(self, trials: "list[Trial]") -> "list[Trial]":
         """Return the trials that the record has, with their results.
 
         Args:
@@ -132,7 +137,7 @@ class Record:
             )
         return finished
 
-    def add(self, trial):
+    def add(self, trial: "Trial") -> None:
         """Write a trial that is finished or has failed: one line, whole or not at all."""
         from optuna.trial import TrialState, create_trial
 

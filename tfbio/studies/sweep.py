@@ -1,10 +1,12 @@
 """The sweep: runs that differ in one number of their rule's, drawn against that number."""
 
 import numbers
+import pathlib
 import statistics
 from typing import NamedTuple
 
 from tfbio.studies import plots
+from tfbio.studies.runs import Run
 from tfbio.training.experiment import differences
 
 
@@ -19,34 +21,33 @@ class Sweep(NamedTuple):
 
     rule: str
     option: str
-    runs: dict
+    runs: dict[float, list[Run]]
 
 
-def find(runs):
-    """Return the sweep that runs are, or None if they are none.
+def find(runs: list[Run]) -> Sweep | None:
+    """Return the sweep that runs form, or None if they form none.
 
-    They are one if they differ in their seeds and in one option of their rule alone, whose values
-    are numbers, two or more of them.
+    They form one if they differ in nothing but their seeds and one option of their rule, whose
+    values are two or more numbers.
 
     Args:
         runs: A list of `tfbio.studies.runs.Run`; those that are not finished are left out.
 
     Example:
         >>> from tfbio.training import Classification
-        >>> from tfbio.studies.runs import Run
         >>> rules_ = [f"sign_symmetry(agreement={share})" for share in (1.0, 0.5)]
-        >>> found = find([Run(Classification(rule=rule), {"steps": 1}, [], []) for rule in rules_])
-        >>> found.option, list(found.runs)
+        >>> sweep = find([Run(Classification(rule=rule), {"steps": 1}, [], []) for rule in rules_])
+        >>> sweep.option, list(sweep.runs)
         ('agreement', [0.5, 1.0])
     """
     finished = [run for run in runs if run.summary]
     if not finished:
         return None
     first = finished[0].experiment
-    configs = [run.experiment.parsed_rule for run in finished]
-    if len({rule.alias for rule in configs}) > 1:
+    run_rules = [run.experiment.parsed_rule for run in finished]
+    if len({rule.alias for rule in run_rules}) > 1:
         return None
-    options = [rule.get_config() for rule in configs]
+    options = [rule.get_config() for rule in run_rules]
     varied = {name for each in options for name in each if each[name] != options[0][name]}
     others = set().union(*(differences(run.experiment, first) for run in finished))
     if len(varied) != 1 or others - {"rule", "seed"}:
@@ -55,13 +56,13 @@ def find(runs):
     values = [each[option] for each in options]
     if not all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values):
         return None
-    found = {value: [] for value in sorted(set(values))}
+    by_value = {value: [] for value in sorted(set(values))}
     for value, run in zip(values, finished, strict=True):
-        found[value].append(run)
-    return Sweep(configs[0].alias, option, found)
+        by_value[value].append(run)
+    return Sweep(run_rules[0].alias, option, by_value)
 
 
-def draw(sweep, path):
+def draw(sweep: Sweep, path: str | pathlib.Path) -> None:
     """Draw the score of a sweep's runs on test, each run and the mean, to a PNG.
 
     Args:
