@@ -1,6 +1,6 @@
 """Arrays: a split whose images are all in memory, as they were stored, and made ready by batch."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +30,7 @@ class Arrays(Split):
         ((5, 32, 32, 1), dtype('float32'), (32, 32, 1), 5)
     """
 
-    def __init__(self, images: np.ndarray, labels: Sequence[int], image_size: int = 0):
+    def __init__(self, images: np.ndarray, labels: Any, image_size: int = 0):
         shape = images.shape[1:]
         super().__init__(labels, (image_size, image_size, shape[2]) if image_size else shape)
         # Captured by the pipelines by reference; on a GPU each batch would travel back.
@@ -38,7 +38,8 @@ class Arrays(Split):
             self._stored = tf.convert_to_tensor(images)
 
     def _take(self, rows):
-        return resize(tf.gather(self._stored, rows), self.image_shape[:2])
+        height, width, _ = self.image_shape
+        return resize(tf.gather(self._stored, rows), (height, width))
 
     def _content(self, row):
         return self._stored[row].numpy().tobytes()

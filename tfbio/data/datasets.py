@@ -36,7 +36,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, ...]:
         """(height, width, channels) of every image."""
         return self.train.image_shape
 
@@ -142,12 +142,12 @@ def load(
         for layout in _formats(name):
             if found := layout.find(place):
                 _LOG.info("%s is read from %s", name, found)
-                parts = (Arrays(*part, image_size) for part in layout.read(found))
-                return _dataset(*parts, DATASETS[name].class_names)
+                train, test = (Arrays(*part, image_size=image_size) for part in layout.read(found))
+                return _dataset(train, test, DATASETS[name].class_names)
     if not tfds.is_known(name):
         raise FileNotFoundError(_describe_missing(name, data_dir))
     make = functools.partial(Photographs, image_size=image_size, max_corrupt=max_corrupt)
-    parts = tfds.load(name, data_dir, download, image_size, _remedy(name), make)
+    parts = tfds.load(name, str(data_dir), download, image_size, _remedy(name), make)
     if parts is None:
         raise FileNotFoundError(_describe_missing(name, data_dir))
     return _dataset(*parts)

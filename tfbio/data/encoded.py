@@ -1,6 +1,7 @@
 """Encoded: a split whose images are decoded when a batch needs them, from files or from memory."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +38,7 @@ class Encoded(Split):
     def __init__(
         self,
         sources: Sequence[str | bytes],
-        labels: Sequence[int],
+        labels: Any,
         image_shape: tuple[int, int, int],
         names: Sequence[str] | None = None,
         cropped: bool = False,
@@ -157,7 +158,7 @@ def common_size(paths: Sequence[str]) -> tuple[int, int]:
     sizes = split._map_contents(
         lambda content: tf.shape(decode(content, 3))[:2], np.arange(len(paths))
     )
-    first = None
+    first: Any = None
     with clear_errors():
         for path, size in zip(paths, sizes.as_numpy_iterator(), strict=True):
             first = tuple(size.tolist()) if first is None else first

@@ -62,7 +62,7 @@ class Examples(abc.ABC):
 
     augmentations = augment.augmentations()
 
-    def __init__(self, count: int, image_shape: tuple[int, int, int]):
+    def __init__(self, count: int, image_shape: tuple[int, ...]):
         self._chosen = np.arange(count)
         self.image_shape = tuple(int(side) for side in image_shape)
 
@@ -82,7 +82,7 @@ class Examples(abc.ABC):
         """A digest of the examples, but only of some of their images: other data have another."""
 
     @abc.abstractmethod
-    def _content(self, row):
+    def _content(self, row) -> Any:
         """Return the bytes of the image at a row as they are stored."""
 
     def _sample(self):
@@ -95,11 +95,11 @@ class Examples(abc.ABC):
                 yield b"cannot be read"
 
     @abc.abstractmethod
-    def _examples(self, plan):
+    def _examples(self, plan) -> Any:
         """Return a dataset of what `_checked_examples` makes batches of."""
 
     @abc.abstractmethod
-    def _checked_examples(self, dataset, plan):
+    def _checked_examples(self, dataset, plan) -> Any:
         """Return a dataset of batches, with weights where some are not to count."""
 
     def _fill(self, dataset, batch_size, missing):
@@ -314,7 +314,7 @@ class Examples(abc.ABC):
         part = _positions(start * batch_size, limit, batch_size, shard, multiple, pad)
         batch_size //= shard[1]
         draws = None
-        if augmentation != "none":
+        if augmentation != "none" and order is not None:  # it was checked that there is one
             draws = chance.bits(self.size, *order, chance.AUGMENTATION)[part] >> np.uint64(1)
             draws = draws.astype(np.int64)
         full = len(part) % batch_size == 0
@@ -353,7 +353,7 @@ def _check_order(order):
     try:
         seed, epoch = order
     except (TypeError, ValueError):
-        seed = epoch = None
+        seed = epoch = -1
     for value in (seed, epoch):
         if not is_integer(value, 0, 2**63 - 1):
             raise ValueError(

@@ -35,7 +35,7 @@ class Split(Examples):
 
     statistics = None
 
-    def __init__(self, labels: Any, image_shape: tuple[int, int, int]):
+    def __init__(self, labels: Any, image_shape: tuple[int, ...]):
         self._labels = np.asarray(labels, np.int64)
         super().__init__(len(self._labels), image_shape)
 
@@ -48,7 +48,7 @@ class Split(Examples):
     def fingerprint(self) -> str:
         """A digest of all labels and of 64 of the images: other data have another."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(np.int64([self.size, *self.labels]).tobytes())
+        digest.update(np.array([self.size, *self.labels], np.int64).tobytes())
         for content in self._sample():
             digest.update(content)
         return digest.hexdigest()

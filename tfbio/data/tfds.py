@@ -92,7 +92,7 @@ def load(
     download: bool,
     image_size: int,
     remedy: str,
-    photographs: Callable[..., Photographs] | None,
+    photographs: Callable[..., Photographs],
     streamed: bool = False,
 ) -> tuple[Any, ...] | None:
     """Read a prepared dataset, or prepare it where a download is wanted.
@@ -241,10 +241,11 @@ def _first_line(error):
     return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
 
 
-def _kind(tfds, name, features):
+def _kind(tfds: Any, name, features):
     """Return the image feature and the class names, or refuse."""
     have = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
-    image, label = have.get("image"), have.get("label")
+    image: Any = have.get("image")
+    label: Any = have.get("label")
     if (
         not isinstance(image, tfds.features.Image)
         or not isinstance(label, tfds.features.ClassLabel)

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras_cv
 import tensorflow as tf
-from keras_cv.models.retinanet import LabelEncoder
+from keras_cv.models.retinanet import LabelEncoder  # pyright: ignore[reportMissingImports]
 
 from tfbio import _keras
 

@@ -55,13 +55,12 @@ def load(name: str, data_dir: str, download: bool, remedy: str) -> list[Any] | N
         raise catalog.unreadable(name, data_dir, error) from error
 
 
-def _part(builder, split):
+def _part(builder: Any, split):
     """Return (source, annotations) of a split."""
     info = builder.info.splits.get(split)
     where = f"{builder.info.full_name}, {split}"
     names = builder.info.features["objects"]["label"].names
-    streamed = info is not None and info.filepaths and _in_records(builder)
-    if streamed:
+    if info is not None and info.filepaths and _in_records(builder):
         # The order of the records: that of the shards, each from its first byte to its last.
         source = records.Records(info.filepaths, _KEYS, 1)
         return source, coco.parse(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -21,7 +21,7 @@ _LEVELS = ("P3", "P4", "P5")
 
 def retinanet(
     num_classes: int,
-    backbone: str = "resnet18",
+    backbone: str | keras.Model = "resnet18",
     input_shape: Sequence[int | None] = (None, None, 3),
     head_layers: int = 4,
     *,
@@ -107,15 +107,15 @@ def retinanet(
         check_integer(name, value, least)
     for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
         check_number(name, value, low=0, high=1)
-    backbone = _backbone(backbone, input_shape)
-    _check_standardization(mean, std, backbone.input_shape[-1])
+    network = _backbone(backbone, input_shape)
+    _check_standardization(mean, std, network.input_shape[-1])
     if frozen_norm:
-        for layer in _keras.flatten_layers(backbone):
+        for layer in _keras.flatten_layers(network):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
     return RetinaNet(
-        backbone,
-        _pyramid([backbone.output[level].shape[-1] for level in _LEVELS], channels),
+        network,
+        _pyramid([network.output[level].shape[-1] for level in _LEVELS], channels),
         _head("box_head", head_layers, channels, "boxes", 9 * 4, "zeros"),
         _head("class_head", head_layers, channels, "logits", 9 * num_classes, _prior(0.01)),
         num_classes,
@@ -187,7 +187,7 @@ class _Saved(keras.Model):
         return RetinaNet.from_config(config, custom_objects)
 
 
-def _backbone(backbone, input_shape):
+def _backbone(backbone, input_shape) -> Any:
     """Return a model from images to a dict of the three maps, from its name or itself."""
     if isinstance(backbone, keras.Model):
         if not isinstance(backbone.output, dict) or set(backbone.output) != set(_LEVELS):

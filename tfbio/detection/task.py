@@ -280,7 +280,7 @@ def picture(
     return pictures.grid(drawn, columns=min(len(drawn), 4))
 
 
-def _local(prepared, value):
+def _local(prepared, value) -> Any:
     """Return this worker's part of what a batch holds, in NumPy."""
     if isinstance(value, dict):
         return {name: _local(prepared, each) for name, each in value.items()}

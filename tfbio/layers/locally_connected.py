@@ -143,7 +143,7 @@ class LocallyConnected(keras.layers.Layer):
         regularizer = keras.regularizers.serialize(self.activity_regularizer)
         return {**config, "activity_regularizer": regularizer}
 
-    def _split(self, input_shape):
+    def _split(self, input_shape) -> tuple[Any, Any]:
         """Return spatial extents and channels of an input shape, all of them known."""
         shape = tuple(input_shape)
         if len(shape) != self.rank + 2 or not all(shape[1:]):

@@ -142,7 +142,7 @@ class GradientMeter:
     ):
         self._model = model
         self._sites = find_sites(model)
-        self._optimizer = None
+        self._optimizer: Any = None
         if gradients is None:
             # It stands in the optimizer's place while functions are traced.
             self._optimizer = _Collector(model)

@@ -6,6 +6,7 @@ import pathlib
 import re
 import sys
 import types
+from typing import Any
 
 
 def load(path: pathlib.Path | str) -> types.ModuleType:
@@ -44,7 +45,7 @@ def load(path: pathlib.Path | str) -> types.ModuleType:
     name = f"tfbio_user_{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec: Any = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs, as Python itself does: it may import itself
     imported = False

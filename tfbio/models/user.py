@@ -1,6 +1,7 @@
 """A network of the user's own: a function in a Python file, named as path/to/file.py:function."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -41,7 +42,7 @@ def from_file(name: str) -> Callable[[int, tuple], keras.Model]:
             f"A model of your own must be named path/to/file.py:function. Received: {name!r}."
         )
     module = modules.load(path)
-    builder = getattr(module, function, None)
+    builder: Any = getattr(module, function, None)
     if not callable(builder):
         own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise ValueError(
@@ -51,7 +52,7 @@ def from_file(name: str) -> Callable[[int, tuple], keras.Model]:
 
     def build(num_classes, input_shape):
         try:
-            model = builder(num_classes, input_shape)
+            model: Any = builder(num_classes, input_shape)
             returned = isinstance(model, keras.Model)
             # Also builds a model that is not built yet, and shows whether it takes the images.
             output = model(keras.Input(input_shape)) if returned else None
