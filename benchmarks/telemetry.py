@@ -16,7 +16,7 @@ from absl import flags
 
 from benchmarks import common
 from tfbio import training
-from tfbio.training.experiment import default
+from tfbio.training.options import default
 from tfbio.training.signals import Signals
 from tfbio.training.train import Telling, Training
 from trainers import cli

@@ -22,13 +22,14 @@ OF_PYTHON = {"os._exit"}
 
 # From the ground up: a room imports from rooms of earlier lines, and from itself.
 ROOMS = """
-    feedback _keras version
+    feedback version _keras _arguments _extras
     rules
     layers
     saving
     networks
     convert
-    summary optimizers metrics attacks
+    optimizers
+    summary metrics attacks
     callbacks
     training
     detection
@@ -37,27 +38,34 @@ ROOMS = """
     trainers
 """
 RANK = {room: rank for rank, line in enumerate(ROOMS.strip().splitlines()) for room in line.split()}
-# Aside from that order, and known to everything above: what each may import.
-ASIDE = {"data": {"data", "_keras"}, "models": {"models", "layers", "_keras"}}
+# Aside from that order, and known to all above the layers: what each imports besides the ground.
+GROUND = {"_keras", "_arguments", "_extras"}
+ASIDE = {"data": {"data"}, "models": {"models", "layers"}}
 
 
 def parse(path):
     return ast.parse(path.read_text(), str(path))
 
 
-def imports(node):
-    """Yield (module, name or None) for the imports below a node, except those for type checkers."""
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-        for child in node.orelse:
-            yield from imports(child)
-        return
-    if isinstance(node, ast.Import):
-        yield from ((alias.name, None) for alias in node.names)
-    if isinstance(node, ast.ImportFrom):
-        assert not node.level, "imports are absolute"
-        yield from ((node.module, alias.name) for alias in node.names)
-    for child in ast.iter_child_nodes(node):
-        yield from imports(child)
+def imports(path):
+    """Yield (module, name or None) for the imports of a file, except those for type checkers."""
+    package = path.relative_to(ROOT).parent.parts
+
+    def visit(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.orelse:
+                yield from visit(child)
+            return
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *filter(None, [node.module])])
+            yield from ((module, alias.name) for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child)
+
+    return visit(parse(path))
 
 
 def is_private(attribute):
@@ -96,7 +104,7 @@ FORBIDDEN = {n.attr for n in private_attributes(parse(ONE_MODULE))} - _keras.HOO
 def test_nothing_private_is_imported_elsewhere(path):
     if path == ONE_MODULE:
         return
-    for module, name in imports(parse(path)):
+    for module, name in imports(path):
         full = f"{module}.{name}" if name else module
         assert not f"{full}.".startswith(tuple(f"{each}." for each in PRIVATE)), full
 
@@ -146,7 +154,7 @@ def graph():
             modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     edges = {}
     for module, path in modules.items():
-        pairs = [(m, f"{m}.{name}" if name else m) for m, name in imports(parse(path))]
+        pairs = [(m, f"{m}.{name}" if name else m) for m, name in imports(path)]
         edges[module] = {full if full in modules else m for m, full in pairs} & modules.keys()
     return edges
 
@@ -174,7 +182,7 @@ def may_import(importer, imported):
     if importer == imported:
         return True
     if importer in ASIDE:
-        return imported in ASIDE[importer]
+        return imported in ASIDE[importer] | GROUND
     if imported in ASIDE:
         return RANK[importer] > RANK["layers"]
     return RANK[imported] < RANK[importer]

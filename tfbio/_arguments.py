@@ -83,6 +83,7 @@ def check_number(
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
+    below: float | None = None,
 ) -> float:
     """Return an argument as a float.
 
@@ -92,6 +93,7 @@ def check_number(
         low: The least admissible value, or None for no limit.
         high: The greatest admissible value, or None for no limit.
         above: The value must be greater than this, or None for no limit.
+        below: The value must be less than this, or None for no limit.
 
     Raises:
         ValueError: If the value is no finite real number, or is out of range.
@@ -99,7 +101,7 @@ def check_number(
     Example:
         >>> check_number("rate", 2, low=0, high=1)
         Traceback (most recent call last):
-        ValueError: `rate` must be a finite number, 0 or more and at most 1. Received: 2.
+        ValueError: `rate` must be a finite number of 0 to 1. Received: 2.
     """
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = number and math.isfinite(value)
@@ -108,11 +110,25 @@ def check_number(
         and (low is None or value >= low)
         and (high is None or value <= high)
         and (above is None or value > above)
+        and (below is None or value < below)
     )
     if within:
         return float(value)
-    limits = ((low, "{} or more"), (above, "greater than {}"), (high, "at most {}"))
-    bounds = " and ".join(text.format(bound) for bound, text in limits if bound is not None)
     raise ValueError(
-        f"`{name}` must be a finite number{', ' * bool(bounds)}{bounds}. Received: {value!r}."
+        f"`{name}` must be a finite number{_describe_bounds(low, high, above, below)}. "
+        f"Received: {value!r}."
     )
+
+
+def _describe_bounds(low, high, above, below):
+    """Return the bounds in words, to follow "a finite number"."""
+    if low is not None and high is not None:
+        return f" of {low} to {high}"
+    limits = (
+        (low, "of {} or more"),
+        (above, "greater than {}"),
+        (high, "at most {}"),
+        (below, "less than {}"),
+    )
+    words = [text.format(bound) for bound, text in limits if bound is not None]
+    return " " + " and ".join(words) if words else ""

@@ -19,6 +19,8 @@ import numbers
 
 import tensorflow as tf
 
+from tfbio._arguments import check_integer, check_number
+
 _LEAST = tf.float32.min  # exp of it is 0
 _STREAM = 0x61747461  # sets the starts apart from what else is drawn from a seed
 
@@ -56,7 +58,7 @@ def fgsm(model, images, labels, eps):
     References:
         Goodfellow, Shlens and Szegedy 2015, "Explaining and harnessing adversarial examples".
     """
-    images = _ready(images)
+    images = _to_unit_range(images)
     low, high = _ball(images, eps)
     step = _as(images, eps) * tf.sign(gradient(model, images, labels))
     return tf.clip_by_value(images + step, low, high)
@@ -119,19 +121,16 @@ def pgd(
         adversarial attacks"; the step size is that of its section 5 on several eps.
     """
     for name, value, least in (("steps", steps, 1), ("restarts", restarts, 1), ("seed", seed, 0)):
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(
-                f"`{name}` must be an integer of {least} or more. Received: {value!r}."
-            )
+        check_integer(name, value, low=least)
     if restarts > 1 and not random_start:
         raise ValueError(
             f"`restarts` needs `random_start`: without it, all begin alike. Received: {restarts}."
         )
-    images = _ready(images)
+    images = _to_unit_range(images)
     low, high = _ball(images, eps)
     size = 2.5 * eps / steps if step_size is None else step_size
-    if isinstance(size, numbers.Real) and not 0 <= size < float("inf"):
-        raise ValueError(f"`step_size` must be a number of 0 or more. Received: {step_size!r}.")
+    if isinstance(size, numbers.Real):
+        check_number("step_size", size, low=0)
     size = _as(images, size)
     if indices is None:
         indices = tf.range(tf.shape(images)[0])
@@ -226,7 +225,8 @@ def _noise(images, indices, seed, restart):
     return tf.cast(tf.reshape(each, tf.shape(images)), images.dtype)
 
 
-def _ready(images):
+def _to_unit_range(images):
+    """Return images as numbers of 0 to 1, checked."""
     images = tf.convert_to_tensor(images)
     if images.dtype == tf.uint8:
         return tf.cast(images, tf.float32) / 255.0

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfbio import metrics
-from tfbio.rules import checks
+from tfbio._arguments import check_integer
 
 
 class Telemetry(keras.callbacks.Callback):
@@ -44,7 +44,7 @@ class Telemetry(keras.callbacks.Callback):
         super().__init__()
         self.log_dir = log_dir
         self.batch = batch
-        self.every = checks.integer("every", every, low=0)
+        self.every = check_integer("every", every, low=0)
         self.history = []
         self._writer = self._weights = self._gradients = None
 

@@ -8,18 +8,22 @@ how robust a network is, within what these attacks find. Under the rule's own it
 that gradient is: it passes through B, and is not the gradient of what the network computes.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 
 from absl import flags
 
 from tfbio import training
 from tfbio._extras import require
-from tfbio.studies import comparison, robustness, robustness_report
-from tfbio.training import folder, memory, outputs, use
+from tfbio.studies import robustness, robustness_report
+from tfbio.studies.attack_options import Attack
+from tfbio.studies.runs import find_folders
+from tfbio.training import outputs
 
-from . import cli, compare
+from . import cli
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,17 @@ class Command:
         """The flag that names them."""
         return "--run" if self.run else "--runs"
 
+    def paths(self):
+        """Return the folders of the runs to attack, a list."""
+        return find_folders(self.folders) if self.runs else self.folders
+
+    def moved(self, run):
+        """Return a run with the data where the command line says."""
+        if not self.data_dir:
+            return run
+        options = cli.absolute({"data_dir": self.data_dir})
+        return run._replace(experiment=dataclasses.replace(run.experiment, **options))
+
 
 def main():
     """Run the command line."""
@@ -78,7 +93,7 @@ def define(values):
         values: The `absl.flags.FlagValues` to define them in.
     """
     cli.define(Command, values)
-    cli.define(robustness.Attack, values)
+    cli.define(Attack, values)
 
 
 def run(values):
@@ -90,22 +105,23 @@ def run(values):
     console = cli.console()
     with cli.errors_in_one_line():
         command = Command(**cli.options(Command, values))
-        attack = robustness.Attack(**cli.options(robustness.Attack, values))
+        attack = Attack(**cli.options(Attack, values))
         require("matplotlib", extra="plots")  # before the work
-        with cli.progress(console) as (tell, bar):
-            runs = runs_of(command, attack, tell)
+        with cli.progress(console) as (tell, bar), _naming_flags(command.flag):
+            runs = robustness.load_runs(command.paths(), attack.checkpoint, tell)
+            runs = [command.moved(run) for run in runs]
             output = pathlib.Path(command.output or command.folders[0])
             with outputs.naming_output(output):  # before the work
                 output.mkdir(parents=True, exist_ok=True)
-            found = [_attacked(command, attack, run, tell, bar) for run in runs]
-        results = _grouped(runs, found)
+            measured = robustness.measure_runs(runs, attack, tell, bar)
+        results = robustness_report.group(runs, measured)
         console.print(robustness_report.table(results, attack))
-        for line in _masked(results):
+        for line in robustness_report.describe_masked(results):
             console.print(line, highlight=False)
         with outputs.naming_output(output):
-            _save(output / "attack.json", attack, runs, found)
+            robustness_report.save(runs, measured, attack, output / "attack.json")
             robustness_report.figure(results, attack, output / "attack.png")
-        counts = " or ".join(map(str, sorted({each.examples for each in found})))
+        counts = " or ".join(map(str, sorted({each.examples for each in measured})))
         console.print(
             f"{counts} images of the {attack.split} split a run\n"
             f"Results: {output / 'attack.json'}\nFigure:  {output / 'attack.png'}",
@@ -114,98 +130,19 @@ def run(values):
         )
 
 
-def runs_of(command, attack, tell):
-    """Return the runs to attack, each found good for it.
+@contextlib.contextmanager
+def _naming_flags(flag):
+    """Name flags in errors about a run: the one that gave its folder, and those of its training.
 
     Args:
-        command: The `Command`.
-        attack: The `tfbio.studies.robustness.Attack`.
-        tell: Called with lines of text.
-
-    Returns:
-        A list of `comparison.Run`, whose experiments' workdirs are where they are now.
-
-    Raises:
-        ValueError: If a folder holds no run, one of another kind, or none of its weights.
+        flag: What stands in place of `workdir`.
     """
-    flag, paths = command.flag, [pathlib.Path(command.folders[0])]
-    if command.runs:
-        paths = compare.paths_in(command.folders)
-    runs = []
-    for path in paths:
-        experiment = folder.read_flags(path)
-        if experiment is None:
-            raise ValueError(
-                f"{flag} must be a run's folder, with its flags.cfg. Received: {str(path)!r}."
-            )
-        if experiment.task != "classification":
-            raise ValueError(
-                f"{flag}: {path} holds a run of {experiment.task}. Give one of "
-                "classification, by trainers.classify."
-            )
-        if use.latest(path, attack.checkpoint, tell) is None:
-            raise ValueError(
-                f"{flag}: {path} has no {attack.checkpoint} checkpoint. Give a run that was trained"
-                + (", with validation." if attack.checkpoint == "best" else ".")
-            )
-        experiment = dataclasses.replace(experiment, workdir=str(path))
-        if command.data_dir:
-            moved = cli.absolute({"data_dir": command.data_dir})
-            experiment = dataclasses.replace(experiment, **moved)
-        runs.append(comparison.load(path)._replace(experiment=experiment))
-    return runs
-
-
-def _attacked(command, attack, run, tell, bar):
-    """Return the `Robustness` of a run."""
-    name = f"{training.slug(run.experiment.parsed_rule)}, seed {run.experiment.seed}"
-    workdir = f"`workdir={run.experiment.workdir}`"
     try:
-        with memory.freed():
-            found = robustness.measure(run.experiment, attack, tell, bar(name))
-    except ValueError as error:  # by the flag that there is here
-        message = str(error).replace(workdir, f"{command.flag}={run.experiment.workdir}")
-        raise ValueError(message) from error
-    if run.summary is None:
-        tell(f"{run.experiment.workdir} is not finished: attacked as of step {found.step}.")
-    return found
-
-
-def _grouped(runs, found):
-    """Return the results by what the runs differ in beside the seed."""
-    by_run = {id(run): each for run, each in zip(runs, found, strict=True)}
-    groups = comparison.by_settings(runs).items()
-    return {name: [by_run[id(run)] for run in group] for name, group in groups}
-
-
-def _masked(results):
-    """Yield a line for every gradient that is zero all over some images."""
-    for name, found in results.items():
-        for gradient in found[0].masked:
-            count = sum(round(each.masked[gradient] * each.examples) for each in found)
-            if count:
-                yield (
-                    f"{name}: the {gradient} gradient of {count} of "
-                    f"{sum(each.examples for each in found)} images is zero: nothing by it "
-                    "can move them."
-                )
-
-
-def _save(path, attack, runs, found):
-    document = {
-        "attack": dataclasses.asdict(attack),
-        **folder.circumstances(),
-        "runs": [
-            {
-                "flags": folder.flagfile(run.experiment).splitlines(),
-                "starts": run.starts,
-                "finished": run.summary is not None,
-                **each.document(),
-            }
-            for run, each in zip(runs, found, strict=True)
-        ],
-    }
-    folder.save_json(path, document)
+        yield
+    except ValueError as error:
+        message = re.sub(r"`workdir(=[^`]*)?`", lambda found: flag + (found[1] or ""), str(error))
+        trained = {field.name for field in dataclasses.fields(training.Classification)}
+        raise ValueError(cli.name_flags(message, trained)) from error
 
 
 if __name__ == "__main__":

@@ -283,22 +283,6 @@ def errors_in_one_line():
         fail(error)
 
 
-def result(experiment, summary):
-    """Return what came of a run, as text.
-
-    Args:
-        experiment: The `Experiment`.
-        summary: Its summary.
-
-    Example:
-        >>> result(training.Classification(), {"test_accuracy": 0.971})
-        'test accuracy 97.10%'
-    """
-    value = summary[f"test_{experiment.score}"]
-    # None, where there was nothing to measure it by.
-    return f"test {experiment.label} " + ("–" if value is None else f"{value:.2%}")
-
-
 def console():
     """Return the console to print on; in a file or a pipe, lines are as long as they are."""
     return Console(width=None if sys.stdout.isatty() else 120)
@@ -339,6 +323,29 @@ def progress(console):
             return update
 
         yield tell_on(shown.console), bar
+
+
+def reporting(tell, bar):
+    """Return a function from a run's name to what reports on its training.
+
+    Args:
+        tell: A function that prints a line, and `bar` one from a name to a progress function, as
+            `progress` yields them.
+        bar: See `tell`.
+
+    Returns:
+        A function from a name to arguments of `tfbio.training.train_and_evaluate`.
+    """
+
+    def arguments(name):
+        return {
+            "tell": lambda text: tell(f"{name}: {text}"),
+            "progress": bar(name),
+            "tell_epochs": False,
+            "measuring": bar(f"{name}, measuring"),
+        }
+
+    return arguments
 
 
 def python():

@@ -6,6 +6,7 @@ import pathlib
 from absl import flags
 
 from tfbio import training
+from tfbio.studies.runs import format_score
 from tfbio.training import strategies, tasks, use
 from tfbio.training.experiment import CHECKPOINTS
 
@@ -103,7 +104,7 @@ def act(values, task):
         path = pathlib.Path(experiment.workdir)
         boxes = f"Boxes:       {path / 'boxes.png'}\n" if (path / "boxes.png").exists() else ""
         console.print(
-            f"{cli.result(experiment, summary)} after {summary['steps']:,} steps\n"
+            f"{format_score(experiment, summary)} after {summary['steps']:,} steps\n"
             f"Results:     {path / 'summary.json'}\n{boxes}"
             f"TensorBoard: {cli.python()} -m tensorboard.main --logdir {experiment.workdir}",
             soft_wrap=True,

@@ -17,7 +17,7 @@ from absl import flags
 from tfbio import training
 from tfbio._extras import require
 from tfbio.studies import comparison, comparison_figure, sweep
-from tfbio.training import memory
+from tfbio.studies.runs import check_folders, load_all, train_missing
 
 from . import cli
 
@@ -65,56 +65,11 @@ def run(values):
             odd = [name for name in fields - {"workdir"} if values[name].present]
             if odd:
                 raise ValueError(f"--{odd[0]} does not go with --runs, which trains nothing.")
-            report(runs_in(cli.split(values.runs), console), values.workdir, console)
+            runs = load_all(cli.split(values.runs), cli.tell_on(console))
+            report(runs, values.workdir, console)
             return
         chosen = experiments(values)
     compare(chosen, values.workdir, console)
-
-
-def runs_in(folders, console):
-    """Return the runs in folders, at any depth, finished or not.
-
-    Args:
-        folders: Paths.
-        console: Where a run that has nothing to show yet is told of.
-
-    Returns:
-        A list of `tfbio.studies.comparison.Run`, by path.
-
-    Raises:
-        ValueError: If a folder has none.
-    """
-    begun = []
-    for path in paths_in(folders):
-        if (path / "metrics.csv").exists():
-            begun.append(comparison.load(path))
-        else:
-            console.print(f"{path} has not begun, and is left out.", highlight=False)
-    if not begun:
-        raise ValueError("--runs: no run has begun.")
-    return begun
-
-
-def paths_in(folders):
-    """Return the folders of the runs in folders, at any depth, each once.
-
-    Args:
-        folders: Paths.
-
-    Returns:
-        A list of `pathlib.Path`.
-
-    Raises:
-        ValueError: If a folder has none.
-    """
-    found = {}
-    for folder in folders:
-        paths = sorted(path.parent for path in pathlib.Path(folder).rglob("flags.cfg"))
-        if not paths:
-            raise ValueError(f"--runs: no run in {folder!r}: nowhere is a flags.cfg.")
-        # Each once, however many of the folders it is in.
-        found |= {path.resolve(): path for path in paths}
-    return list(found.values())
 
 
 def experiments(values, kind=training.Classification):
@@ -160,41 +115,15 @@ def compare(chosen, workdir, console):
         workdir: The folder for results.json and comparison.png.
         console: A `rich.console.Console`.
     """
-    failures = 0
     with cli.errors_in_one_line():
-        if any(experiment.strategy == "multi_worker" for experiment in chosen):
-            raise ValueError(
-                "--strategy=multi_worker goes with one run at a time, a trainer's command with one "
-                f"--rule and one --seed: {len(chosen)} would be compared."
-            )
-        # Rather now than after an hour of training.
-        require("matplotlib", extra="plots")
-        for experiment in chosen:
-            with training.folder.locked(experiment.workdir) as path:
-                training.folder.check(path, experiment)
-        runs = []
+        require("matplotlib", extra="plots")  # before the work
+        check_folders(chosen)
         with cli.progress(console) as (tell, bar):
-            for experiment in chosen:
-                name = f"{training.slug(experiment.parsed_rule)}, seed {experiment.seed}"
-                try:
-                    with memory.freed():
-                        training.train_and_evaluate(
-                            experiment,
-                            lambda text, name=name: tell(f"{name}: {text}"),
-                            bar(name),
-                            tell_epochs=False,
-                            measuring=bar(f"{name}, measuring"),
-                        )
-                except training.Diverged as error:
-                    failures += 1
-                    tell(f"{name}: {error}")
-                    continue
-                runs.append(comparison.load(experiment.workdir))
-                tell(f"{name}: {cli.result(experiment, runs[-1].summary)}")
+            runs = train_missing(chosen, cli.reporting(tell, bar))
         if runs:
             report(runs, workdir, console)
             _tell_what_next(chosen[0].task, console)
-    if failures:
+    if len(runs) < len(chosen):
         sys.exit(1)
 
 
@@ -202,7 +131,7 @@ def report(runs, workdir, console):
     """Print the table, and write results.json, comparison.png and, of a sweep, sweep.png.
 
     Args:
-        runs: A list of `tfbio.studies.comparison.Run`.
+        runs: A list of `tfbio.studies.runs.Run`.
         workdir: The folder to write to.
         console: A `rich.console.Console`.
     """

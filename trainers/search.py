@@ -23,6 +23,7 @@ from absl import flags
 
 from tfbio._extras import require
 from tfbio.studies import ranges, search, search_report
+from tfbio.studies.runs import format_score
 from tfbio.training import tasks
 
 from . import cli
@@ -139,19 +140,11 @@ def run(values):
         require("matplotlib", extra="plots")  # before the work
         with cli.progress(console) as (tell, bar):
 
-            def reporting(name):
-                return {
-                    "tell": lambda text: tell(f"{name}: {text}"),
-                    "progress": bar(name),
-                    "tell_epochs": False,
-                    "measuring": bar(f"{name}, measuring"),
-                }
-
             def after_trial(outcome):
                 search_report.save(outcome, path)
                 console.print(search_report.table(outcome, most=_LEADERS))
 
-            outcome = search.run(experiment, space, settings, reporting, after_trial)
+            outcome = search.run(experiment, space, settings, cli.reporting(tell, bar), after_trial)
         console.print(search_report.table(outcome))
         for trial in outcome.trials:
             if trial.failed:
@@ -165,7 +158,7 @@ def run(values):
         trainer = f"{cli.python()} -m {__package__}.{TRAINERS[command.task]}"
         console.print(
             f"{outcome.best.name}: validation {experiment.label} {outcome.best.score:.2%}, "
-            f"{cli.result(experiment, outcome.tested)}\n"
+            f"{format_score(experiment, outcome.tested)}\n"
             f"Results:  {path / 'search.json'}\nFigure:   {path / 'search.png'}\n"
             f"Try next: {trainer} --flagfile={path / 'best.cfg'} "
             "--seed=1,2,3",

@@ -202,7 +202,7 @@ def test_a_damaged_or_lying_npz_is_refused(tmp_path):
     for replaced, message in (
         ({"y_train": np.array([object()] * 6)}, "cannot be read safely"),
         ({"y_test": np.full(4, 12)}, "outside the 10 classes, 0 to 9. Received: 12 to 12"),
-        ({"x_test": np.zeros((4, 28, 28))}, "unsigned bytes"),
+        ({"x_test": np.zeros((4, 28, 28))}, "uint8 images"),
     ):
         with pytest.raises(ValueError, match=message):
             data.load("mnist", write_npz(tmp_path, **replaced))
@@ -379,7 +379,10 @@ class Malice:
         ({b"data": np.zeros((2, 3072), "u1")}, "must be a pickled dict with data and labels"),
         ({b"data": [0], b"labels": [0]}, "Received: list"),
         ({b"data": np.zeros((2, 9), "u1"), b"labels": [0, 1]}, r"Received: \(2, 9\)"),
-        ({b"data": np.zeros((2, 3072), "u1"), b"labels": [0]}, r"as many labels.*\(1,\)"),
+        (
+            {b"data": np.zeros((2, 3072), "u1"), b"labels": [0]},
+            r"one integer label for each.*\(1,\)",
+        ),
         ({b"data": np.zeros((2, 3072)), b"labels": [0, 1]}, "float64"),
         ({b"data": np.zeros((2, 3072), "u1"), b"labels": ["cat", None]}, "labels. Received"),
     ],

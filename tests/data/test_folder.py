@@ -236,7 +236,7 @@ def test_folders_that_lack_something_are_refused(tmp_path, digits):
     write(tmp_path / "few", digits[0][:2], [0, 1])
     refused("must have a class of 3 images or more", tmp_path / "few")
     write(tmp_path / "train", *digits)
-    refused("has train but none of test, val, validation")
+    refused("has the folder train, but none of test, val, validation")
     (tmp_path / "test" / "digit0").mkdir(parents=True)
     refused(r"The class .*test/digit0 holds no images: none of \.png")
     write(tmp_path / "test", digits[0][:1], [0])

@@ -148,7 +148,7 @@ def test_what_is_missing_is_said(tmp_path, parts):
         data.load("imagenet2012", str(tmp_path))
     root = photographs.write_shards(tmp_path / "a", parts)
     (tmp_path / "a" / "train-00001-of-00003").unlink()
-    with pytest.raises(ValueError, match=r"Received: 2 of .* train-00001-of-00003 is missing"):
+    with pytest.raises(ValueError, match=r"Received: 2 shards; train-00001-of-00003 is missing"):
         data.load("imagenet2012", root)
     root = photographs.write_shards(tmp_path / "b", {"train": parts["train"]})
     with pytest.raises(ValueError, match=r"has no shards validation-00000"):
@@ -182,7 +182,7 @@ def test_shards_are_indexed_once(shards, monkeypatch):
         raise AssertionError("read again")
 
     first = data.load("imagenet2012", shards).train
-    monkeypatch.setattr(records, "_scanned", fail)
+    monkeypatch.setattr(records, "_scan", fail)
     np.testing.assert_array_equal(data.load("imagenet2012", shards).train.labels, first.labels)
 
 
@@ -552,7 +552,7 @@ def test_photographs_train_evaluate_predict_and_resume(damaged, small_net, tmp_p
 
 
 def test_ten_crops_are_refused_where_images_are_used_as_a_whole(tmp_path):
-    with pytest.raises(ValueError, match=r"`crops` must be 1 for these images"):
+    with pytest.raises(ValueError, match=r"`evaluation_crops` must be 1 for these images"):
         training.prepare(training.Classification(evaluation_crops=10))
 
 

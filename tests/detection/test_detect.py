@@ -23,8 +23,10 @@ from tfbio import detection, models, training
 from tfbio.detection import coco, coco_metrics, coco_results, predictions, task
 from tfbio.layers.sites import find_sites
 from tfbio.studies import comparison
+from tfbio.studies.runs import Run, load
 from tfbio.training import folder, preparation, strategies, use
 from tfbio.training.loop import Loop
+from tfbio.training.records import read
 from trainers import cli, command, compare
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -65,7 +67,7 @@ def in_process(*arguments):
 
 
 def test_a_run_holds_what_it_says(whole, options):
-    records = comparison.read(whole)
+    records = read(whole)
     assert [record["step"] for record in records] == [0, 2, 4, 6, 8]
     ends = [record for record in records if "validation_ap" in record]
     assert [record["step"] for record in ends] == [4, 8]
@@ -282,13 +284,13 @@ def test_runs_are_compared_by_ap(whole, tmp_path, capsys):
     flags_cfg = (other / "flags.cfg").read_text()
     (other / "flags.cfg").write_text(flags_cfg.replace("--rule=frsf", "--rule=bp"))
     (other / "summary.json").unlink()
-    runs = [comparison.load(path) for path in (whole, other)]
+    runs = [load(path) for path in (whole, other)]
     compare.report(runs, tmp_path / "both", cli.console())
     printed = capsys.readouterr().out
     for text in ("AP, %", "frsf", "backprop", "2/2: "):
         assert text in printed
     assert (tmp_path / "both" / "comparison.png").stat().st_size > 10_000
-    classification = comparison.Run(training.Classification(), None, [], [])
+    classification = Run(training.Classification(), None, [], [])
     with pytest.raises(ValueError, match=r"several kinds .* Received: classification, detection"):
         comparison.by_settings([*runs, classification])
 
@@ -311,12 +313,18 @@ BAD = [
     (["--mean=0,0,nan", "--std=1,1,1"], "--mean must be three numbers"),
     (["--frozen_norm", "--sync_batch_norm"], "--sync_batch_norm has no effect with --frozen_norm"),
     (["--anchor_scale=0"], "--anchor_scale must be 0.01 or more"),
-    (["--head_layers=-1"], "--head_layers must be 0 or more"),
-    (["--score_threshold=1"], "--score_threshold must be 0 or more and less than 1"),
-    (["--max_boxes=0"], "--max_boxes must be 1 or more"),
+    (["--head_layers=-1"], "--head_layers must be an integer of 0 to"),
+    (
+        ["--score_threshold=1"],
+        "--score_threshold must be a finite number of 0 or more and less than 1",
+    ),
+    (["--max_boxes=0"], "--max_boxes must be an integer of 1 to"),
     (["--augmentation=crop_flip"], "--augmentation must be one of none, flip, jitter"),
-    (["--dataset=digits"], "Unknown detection set 'digits'."),
-    (["--dataset=coco", "--data_dir=/none"], "--data_dir: no such folder as '/none'"),
+    (["--dataset=digits"], "--dataset must be one of digits_detection, coco."),
+    (
+        ["--dataset=coco", "--data_dir=/none"],
+        "--data_dir must be an existing folder. Received: '/none'.",
+    ),
     (["--init_from=/none"], "--init_from: '/none' is no run's folder"),
     (["--overrides=neck*=bp"], "--overrides"),
     (["--mode=predict"], "--images and --mode=predict go together"),

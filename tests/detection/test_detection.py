@@ -268,7 +268,9 @@ def test_other_options_are_refused(split):
         split_of(*rectangles(1), max_boxes=0)
     with pytest.raises(ValueError, match=r"must be one of none, flip, jitter, jitter_flip.*'crop"):
         split.batches(1, ORDER, augmentation="crop_flip")
-    with pytest.raises(ValueError, match=r"'flip' is random by `order`"):
+    with pytest.raises(
+        ValueError, match=r"`augmentation='flip'` is random: `order` must be \(seed, epoch\)"
+    ):
         split.batches(1, augmentation="flip")
     with pytest.raises(ValueError, match=r"`crops` must be 1 for these images"):
         split.batches(1, pad=True, crops=10)
@@ -428,7 +430,7 @@ def test_sets_that_do_not_fit_together_are_refused(tmp_path, caplog):
     val.write_text(sound)
     changed(val, lambda document: document["annotations"].clear())
     datasets.load("coco", str(root))
-    assert "val2017.json has no object to measure by" in caplog.text
+    assert "val2017.json has no object to evaluate" in caplog.text
     assert "train2017.json has no object" not in caplog.text
     val.write_text(sound)
     changed(train, lambda document: document["annotations"].clear())

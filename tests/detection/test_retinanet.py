@@ -392,7 +392,7 @@ def test_two_replicas_take_the_step_of_one_device():
         ({"backbone": "resnet81"}, "Unknown backbone 'resnet81'. Did you mean 'resnet18'?"),
         ({"input_shape": (100, 64, 3)}, "sides multiples of 32 or None. Received: .100, 64, 3."),
         ({"head_layers": -1}, "`head_layers` must be an integer of 0 or more. Received: -1."),
-        ({"score_threshold": 5}, "`score_threshold` must be a finite number, 0 or more and"),
+        ({"score_threshold": 5}, "`score_threshold` must be a finite number of 0 to 1"),
         ({"anchor_sizes": (32, 64)}, "`anchor_sizes` must be 5 numbers above 0"),
         ({"box_variance": (0, 1, 1, 1)}, "`box_variance` must be four numbers above 0"),
         ({"mean": [0.5] * 3}, "`mean` and `std` go together"),

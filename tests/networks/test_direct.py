@@ -23,6 +23,7 @@ from tfbio.networks import direct, graph
 from tfbio.networks.direct.network import DirectNetwork
 from tfbio.rules import targets
 from tfbio.studies import comparison, comparison_figure
+from tfbio.studies.runs import load
 from tfbio.training import use
 
 RULES = ("direct_feedback_alignment", "sign_dfa", "direct_random_target_projection")
@@ -578,7 +579,7 @@ def test_unknown_sizes_share_their_signal_at_run_time():
     ("init='xavier'", "`init` must be 'launay' or 'frenkel'. Received: 'xavier'"),
     ("spatial='map'", "`spatial` must be 'shared' or 'dense'"),
     ("spatial=1", "`spatial` must be"),
-    ("max_feedback_gib=0", "`max_feedback_gib` must be a number greater than 0"),
+    ("max_feedback_gib=0", "`max_feedback_gib` must be a finite number greater than 0"),
     ("max_feedback_gib=True", "`max_feedback_gib` must be"),
     ("max_feedback_gib='1'", "`max_feedback_gib` must be"),
     ("seed=-1", "`seed` must be"),
@@ -664,7 +665,7 @@ def test_the_trainer_trains_resumes_measures_and_exports(tmp_path, capsys):
     for name in ("metrics.csv",):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert summary["weight_angles"] == summary["sign_agreement"] == {}
-    named = comparison.by_settings([comparison.load(tmp_path / "a")])
+    named = comparison.by_settings([load(tmp_path / "a")])
     Console(width=160).print(comparison.table(named))
     row = next(line for line in capsys.readouterr().out.splitlines() if "direct_feedback" in line)
     assert row.count("–") == 2  # neither a time over backprop's nor an angle

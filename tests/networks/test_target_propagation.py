@@ -712,8 +712,8 @@ def test_what_it_cannot_train_is_refused(make, rule, message):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("dtp(alpha=0)", "`alpha` must be a number greater than 0"),
-        ("dtp(noise=-1)", "`noise` must be a number greater than 0"),
+        ("dtp(alpha=0)", "`alpha` must be a finite number greater than 0"),
+        ("dtp(noise=-1)", "`noise` must be a finite number greater than 0"),
         ("dtp(schedule='both')", "`schedule` must be 'parallel' or 'alternating'"),
         ("sdtp(reconstruct='all')", "`reconstruct` must be 'clean' or 'corrupted'"),
         ("sdtp(alpha=0.1)", "no option 'alpha'"),

@@ -191,7 +191,11 @@ def test_replicas_take_their_turns_together():
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
-        ({"learning_rate_scale": -1.0}, ValueError, "`learning_rate_scale` must be a number of 0"),
+        (
+            {"learning_rate_scale": -1.0},
+            ValueError,
+            "`learning_rate_scale` must be a finite number of 0",
+        ),
         ({"delay": 1.5}, ValueError, "`delay` must be an integer of 0 or more"),
         ({"alternate": -1}, ValueError, "`alternate` must be an integer of 0 or more"),
         ({"optimizer": "adam"}, TypeError, "`optimizer` must be one of tfbio.optimizers"),
@@ -234,10 +238,13 @@ def test_the_trainers_turns_are_epochs():
     prepared = training.prepare(training.Classification(**options))
     turns = prepared.model.optimizer.feedback.alternate
     assert turns == prepared.steps_per_epoch > 1
-    for rule in ("dtp", "dtp(schedule='alternating')"):
+    for rule, message in (
+        ("dtp", "`feedback_alternate` does not go with rule 'dtp'"),
+        ("dtp(schedule='alternating')", "`feedback_alternate`, turns of one step, does not"),
+    ):
         both = training.Classification(**{**options, "rule": rule}, feedback_alternate=True)
-        with pytest.raises(ValueError, match="`feedback_alternate`, turns of one step, does not"):
+        with pytest.raises(ValueError, match=message):
             training.prepare(both)
     shallow = training.Classification(**{**options, "model": "akrout_mnist"})
-    with pytest.raises(ValueError, match="no inverse to take turns with: `model=akrout_mnist"):
+    with pytest.raises(ValueError, match=r"`rule`: Rule .* has no inverse to take turns with"):
         training.prepare(shallow)

@@ -447,15 +447,24 @@ def test_the_wrong_variables_are_refused():
     [
         ({"name": "sgdd"}, "Unknown optimizer 'sgdd'. Did you mean 'sgd'? Optimizers: sgd, "),
         ({"name": "Adam"}, "Did you mean 'adam'?"),
-        ({"learning_rate": -1}, "`learning_rate` must be a number greater than 0"),
+        ({"learning_rate": -1}, "`learning_rate` must be a finite number greater than 0"),
         ({"learning_rate": float("nan")}, "Received: nan"),
         ({"learning_rate": "0.1"}, "Received: '0.1'"),
-        ({"momentum": 1}, "`momentum` must be a number of 0 or more, less than 1. Received: 1"),
+        (
+            {"momentum": 1},
+            "`momentum` must be a finite number of 0 or more and less than 1. Received: 1",
+        ),
         ({"name": "adam", "momentum": 0.9}, "`momentum` must be 0 with 'adam'"),
         ({"name": "adamw", "momentum": 0.9}, "`momentum` must be 0 with 'adamw'"),
         ({"name": "nesterov"}, "`momentum` must be more than 0 with Nesterov's. Received: 0.0"),
-        ({"weight_decay": -0.1}, "`weight_decay` must be a number of 0 or more. Received: -0.1"),
-        ({"weight_decay": None}, "`weight_decay` must be a number of 0 or more. Received: None"),
+        (
+            {"weight_decay": -0.1},
+            "`weight_decay` must be a finite number of 0 or more. Received: -0.1",
+        ),
+        (
+            {"weight_decay": None},
+            "`weight_decay` must be a finite number of 0 or more. Received: None",
+        ),
         ({"batch_manhattan": 1}, "`batch_manhattan` must be True or False. Received: 1"),
         ({"no_sign_change": None}, "`no_sign_change` must be True or False. Received: None"),
         ({"last_layer": 0.1}, "`last_layer` must be a tfbio.optimizers.LastLayer"),
@@ -470,7 +479,7 @@ def test_a_bad_request_is_refused(arguments, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"learning_rate_scale": -1}, "`learning_rate_scale` must be a number of 0 or more"),
+        ({"learning_rate_scale": -1}, "`learning_rate_scale` must be a finite number of 0 or more"),
         ({"batch_manhattan": "yes"}, "`batch_manhattan` must be True, False or None"),
     ],
 )

@@ -236,10 +236,10 @@ def test_loss_scaling_changes_nothing(rule):
     ("rule", "text"),
     [
         ("local_alignment(amp=float)", "literal"),
-        ("local_alignment(amp='a')", "`amp` must be a number"),
-        ("symmetric_alignment(beta=1e999)", "`beta` must be a number"),
-        ("local_alignment(noise=-1)", "`noise` must be a number of 0 or more"),
-        ("mirror_alignment(noise=0)", "`noise` must be a number greater than 0"),
+        ("local_alignment(amp='a')", "`amp` must be a finite number"),
+        ("symmetric_alignment(beta=1e999)", "`beta` must be a finite number"),
+        ("local_alignment(noise=-1)", "`noise` must be a finite number of 0 or more"),
+        ("mirror_alignment(noise=0)", "`noise` must be a finite number greater than 0"),
         ("mirror_alignment(samples=0)", "`samples` must be an integer of 1 or more"),
     ],
 )

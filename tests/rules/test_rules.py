@@ -400,7 +400,7 @@ BAD_RULES = [
     ("frsf(seed=-1)", ValueError, "`seed` must be"),
     ("frsf(seed=1.0)", ValueError, "`seed` must be"),
     ("frsf(seed='a')", ValueError, "`seed` must be"),
-    ("sign_symmetry(agreement=1.5)", ValueError, "`agreement` must be a number of 0 to 1"),
+    ("sign_symmetry(agreement=1.5)", ValueError, "`agreement` must be a finite number of 0 to 1"),
     ("sign_symmetry(agreement='p')", ValueError, "`agreement` must be"),
     ({"class_name": "frsf"}, ValueError, "keys 'class_name' and 'config'"),
     ({"class_name": "none", "config": {}}, ValueError, "Unknown rule 'none'"),

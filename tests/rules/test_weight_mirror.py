@@ -181,12 +181,12 @@ def test_replicas_keep_one_b_though_their_batches_differ():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ("rate=0", "`rate` must be a number greater than 0"),
-        ("decay=-1", "`decay` must be a number of 0 or more"),
+        ("rate=0", "`rate` must be a finite number greater than 0"),
+        ("decay=-1", "`decay` must be a finite number of 0 or more"),
         ("rate=1.0,decay=1.0", "less than 1, or B has no memory"),
         ("samples=1", "`samples` must be an integer of 2 or more"),
         ("samples=0,center=False", "`samples` must be an integer of 1 or more"),
-        ("noise='loud'", "`noise` must be a number greater than 0"),
+        ("noise='loud'", "`noise` must be a finite number greater than 0"),
         ("before=-1", "`before` must be an integer of 0 or more"),
         ("anneal=0.5", "`anneal` must be an integer of 0 or more"),
         ("center=1", "`center` must be True or False"),

@@ -16,6 +16,7 @@ import tfbio
 from tests.trainers.test_trainers import in_process, run
 from tfbio import attacks, detection, models, training
 from tfbio.studies import robustness, robustness_report
+from tfbio.studies.attack_options import Attack
 from tfbio.training import folder, preparation, use
 from trainers import attack as trainer
 from trainers import cli
@@ -163,7 +164,7 @@ def test_bytes_stand_for_0_to_1():
         ({"eps": float("nan")}, "`eps` must be 0 to 1.*Received: nan"),
         ({"steps": 0}, "`steps` must be an integer of 1 or more. Received: 0"),
         ({"steps": 2.0}, "`steps` must be an integer of 1 or more. Received: 2.0"),
-        ({"step_size": -1.0}, "`step_size` must be a number of 0 or more. Received: -1.0"),
+        ({"step_size": -1.0}, "`step_size` must be a finite number of 0 or more. Received: -1.0"),
         ({"restarts": 0}, "`restarts` must be an integer of 1 or more"),
         ({"restarts": 2, "random_start": False}, "`restarts` needs `random_start`"),
         ({"seed": -1}, "`seed` must be an integer of 0 or more"),
@@ -263,7 +264,7 @@ def test_results_do_not_depend_on_the_batch(runs):
     # Noise alone, more or less, and much of it: which image has which decides.
     options = {"epsilons": "0.5", "examples": 300, "steps": 1, "step_size": 1e-6, "attacks": "pgd"}
     whole, parts, again = (
-        robustness.measure(experiment, robustness.Attack(**options, batch_size=size))
+        robustness.measure(experiment, Attack(**options, batch_size=size))
         for size in (300, 64, 300)
     )
     assert whole == again == parts
@@ -274,7 +275,7 @@ def test_results_do_not_depend_on_the_batch(runs):
 def test_a_mixed_precision_network_is_attacked_in_float32(tmp_path):
     options = {"rule": "fa", "precision": "mixed_float16", "workdir": str(tmp_path)}
     prepared = preparation.prepare(training.Classification(**options))
-    model = robustness._in_full(prepared)
+    model = robustness._build_float32(prepared)
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     for name in ("conv1", "logits"):
         own, theirs = model.get_layer(name), prepared.model.get_layer(name)
@@ -304,7 +305,7 @@ def test_the_command_compares_rules_in_table_figure_and_results(runs, tmp_path):
     assert contents(runs) == before
     assert (tmp_path / "attack.png").stat().st_size > 10_000
     written = json.loads((tmp_path / "attack.json").read_text())
-    assert written["attack"] == {**vars(robustness.Attack()), "epsilons": "0,16/255,0.25",
+    assert written["attack"] == {**vars(Attack()), "epsilons": "0,16/255,0.25",
                                  "steps": 5}  # fmt: skip
     assert written["versions"]["keras"] == keras.__version__
     assert {"git", "command", "machine"} <= set(written)
@@ -346,7 +347,7 @@ def test_a_run_is_attacked_in_its_folder_finished_or_not(runs, tmp_path, capsys)
 def test_the_figure_tells_the_gradients_apart(tmp_path, monkeypatch):
     from matplotlib import pyplot as plt
 
-    attack = robustness.Attack(epsilons="8/255,0", attacks="pgd")
+    attack = Attack(epsilons="8/255,0", attacks="pgd")
     accuracy = {("pgd", g, t): 0.5 for g in ("true", "rule") for t in ("8/255", "0")}
     found = robustness.Robustness(1, 10, 0.5, {"true": 0, "rule": 0}, accuracy)
     kept = []
@@ -399,14 +400,20 @@ BAD = [
     (["--run={run}", "--attacks=cw"], "--attacks must be of fgsm, pgd, each at most once"),
     (["--run={run}", "--attacks="], "--attacks must be of fgsm, pgd"),
     (["--run={run}", "--gradients=true,true"], "--gradients must be of true, rule, each at most"),
-    (["--run={run}", "--steps=0"], "--steps must be 1 or more, and at most 100000. Received: 0"),
-    (["--run={run}", "--step_size=-1"], "--step_size must be 0 or more. Received: -1.0"),
-    (["--run={run}", "--step_size=inf"], "--step_size must be 0 or more. Received: inf"),
-    (["--run={run}", "--restarts=0"], "--restarts must be 1 or more"),
-    (["--run={run}", "--examples=0"], "--examples must be 1 or more"),
+    (["--run={run}", "--steps=0"], "--steps must be an integer of 1 to 100000. Received: 0"),
+    (
+        ["--run={run}", "--step_size=-1"],
+        "--step_size must be a finite number of 0 or more. Received: -1.0",
+    ),
+    (
+        ["--run={run}", "--step_size=inf"],
+        "--step_size must be a finite number of 0 or more. Received: inf",
+    ),
+    (["--run={run}", "--restarts=0"], "--restarts must be an integer of 1 to"),
+    (["--run={run}", "--examples=0"], "--examples must be an integer of 1 to"),
     (["--run={run}", "--examples=many"], "--examples must be an integer. Received: 'many'"),
-    (["--run={run}", "--seed=-1"], "--seed must be 0 or more"),
-    (["--run={run}", "--batch_size=-1"], "--batch_size must be 0 or more"),
+    (["--run={run}", "--seed=-1"], "--seed must be an integer of 0 to"),
+    (["--run={run}", "--batch_size=-1"], "--batch_size must be an integer of 0 to"),
     (["--run={run}", "--data_dir=/none"], "--data_dir must be empty for digits"),
     (["--run={run}", "--output={run}/flags.cfg"], "flags.cfg cannot be written: File exists. Give"),
     (["--run={run}", "--epsilon=0"], "Unknown command line flag 'epsilon'"),
@@ -455,8 +462,8 @@ def test_what_learned_by_targets_is_attacked_by_the_true_gradient_alone(tmp_path
     options = {"dataset": "digits", "model": "bartunov_fc_mnist", "rule": "sdtp", "epochs": 1}
     experiment = training.Classification(**options, workdir=str(tmp_path))
     training.train_and_evaluate(experiment, lambda line: None)
-    with pytest.raises(ValueError, match=r"--gradients=rule: .* --rule=sdtp, by targets"):
-        robustness.measure(experiment, robustness.Attack(), lambda line: None)
-    attack = robustness.Attack(gradients="true", attacks="fgsm", epsilons="0.1", examples=20)
+    with pytest.raises(ValueError, match=r"`gradients='rule'`: .* `rule='sdtp'`, by targets"):
+        robustness.measure(experiment, Attack(), lambda line: None)
+    attack = Attack(gradients="true", attacks="fgsm", epsilons="0.1", examples=20)
     found = robustness.measure(experiment, attack, lambda line: None)
     assert found.accuracy["fgsm", "true", "0.1"] <= found.clean

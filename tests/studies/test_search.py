@@ -97,8 +97,8 @@ def test_what_a_line_says(text, wanted):
         ("learning_rate = uniform('a', 'b')", "must have two numbers"),
         ("learning_rate = uniform(low, high)", "must be written as"),
         ("learning_rate = uniform(low=0, high=1)", "must be written as"),
-        ("learning_rate = uniform(0, 1)", "must be a number greater than 0"),
-        ("momentum = uniform(0.5, 1)", "must be 0 or more and less than 1"),
+        ("learning_rate = uniform(0, 1)", "must be a finite number greater than 0"),
+        ("momentum = uniform(0.5, 1)", "must be a finite number of 0 or more and less than 1"),
         ("batch_size = uniform(0.5, 2)", "must be integers for this option"),
         ("batch_size = choice(32, 32)", "each once"),
         ("batch_size = choice(32)", "two or more"),
@@ -462,12 +462,12 @@ def test_the_table_after_a_trial_has_the_best_and_the_newest(stand_in, tmp_path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 3}, "--epochs=30, now 3"),
+        ({"epochs": 3}, "`epochs=30`, now 3"),
         ({"text": "learning_rate = uniform(0.2, 1)"}, "ranges: .*0.1, 1.0.*now .*0.2, 1.0"),
         ({"search_seed": 1}, "search_seed: 0, now 1"),
         ({"search_by": "best"}, "search_by: last, now best"),
         ({"kind": Detection}, "task: classification, now detection"),
-        ({"trials": 2}, "has 3 trials already. Give --trials=3 or more"),
+        ({"trials": 2}, "has 3 trials already. Give `trials=3` or more"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -506,13 +506,13 @@ def test_a_damaged_journal_is_told(content, stand_in, tmp_path):
 
 
 def test_a_search_needs_validation_a_process_and_a_folder_of_its_own(stand_in, tmp_path):
-    with pytest.raises(ValueError, match="--validation_fraction must be more than 0"):
+    with pytest.raises(ValueError, match="`validation_fraction` must be more than 0"):
         stood_in(tmp_path / "a", validation_fraction=0.0)
-    with pytest.raises(ValueError, match="--strategy=multi_worker goes with one run"):
+    with pytest.raises(ValueError, match="`strategy='multi_worker'` goes with one run"):
         stood_in(tmp_path / "a", strategy="multi_worker")
     assert not (tmp_path / "a").exists()
     folder.claim(tmp_path, BASE, {})
-    with pytest.raises(ValueError, match=f"--workdir={tmp_path} holds a run"):
+    with pytest.raises(ValueError, match=f"`workdir={tmp_path}` holds a run"):
         stood_in(tmp_path)
     with folder.locked(tmp_path / "b"), pytest.raises(ValueError, match="is in use by another"):
         stood_in(tmp_path / "b")
@@ -530,7 +530,7 @@ def test_a_search_needs_validation_a_process_and_a_folder_of_its_own(stand_in, t
         (["--task=segmentation"], "--task must be one of classification, detection", 2),
         (["--learning_rate=0.1"], "--learning_rate is given, and searched by ", 2),
         (["--rule", "usf"], "--rule is given, and searched by ", 2),
-        (["--trials=0"], "--trials must be 1 or more", 1),
+        (["--trials=0"], "--trials must be an integer of 1 to", 1),
         (["--search_by=test"], "--search_by must be one of last, best", 1),
         (["--ranges=/none.ranges"], "/none.ranges", 1),
         ([f"--ranges={ROOT / 'configs/demo.cfg'}"], "must be written as option = log(low", 1),

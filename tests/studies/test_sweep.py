@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tfbio.studies import sweep
-from tfbio.studies.comparison import Run
+from tfbio.studies.runs import Run
 from tfbio.training import Classification
 
 

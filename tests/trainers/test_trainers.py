@@ -24,7 +24,9 @@ from tests.cases import long_but
 from tfbio import detection, models, rules, training
 from tfbio.layers.sites import find_sites
 from tfbio.studies import comparison, comparison_figure
+from tfbio.studies.runs import Run, load_all
 from tfbio.training import memory, tasks
+from tfbio.training.records import read
 from trainers import cli, command, compare
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -85,7 +87,7 @@ def test_a_comparison_writes_table_figure_and_results(compared):
         assert 0.1 < one["summary"]["test_accuracy"] <= 1
         assert one["summary"]["seconds_per_step"] > 0
         (workdir,) = [flag for flag in one["flags"] if flag.startswith("--workdir=")]
-        records = comparison.read(workdir.removeprefix("--workdir="))
+        records = read(workdir.removeprefix("--workdir="))
         assert [record["step"] for record in records] == [0, 21, 42]
         assert one["starts"][0]["versions"]["keras"] == keras.__version__
     assert (path / "comparison.png").stat().st_size > 10_000
@@ -143,7 +145,7 @@ def test_runs_are_grouped_by_what_they_differ_in_and_unfinished_ones_are_told(
     assert [run["summary"] is None for run in written] == [False, False, True, False]
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
 
-    results = comparison.by_settings(compare.runs_in([runs], cli.console()))
+    results = comparison.by_settings(load_all([runs]))
     columns = [list(column.cells) for column in comparison.table(results).columns]
     rows = {name: cells for name, *cells in zip(*columns, strict=True)}
     assert list(rows) == ["backprop", usf.name, f"{usf.name}, last_layer_rule=bp"]
@@ -152,7 +154,7 @@ def test_runs_are_grouped_by_what_they_differ_in_and_unfinished_ones_are_told(
         for name in ("other", "backprop/seed1")
     ]
     assert rows[f"{usf.name}, last_layer_rule=bp"][1] == f"{seconds[0] / seconds[1]:.2f}"
-    now = comparison.read(runs / "cut")[-1]["validation_accuracy"]
+    now = read(runs / "cut")[-1]["validation_accuracy"]
     assert rows[usf.name][:2] == ["–", "–"]
     assert rows[usf.name][-1] == f"2/2: {100 * now:.1f} validation"
     assert not rows["backprop"][-1]
@@ -166,7 +168,7 @@ def test_the_names_of_the_papers_rows_cover_no_curve(tmp_path, monkeypatch):
         values = parsed(f"--flagfile={ROOT}/configs/xiao2018/resnet18_{row}.cfg")
         (experiment,) = compare.experiments(values)
         records = [{"epoch": epoch, "accuracy": 0.1 * epoch} for epoch in (1, 2)]
-        runs.append(comparison.Run(experiment, None, records, []))
+        runs.append(Run(experiment, None, records, []))
     kept = []
     monkeypatch.setattr(plt, "close", kept.append)
     comparison_figure.draw(comparison.by_settings(runs), tmp_path / "figure.png")
@@ -189,7 +191,7 @@ def test_a_bad_start_does_not_press_the_learning_curves_into_a_line(
 
     (experiment,) = compare.experiments(parsed("--rule=fa"))
     records = [{"epoch": e, "accuracy": score} for e, score in enumerate(scores, start=1)]
-    runs = [comparison.Run(experiment, None, records, [])]
+    runs = [Run(experiment, None, records, [])]
     kept = []
     monkeypatch.setattr(plt, "close", kept.append)
     comparison_figure.draw(comparison.by_settings(runs), tmp_path / "figure.png")
@@ -415,8 +417,8 @@ BAD = [
     (["--optimizer=sgdd"], "--optimizer must be one of sgd, nesterov, rmsprop, adam, adamw", 1),
     (["--optimizer=adam", "--momentum=0.5"], "--momentum belongs to sgd, nesterov, rmsprop", 1),
     (["--optimizer=nesterov", "--momentum=0"], "--optimizer=nesterov needs a --momentum", 1),
-    (["--weight_decay=-1"], "--weight_decay must be 0 or more", 1),
-    (["--weight_decay=inf"], "--weight_decay must be 0 or more", 1),
+    (["--weight_decay=-1"], "--weight_decay must be a finite number of 0 or more", 1),
+    (["--weight_decay=inf"], "--weight_decay must be a finite number of 0 or more", 1),
     (["--schedule=step"], "--schedule=step and --milestones go together", 1),
     (["--milestones=5"], "--schedule=step and --milestones go together", 1),
     (["--warmup_epochs=30"], "--warmup_epochs must end before", 1),
@@ -432,9 +434,9 @@ BAD = [
     (["--mode=predict"], "--images and --mode=predict go together", 1),
     (["--output=x"], "--output does not go with --mode=train", 1),
     (["--checkpoint=best"], "--checkpoint does not go with --mode=train", 1),
-    (["--log_every=-1"], "--log_every must be 0 or more", 1),
-    (["--checkpoint_every=0"], "--checkpoint_every must be 1 or more", 1),
-    (["--keep_checkpoints=0"], "--keep_checkpoints must be 1 or more", 1),
+    (["--log_every=-1"], "--log_every must be an integer of 0 to", 1),
+    (["--checkpoint_every=0"], "--checkpoint_every must be an integer of 1 to", 1),
+    (["--keep_checkpoints=0"], "--keep_checkpoints must be an integer of 1 to", 1),
     (["--model=lenet"], "32 or more pixels a side. Received: (8, 8, 1)", 1),
     (
         ["--dataset=fashion_mnist", "--data_dir=/none"],
@@ -442,13 +444,21 @@ BAD = [
         1,
     ),
     (["--data_dir=/none"], "--data_dir must be empty for digits", 1),
-    (["--epochs=0"], "--epochs must be 1 or more, and at most 1000000. Received: 0", 1),
-    (["--batch_size=-1"], "--batch_size must be 1 or more, and at most 1000000. Received: -1", 1),
-    (["--learning_rate=0"], "--learning_rate must be a number greater than 0", 1),
-    (["--learning_rate=nan"], "--learning_rate must be a number greater than 0", 1),
+    (["--epochs=0"], "--epochs must be an integer of 1 to 1000000. Received: 0", 1),
+    (["--batch_size=-1"], "--batch_size must be an integer of 1 to 1000000. Received: -1", 1),
+    (["--learning_rate=0"], "--learning_rate must be a finite number greater than 0", 1),
+    (["--learning_rate=nan"], "--learning_rate must be a finite number greater than 0", 1),
     (["--learning_rate=1e39"], "and at most 1e+06. Received: 1e+39", 1),
-    (["--momentum=1"], "--momentum must be 0 or more and less than 1. Received: 1.0", 1),
-    (["--validation_fraction=1.5"], "--validation_fraction must be 0 or more", 1),
+    (
+        ["--momentum=1"],
+        "--momentum must be a finite number of 0 or more and less than 1. Received: 1.0",
+        1,
+    ),
+    (
+        ["--validation_fraction=1.5"],
+        "--validation_fraction must be a finite number of 0 or more",
+        1,
+    ),
     (["--seed=-1"], "--seed must be", 1),
     (["--seed=1,x"], "--seed must be", 1),
     (["--schedule=step", "--milestones=5,x"], "--milestones must be integers", 1),
@@ -457,8 +467,8 @@ BAD = [
     (["--validation_fraction=0.9999"], "leaves 0 and 1437 of 1437 images", 1),
     (["--train_fraction=0"], "--train_fraction must be more than 0", 1),
     (["--validation_fraction=0.0001"], "leaves 1437 and 0 of 1437 images", 1),
-    (["--image_size=2147483647"], "--image_size must be 0 or more, and at most 4096", 1),
-    (["--batch_size=99999999999999999999"], "--batch_size must be 1 or more, and at most", 1),
+    (["--image_size=2147483647"], "--image_size must be an integer of 0 to 4096", 1),
+    (["--batch_size=99999999999999999999"], "--batch_size must be an integer of 1 to", 1),
     (["--workdir="], "--workdir must not be empty", 1),
     (["--published=bp=9,\nfa=13"], "--published must be one line of text", 1),
     (["--published=bp=9\n"], "--published must be one line of text", 1),

@@ -72,8 +72,8 @@ REFUSED = [
     ({"init_from": "a", "weights": "imagenet", "model": "keras:ResNet50"}, "give one"),
     ({"init_checkpoint": "best"}, "`init_checkpoint` belongs to `init_from`"),
     ({"init_from": "runs/./classify"}, "`init_from` must be another folder"),
-    ({"accumulate": 0}, "`accumulate` must be 1 or more"),
-    ({"clip_norm": -1.0}, "`clip_norm` must be 0 or more"),
+    ({"accumulate": 0}, "`accumulate` must be an integer of 1 to"),
+    ({"clip_norm": -1.0}, "`clip_norm` must be a finite number of 0 or more"),
 ]
 
 

@@ -26,7 +26,7 @@ import tfbio
 from tests import kills
 from tests.cases import long_but
 from tfbio import training
-from tfbio.studies import comparison
+from tfbio.studies.runs import load
 from tfbio.training import folder, use
 from tfbio.training.checkpoints import Checkpoints
 from tfbio.training.records import Records
@@ -317,7 +317,7 @@ def test_a_damaged_record_is_told_in_one_line(whole, tmp_path, name, content):
     experiment = training.Classification(**OPTIONS, workdir=str(path))
     if name != "data.json":
         with pytest.raises(ValueError, match=name):
-            comparison.load(path)
+            load(path)
     else:
         with pytest.raises(ValueError, match=name):
             use.export(experiment, tmp_path / "export")

@@ -13,8 +13,7 @@ import pytest
 from tests import kills
 from tests.cases import assert_same_learning
 from tfbio import training
-from tfbio.studies import comparison
-from tfbio.training import folder, use
+from tfbio.training import folder, records, use
 from tfbio.training.loop import Loop
 from tfbio.training.strategies import Devices
 from tfbio.training.train import Training
@@ -126,7 +125,7 @@ def test_two_workers_take_the_steps_of_one_process(whole):
     start, alone, measured = first_steps()
     for index in range(2):
         assert_same_learning(weights(f"{whole}.first{index}.npz"), alone, start)
-    record = comparison.read(whole)[1]
+    record = records.read(whole)[1]
     assert record["step"] == OPTIONS["steps_per_call"]
     for name, value in measured.items():
         assert record[name] == pytest.approx(float(value), rel=1e-5)

@@ -1,6 +1,6 @@
 """Arrays: a split whose images are all in memory, as they were stored, and made ready by batch."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +30,7 @@ class Arrays(Split):
         ((5, 32, 32, 1), dtype('float32'), (32, 32, 1), 5)
     """
 
-    def __init__(self, images: np.ndarray, labels: Any, image_size: int = 0):
+    def __init__(self, images: np.ndarray, labels: Sequence[int], image_size: int = 0):
         shape = images.shape[1:]
         super().__init__(labels, (image_size, image_size, shape[2]) if image_size else shape)
         # Captured by the pipelines by reference; on a GPU each batch would travel back.
@@ -38,8 +38,7 @@ class Arrays(Split):
             self._stored = tf.convert_to_tensor(images)
 
     def _take(self, rows):
-        height, width, _ = self.image_shape
-        return resize(tf.gather(self._stored, rows), (height, width))
+        return resize(tf.gather(self._stored, rows), self.image_shape[:2])
 
     def _content(self, row):
         return self._stored[row].numpy().tobytes()
@@ -70,7 +69,7 @@ class Arrays(Split):
         yield self.labels
 
 
-def resize(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+def resize(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
     """Return images as float32 of 0 to 1, resized.
 
     Args:

@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -36,7 +36,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
+    def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of every image."""
         return self.train.image_shape
 
@@ -136,18 +136,21 @@ def load(
         return _imagenet(name, data_dir, download, image_size, max_corrupt)
     missing = data_dir and not pathlib.Path(data_dir).is_dir()
     # Only a folder that is not there yet can be made for a download.
-    if missing and (pathlib.Path(data_dir).exists() or not download):
+    makes = download and tfds.is_known(name)
+    if missing and (pathlib.Path(data_dir).exists() or not makes):
         raise _no_folder(data_dir)
     for place in (data_dir,) if data_dir else _places(name):
         for layout in _formats(name):
             if found := layout.find(place):
                 _LOG.info("%s is read from %s", name, found)
-                train, test = (Arrays(*part, image_size=image_size) for part in layout.read(found))
+                train, test = (
+                    Arrays(images, labels, image_size) for images, labels in layout.read(found)
+                )
                 return _dataset(train, test, DATASETS[name].class_names)
     if not tfds.is_known(name):
         raise FileNotFoundError(_describe_missing(name, data_dir))
     make = functools.partial(Photographs, image_size=image_size, max_corrupt=max_corrupt)
-    parts = tfds.load(name, str(data_dir), download, image_size, _remedy(name), make)
+    parts: Any = tfds.load(name, data_dir, download, image_size, _remedy(name), make)
     if parts is None:
         raise FileNotFoundError(_describe_missing(name, data_dir))
     return _dataset(*parts)
@@ -161,7 +164,7 @@ def _imagenet(name, data_dir, download, image_size, max_corrupt):
         f"and val/<class>/*.JPEG, or with {name} as TensorFlow Datasets prepares it."
     )
     make = imagenet.photographs(name, image_size, max_corrupt)
-    parts = imagenet.load(name, data_dir, make) if data_dir else None
+    parts: Any = imagenet.load(name, data_dir, make) if data_dir else None
     if parts is None:
         parts = tfds.load(name, data_dir, download, image_size, remedy, make, streamed=True)
     if parts is None:
@@ -213,11 +216,15 @@ def _places(name):
 
 
 def _remedy(name):
-    files = " or ".join(layout.files[0] for layout in _formats(name))
-    choices = [f"{files} and so on"] if files else []
+    layouts = _formats(name)
+    choices = [" or ".join(_name_files(layout) for layout in layouts)] if layouts else []
     if tfds.is_known(name):
         choices.append(f"{name} as TensorFlow Datasets prepares it")
     return f"Give `data_dir` a folder with {', or '.join(choices)}."
+
+
+def _name_files(layout):
+    return layout.files[0] + (" and so on" if len(layout.files) > 1 else "")
 
 
 def _no_folder(data_dir):

@@ -1,9 +1,9 @@
 """Encoded: a split whose images are decoded when a batch needs them, from files or from memory."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfbio.data import crops, decoding
@@ -38,8 +38,8 @@ class Encoded(Split):
     def __init__(
         self,
         sources: Sequence[str | bytes],
-        labels: Any,
-        image_shape: tuple[int, int, int],
+        labels: npt.ArrayLike,
+        image_shape: tuple[int, ...],
         names: Sequence[str] | None = None,
         cropped: bool = False,
     ):
@@ -158,14 +158,15 @@ def common_size(paths: Sequence[str]) -> tuple[int, int]:
     sizes = split._map_contents(
         lambda content: tf.shape(decode(content, 3))[:2], np.arange(len(paths))
     )
-    first: Any = None
+    first: tuple[int, int] | None = None
     with clear_errors():
         for path, size in zip(paths, sizes.as_numpy_iterator(), strict=True):
-            first = tuple(size.tolist()) if first is None else first
-            if tuple(size) != first:
+            height, width = size.tolist()
+            first = first or (height, width)
+            if (height, width) != first:
                 raise ValueError(
                     "`image_size` must be given where images differ in size. Received: "
                     f"{paths[0]} of {first[0]} × {first[1]} and {path} of {size[0]} × {size[1]} "
                     "pixels."
                 )
-    return first
+    return first or (0, 0)

@@ -62,7 +62,7 @@ class Examples(abc.ABC):
 
     augmentations = augment.augmentations()
 
-    def __init__(self, count: int, image_shape: tuple[int, ...]):
+    def __init__(self, count: int, image_shape: tuple[int, int, int]):
         self._chosen = np.arange(count)
         self.image_shape = tuple(int(side) for side in image_shape)
 
@@ -82,7 +82,7 @@ class Examples(abc.ABC):
         """A digest of the examples, but only of some of their images: other data have another."""
 
     @abc.abstractmethod
-    def _content(self, row) -> Any:
+    def _content(self, row) -> bytes:
         """Return the bytes of the image at a row as they are stored."""
 
     def _sample(self):
@@ -102,7 +102,7 @@ class Examples(abc.ABC):
     def _checked_examples(self, dataset, plan) -> Any:
         """Return a dataset of batches, with weights where some are not to count."""
 
-    def _fill(self, dataset, batch_size, missing):
+    def _fill(self, dataset, batch_size, missing) -> Any:
         """Return batches filled up with zeros, and after them so many empty ones."""
         dataset = dataset.map(
             lambda *batch: tf.nest.map_structure(lambda part: _pad(part, batch_size), batch)
@@ -314,8 +314,9 @@ class Examples(abc.ABC):
         part = _positions(start * batch_size, limit, batch_size, shard, multiple, pad)
         batch_size //= shard[1]
         draws = None
-        if augmentation != "none" and order is not None:  # it was checked that there is one
-            draws = chance.bits(self.size, *order, chance.AUGMENTATION)[part] >> np.uint64(1)
+        if augmentation != "none":
+            seed, epoch = _check_order(order)
+            draws = chance.bits(self.size, seed, epoch, chance.AUGMENTATION)[part] >> np.uint64(1)
             draws = draws.astype(np.int64)
         full = len(part) % batch_size == 0
         plan = Plan(rows, part, draws, augmentation, batch_size, full, pad, crops)
@@ -348,18 +349,17 @@ def _positions(begin, limit, batch_size, shard, multiple, pad):
     return positions[positions % batch_size * count // np.maximum(sizes, 1) == index]
 
 
-def _check_order(order):
+def _check_order(order) -> tuple[int, int]:
     """Return `order` as two integers that fit Philox's key and TensorFlow's seeds."""
     try:
         seed, epoch = order
     except (TypeError, ValueError):
-        seed = epoch = -1
-    for value in (seed, epoch):
-        if not is_integer(value, 0, 2**63 - 1):
-            raise ValueError(
-                f"`order` must be (seed, epoch), two integers of 0 to 2⁶³ − 1. Received: {order!r}."
-            )
-    return int(seed), int(epoch)
+        seed = epoch = None
+    if is_integer(seed, 0, 2**63 - 1) and is_integer(epoch, 0, 2**63 - 1):
+        return int(seed), int(epoch)  # pyright: ignore[reportArgumentType]
+    raise ValueError(
+        f"`order` must be (seed, epoch), two integers of 0 to 2⁶³ − 1. Received: {order!r}."
+    )
 
 
 def _pad(part, batch_size):

@@ -113,13 +113,18 @@ def check(
     """
     if images.dtype != np.uint8 or labels.dtype.kind not in "ui":
         raise ValueError(
-            f"{path} must hold images of unsigned bytes and integer labels. "
+            f"{path} must hold uint8 images and integer labels. "
             f"Received: {images.dtype} and {labels.dtype}."
         )
-    if images.shape[1:] != shape or labels.shape != images.shape[:1] or not len(labels):
+    if images.shape[1:] != shape or not len(images):
         raise ValueError(
-            f"{path} must hold images of {' × '.join(map(str, shape))}, one or more, and as many "
-            f"labels. Received: shapes {images.shape} and {labels.shape}."
+            f"{path} must hold images of {' × '.join(map(str, shape))}, one or more. "
+            f"Received: an array of shape {images.shape}."
+        )
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{path} must hold one integer label for each of its {len(images)} images. "
+            f"Received: labels of shape {labels.shape}."
         )
     if count is not None and len(labels) != count:
         raise ValueError(

@@ -27,7 +27,7 @@ def channel_statistics(split: Split) -> tuple[list[float], list[float]]:
     """
     if split.statistics is not None:
         return split.statistics
-    count, total, squares = 0, np.zeros(1), np.zeros(1)
+    count, total, squares = 0, np.zeros(()), np.zeros(())
     for images, _ in split.for_statistics().batches(256):
         images = to_float(images, "float64").numpy()
         pixels = images.astype(np.float64).reshape(-1, split.image_shape[-1])

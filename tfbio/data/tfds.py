@@ -92,7 +92,7 @@ def load(
     download: bool,
     image_size: int,
     remedy: str,
-    photographs: Callable[..., Photographs],
+    photographs: Callable[..., Photographs] | None,
     streamed: bool = False,
 ) -> tuple[Any, ...] | None:
     """Read a prepared dataset, or prepare it where a download is wanted.
@@ -141,13 +141,13 @@ def load(
             "and is streamed as photographs that are cropped."
         )
 
-    def part(split):
+    def read(split):
         if streamed or large:
             return photographs(_source(tfds, builder, split, len(classes), large))
         return _part(tfds, builder, split, kind, image_size)
 
     try:
-        parts = [part(split) for split in (train, test)]
+        parts = [read(split) for split in (train, test)]
     except (tf.errors.OpError, OSError) as error:
         raise unreadable(name, data_dir, error) from error
     for part, split in zip(parts, (train, test), strict=True):
@@ -241,7 +241,7 @@ def _first_line(error):
     return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
 
 
-def _kind(tfds: Any, name, features):
+def _kind(tfds, name, features):
     """Return the image feature and the class names, or refuse."""
     have = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
     image: Any = have.get("image")

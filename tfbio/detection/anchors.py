@@ -120,7 +120,7 @@ class AnchorMatcher(LabelEncoder):
             [self.negative_threshold, self.positive_threshold], [-1, -2, 1], dtype="float32"
         )
         _keras.untrack(self, self.matched_boxes_metric)
-        vars(self)["matched_boxes_metric"] = _Unmeasured()
+        self.__dict__["matched_boxes_metric"] = _Unmeasured()
 
 
 class _Unmeasured:

@@ -55,7 +55,7 @@ def load(name: str, data_dir: str, download: bool, remedy: str) -> list[Any] | N
         raise catalog.unreadable(name, data_dir, error) from error
 
 
-def _part(builder: Any, split):
+def _part(builder, split):
     """Return (source, annotations) of a split."""
     info = builder.info.splits.get(split)
     where = f"{builder.info.full_name}, {split}"

@@ -1,4 +1,9 @@
-"""The detector that `tfbio.detection.retinanet` returns: keras_cv's RetinaNet, mended."""
+"""The detector that `tfbio.detection.retinanet` returns: keras_cv's RetinaNet, mended.
+
+keras_cv is archived, and pinned. Of its private names the class below sets `_prediction_decoder`,
+which keras_cv's property `prediction_decoder` reads. It also passes by the constructor and the
+`compute_loss` of keras_cv's class, and calls those of Keras's own models.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -60,7 +65,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
         anchors = AnchorGenerator(bounding_box_format, anchor_sizes)
         label_encoder = AnchorMatcher(anchors, box_variance)
         x = images = keras.Input(backbone.input_shape[1:], name="images")
-        if mean is not None and std is not None:
+        if mean is not None:
             variance = [value**2 for value in std]
             x = keras.layers.Normalization(mean=list(mean), variance=variance, name="standardize")(
                 images
@@ -81,9 +86,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
         self.num_classes, self.bounding_box_format = num_classes, bounding_box_format
         self.anchor_generator, self.label_encoder = anchors, label_encoder
         self._prediction_decoder = prediction_decoder
-        self._standardization = None
-        if mean is not None and std is not None:
-            self._standardization = {"mean": list(mean), "std": list(std)}
+        self._standardization = None if mean is None else {"mean": list(mean), "std": list(std)}
 
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None

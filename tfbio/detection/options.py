@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any, ClassVar
 
 from tfbio.detection import boxes, coco_metrics, datasets
-from tfbio.training.experiment import Experiment, option
+from tfbio.training.experiment import Experiment
+from tfbio.training.options import option
 
 BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 BOX_LOSSES = ("retinanet", "smoothl1")

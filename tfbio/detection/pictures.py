@@ -11,6 +11,9 @@ import numpy as np
 
 from tfbio._extras import require
 
+LEAST = 0.3
+"""The score from which on a predicted box is drawn."""
+
 _SHORTEST = 480  # pixels of a picture's shorter side, to which a smaller image is magnified
 _TRUE = (255, 255, 255)
 _MARGIN = 3
@@ -84,15 +87,15 @@ def draw(
     pen = ImageDraw.Draw(picture)
     font, width = _font(max(11, round(shorter / 34))), max(2, round(shorter / 200))
     # The most confident last, and so on top; lines before all labels.
-    true_boxes = _drawn(true, 0.0)
-    scored = sorted(_drawn(predicted, least), key=lambda each: each[2])
-    for box, *_ in true_boxes:
+    true = _drawn(true, 0.0)
+    predicted = sorted(_drawn(predicted, least), key=lambda each: each[2])
+    for box, *_ in true:
         _dashed(pen, box * scale, width)
-    for box, index, _ in scored:
+    for box, index, _ in predicted:
         pen.rectangle(_ordered(box * scale), outline=color(index), width=width)
-    for box, index, _ in true_boxes:
+    for box, index, _ in true:
         _label(pen, picture.size, box * scale, class_names[index], _TRUE, font, below=True)
-    for box, index, score in scored:
+    for box, index, score in predicted:
         text = f"{class_names[index]} {score:.2f}"
         _label(pen, picture.size, box * scale, text, color(index), font, below=False)
     return np.asarray(picture).copy()

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,8 +14,8 @@ import tensorflow as tf
 from tfbio import data
 from tfbio.data.folder import list_images
 from tfbio.detection import coco_results, datasets, pictures
+from tfbio.detection.detect import detection
 from tfbio.detection.examples import original
-from tfbio.detection.task import LEAST, detection
 from tfbio.training import folder, outputs, use
 from tfbio.training.images import write as write_image
 
@@ -28,11 +28,11 @@ _RESULTS, _IMAGES = "results.json", "images.json"
 
 def predict(
     experiment: Detection,
-    images: str | pathlib.Path,
+    images: str | os.PathLike[str],
     output: pathlib.Path,
     checkpoint: str = "last",
     tell: Callable[..., None] = print,
-) -> int:
+) -> Any:
     """Find the objects in every image of a folder, and draw them.
 
     Args:
@@ -91,8 +91,9 @@ def _predict(experiment, paths, names, drawings, output, checkpoint, tell):
                 boxes = {key: whole[key][index] for key in ("boxes", "classes", "confidence")}
                 with outputs.naming_output(output):
                     _draw(paths[number], boxes, facts.class_names, path)
-    drawn = sum(result["score"] >= LEAST for result in results)
-    tell(f"{len(results)} boxes in {_RESULTS}, {drawn} of them drawn, from a score of {LEAST} on")
+    drawn = sum(result["score"] >= pictures.LEAST for result in results)
+    least = f"from a score of {pictures.LEAST} on"
+    tell(f"{len(results)} boxes in {_RESULTS}, {drawn} of them drawn, {least}")
     document = held.document()
     for image, name in zip(document["images"], names, strict=True):
         image["file_name"] = name
@@ -119,4 +120,4 @@ def _drawings(names):
 def _draw(path, boxes, class_names, out):
     image = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False).numpy()
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_image(out, pictures.draw(image, class_names, boxes, least=LEAST))
+    write_image(out, pictures.draw(image, class_names, boxes, least=pictures.LEAST))

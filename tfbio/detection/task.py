@@ -13,15 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio import _keras
-from tfbio.data.scaling import to_float
 from tfbio.detection import boxes, coco_metrics, coco_results, datasets, pictures
+from tfbio.detection.detect import detection
 from tfbio.detection.options import Detection
 from tfbio.detection.retinanet import copy_backbone, retinanet
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_sites
 from tfbio.training import preparation, transfer
 from tfbio.training.board import FEEDBACK
-from tfbio.training.experiment import default, named
+from tfbio.training.options import default, named
 from tfbio.training.tasks import Task
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from tfbio.detection.examples import DetectionExamples
 
 _SHOWN = 8  # images of a picture
-LEAST = 0.3
-"""The score from which on a predicted box is drawn."""
 
 
 class Facts(NamedTuple):
@@ -221,32 +219,6 @@ TASK = DetectionTask()
 """The task, for `tfbio.training.tasks`."""
 
 
-def detection(model: keras.Model, strategy: tf.distribute.Strategy) -> Callable[..., Any]:
-    """Return a compiled function from a batch of images to the detections in them.
-
-    Args:
-        model: A `tfbio.detection.keras_cv_model.RetinaNet`.
-        strategy: The strategy that it lives under.
-
-    Returns:
-        A function from images, as `tfbio.data.scaling.to_float` takes them, to what
-        `RetinaNet.decode_predictions` returns.
-
-    Example:
-        >>> model = retinanet(3, "resnet10", (64, 64, 3), head_layers=0, channels=8)
-        >>> detect = detection(model, tf.distribute.get_strategy())
-        >>> detect(tf.zeros((2, 64, 64, 3), tf.uint8))["boxes"].shape
-        TensorShape([2, 100, 4])
-    """
-
-    def step(images):
-        images = to_float(images)
-        return model.decode_predictions(model(images, training=False), images)
-
-    # Never by XLA, which cannot choose among boxes.
-    return tf.function(lambda images: strategy.run(step, args=(images,)), reduce_retracing=True)
-
-
 def picture(
     images: np.ndarray,
     detections: Mapping[str, Any],
@@ -275,7 +247,7 @@ def picture(
         predicted = {key: detections[key][index] for key in ("boxes", "classes", "confidence")}
         true = {key: targets[key][index] for key in ("boxes", "classes")}
         drawn.append(
-            pictures.draw(images[index], class_names, predicted, true, LEAST, shortest=240)
+            pictures.draw(images[index], class_names, predicted, true, pictures.LEAST, shortest=240)
         )
     return pictures.grid(drawn, columns=min(len(drawn), 4))
 

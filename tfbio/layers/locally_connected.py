@@ -28,7 +28,7 @@ def _to_tuple(value, count, name):
 class LocallyConnected(keras.layers.Layer):
     """A layer ``y_p = activation(W_pᵀ x_p + b_p)`` at each position p; see the classes below."""
 
-    rank = None
+    rank: int
 
     def __init__(
         self,

@@ -147,7 +147,7 @@ class GradientMeter:
             # It stands in the optimizer's place while functions are traced.
             self._optimizer = _Collector(model)
             gradients = self._optimizer.gradients
-        self._gradients = gradients
+        self._gradients: Any = gradients
         strategy = strategy_of(model)
         measure = tf.function(self._measure, jit_compile=jit_compile)
         compare = tf.function(_compare, jit_compile=jit_compile)

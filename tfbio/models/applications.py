@@ -50,9 +50,9 @@ class Preprocess(keras.layers.Layer):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.application = application
-        module: Any = inspect.getmodule(_architecture(application))
+        module = inspect.getmodule(_architecture(application))
         # A preprocessing that is part of the network leaves only a placeholder in the module.
-        self._preprocess = module.preprocess_input
+        self._preprocess = vars(module)["preprocess_input"]
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the preprocessed images."""

@@ -1,12 +1,12 @@
 """Modules by path: a user's Python file, a network or a rule, is imported once and kept."""
 
 import hashlib
+import importlib.machinery
 import importlib.util
 import pathlib
 import re
 import sys
 import types
-from typing import Any
 
 
 def load(path: pathlib.Path | str) -> types.ModuleType:
@@ -45,12 +45,14 @@ def load(path: pathlib.Path | str) -> types.ModuleType:
     name = f"tfbio_user_{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    spec: Any = importlib.util.spec_from_file_location(name, file)
+    loader = importlib.machinery.SourceFileLoader(name, str(file))
+    spec = importlib.machinery.ModuleSpec(name, loader, origin=str(file))
+    spec.has_location = True
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs, as Python itself does: it may import itself
     imported = False
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         imported = True
     except (Exception, SystemExit) as error:
         # It may be any error, the file is the user's; one meant as a script may also exit.

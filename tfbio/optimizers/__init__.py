@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from tfbio._arguments import suggest
+from tfbio._arguments import check_number, suggest
 from tfbio.optimizers.descents import VariantAdam, VariantRMSprop, VariantSGD
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.optimizers.loss_scale import LossScale
-from tfbio.rules import checks
 
 if TYPE_CHECKING:
     from keras.optimizers.schedules import LearningRateSchedule
@@ -95,14 +94,14 @@ def get(
             f"Unknown optimizer {name!r}.{suggest(name, _NAMES)} Optimizers: {', '.join(_NAMES)}."
         )
     if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-        learning_rate = checks.number("learning_rate", learning_rate, above=0)
-    momentum = checks.number("momentum", momentum, low=0, below=1)
+        learning_rate = check_number("learning_rate", learning_rate, above=0)
+    momentum = check_number("momentum", momentum, low=0, below=1)
     if momentum and name not in WITH_MOMENTUM:
         raise ValueError(
             f"`momentum` must be 0 with {name!r}, whose moments are its own. "
             f"Received: {momentum!r}. With momentum: {', '.join(WITH_MOMENTUM)}."
         )
-    checks.number("clip_norm", clip_norm, low=0)
+    check_number("clip_norm", clip_norm, low=0)
     options = {
         "weight_decay": weight_decay,
         "batch_manhattan": batch_manhattan,

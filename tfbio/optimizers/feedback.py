@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfbio.rules import checks
+from tfbio._arguments import check_integer, check_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Feedback:
 
     def __post_init__(self):
         """Check the settings; turn an optimizer's config into one."""
-        checks.number("learning_rate_scale", self.learning_rate_scale, low=0)
-        checks.integer("delay", self.delay, low=0)
+        check_number("learning_rate_scale", self.learning_rate_scale, low=0)
+        check_integer("delay", self.delay, low=0)
         # True means turns of one step.
         turn = int(self.alternate) if self.alternate is True else self.alternate
-        object.__setattr__(self, "alternate", checks.integer("alternate", turn, low=0))
+        object.__setattr__(self, "alternate", check_integer("alternate", turn, low=0))
         if isinstance(self.optimizer, dict):
             optimizer = keras.saving.deserialize_keras_object(self.optimizer)
             object.__setattr__(self, "optimizer", optimizer)

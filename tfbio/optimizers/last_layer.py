@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfbio._arguments import check_number
 from tfbio.layers.last_layers import find_last_layers
-from tfbio.rules import checks
 
 if TYPE_CHECKING:
     import keras
@@ -81,7 +81,7 @@ class LastLayer:
         """Check the settings; turn lists, which a file gives back for tuples, into tuples."""
         object.__setattr__(self, "indexes", tuple(self.indexes))
         object.__setattr__(self, "shapes", tuple(map(tuple, self.shapes)))
-        checks.number("learning_rate_scale", self.learning_rate_scale, low=0)
+        check_number("learning_rate_scale", self.learning_rate_scale, low=0)
         for name in ("batch_manhattan", "no_sign_change"):
             if getattr(self, name) not in (True, False, None):
                 raise ValueError(

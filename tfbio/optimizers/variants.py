@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import tensorflow as tf
 
 from tfbio import _keras
+from tfbio._arguments import check_number
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.rules import checks
@@ -78,7 +79,7 @@ class Variants(_Optimizer):
         feedback: Feedback | dict[str, Any] | None = None,
         **kwargs: Any,
     ):
-        weight_decay = checks.number("weight_decay", weight_decay, low=0)
+        weight_decay = check_number("weight_decay", weight_decay, low=0)
         checks.boolean("batch_manhattan", batch_manhattan)
         checks.boolean("no_sign_change", no_sign_change)
         if isinstance(last_layer, dict):

@@ -49,7 +49,7 @@ class SignSymmetry(ScaledRule):
         self, scale: str | float = "match", agreement: float = 1.0, seed: int | None = None
     ):
         super().__init__(scale, seed)
-        self.agreement = checks.probability("agreement", agreement)
+        self.agreement = checks.number("agreement", agreement, low=0, high=1)
 
     def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Draw the mask C where signs may disagree; see the base class."""

@@ -2,67 +2,17 @@
 
 import dataclasses
 import math
-import pathlib
 import statistics
-from typing import NamedTuple
 
 from rich.table import Table
 
 from tfbio.studies.plots import format_mean
 from tfbio.training import folder
-from tfbio.training.experiment import Experiment, differences
+from tfbio.training.experiment import differences
 from tfbio.training.preparation import slug
-from tfbio.training.records import read
-from tfbio.training.train import SUMMARY
 
 # Backprop with these is backprop still, which others are timed against.
 _OF_RULES = {"rule", "last_layer_rule", "overrides", "rule_module"}
-
-
-class Run(NamedTuple):
-    """A run, as its folder holds it.
-
-    Attributes:
-        experiment: The `Experiment`, of a kind.
-        summary: What `train_and_evaluate` returned, or None of a run that is not finished.
-        records: The lines of metrics.csv, as `tfbio.training.records.read` gives them.
-        starts: The circumstances of its starts.
-    """
-
-    experiment: Experiment
-    summary: dict
-    records: list
-    starts: list
-
-
-def load(workdir):
-    """Return a run, finished or not.
-
-    Args:
-        workdir: Its folder.
-
-    Returns:
-        A `Run`.
-
-    Raises:
-        ValueError: If the folder holds none, or one that has not written down anything yet.
-
-    Example:
-        >>> load("no/such/folder")
-        Traceback (most recent call last):
-        ...
-        ValueError: no/such/folder holds no run: it has no flags.cfg.
-    """
-    path = pathlib.Path(workdir)
-    experiment = folder.read_flags(path)
-    if experiment is None:
-        raise ValueError(f"{path} holds no run: it has no flags.cfg.")
-    run = folder.read_json(path / "run.json", ["starts"], needed=True)
-    records = read(path)
-    if not records:
-        raise ValueError(f"{path} has nothing to compare yet: its metrics.csv is empty.")
-    summary = folder.read_json(path / "summary.json", (f"test_{experiment.score}", *SUMMARY))
-    return Run(experiment, summary, records, run["starts"])
 
 
 def by_settings(runs):
@@ -81,6 +31,7 @@ def by_settings(runs):
 
     Example:
         >>> from tfbio.training import Classification
+        >>> from tfbio.studies.runs import Run
         >>> usf, fa = Classification(rule="usf"), Classification(rule="fa", model="lenet")
         >>> list(by_settings([Run(usf, None, [], []), Run(fa, None, [], [])]))
         ['sign_symmetry', 'feedback_alignment, model=lenet']
@@ -172,6 +123,7 @@ def baseline(runs, results):
 
     Example:
         >>> from tfbio.training import Classification
+        >>> from tfbio.studies.runs import Run
         >>> bp, ss = (Run(Classification(rule=name), None, [], []) for name in ("bp", "ss"))
         >>> baseline([ss], by_settings([bp, ss])) == [bp]
         True
@@ -197,6 +149,7 @@ def published_errors(results):
 
     Example:
         >>> from tfbio.training import Classification
+        >>> from tfbio.studies.runs import Run
         >>> experiment = Classification(rule="fa", published="bp=9.2, fa=13.06")
         >>> published_errors(by_settings([Run(experiment, {}, [], [])]))
         {'feedback_alignment': 13.06}
@@ -221,6 +174,7 @@ def time_ratio(runs, others):
 
     Example:
         >>> from tfbio.training import Classification
+        >>> from tfbio.studies.runs import Run
         >>> run = Run(Classification(), {"seconds_per_step": 0.2}, [], [])
         >>> time_ratio([run], [run])
         1.0

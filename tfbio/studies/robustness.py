@@ -2,100 +2,24 @@
 
 import contextlib
 import dataclasses
-import math
-from typing import NamedTuple
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
 from tfbio import attacks, data
 from tfbio.layers.true_gradient import true_gradient
-from tfbio.training import preparation, sums, use
-from tfbio.training.experiment import CHECKPOINTS, check, default, option
-
-ATTACKS = ("fgsm", "pgd")
-GRADIENTS = ("true", "rule")
-SPLITS = ("test", "validation")
-
-
-@dataclasses.dataclass(frozen=True)
-class Attack:
-    """What to attack with: options, which the command line's flags are made from.
-
-    Raises:
-        ValueError: If an option is unknown, of the wrong type or out of its range; the message
-            names it.
-
-    Example:
-        >>> Attack(epsilons="0, 8/255").eps
-        {'0': 0.0, '8/255': 0.03137254901960784}
-    """
-
-    epsilons: str = option(
-        "0,1/255,2/255,4/255,8/255",
-        "The most that a pixel changes by, in units of the images' range, 0 to 1; several, "
-        "separated by commas.",
-    )
-    attacks: str = option("fgsm,pgd", f"Of {', '.join(ATTACKS)}, one or both.")
-    gradients: str = option(
-        "true,rule",
-        "Whose gradient to follow, one or both: true, that of the function which the network "
-        "computes; rule, what arrives at the images through the rule's feedback.",
-    )
-    steps: int = option(20, "PGD's steps.", low=1, high=10**5)
-    step_size: float = option(0.0, "PGD's step, in the units of eps; 0: 2.5·eps/steps.", low=0)
-    restarts: int = option(1, "PGD's random starts; each image keeps its worst.", low=1, high=10**4)
-    examples: int = option(
-        1000,
-        "How many images, at random by the seed, the same for every run on the same data; all "
-        "where there are fewer.",
-        low=1,
-        high=10**9,
-    )
-    split: str = option("test", "Of which split.", choices=SPLITS)
-    checkpoint: str = option("last", "The weights to attack.", choices=CHECKPOINTS)
-    seed: int = option(
-        0, "Decides which images are attacked, and PGD's starts.", low=0, high=2**31 - 1
-    )
-    batch_size: int = option(
-        0, "Images at a time; 0: as many as the run was trained with.", low=0, high=10**6
-    )
-
-    def __post_init__(self):
-        """Check every option."""
-        for field in dataclasses.fields(self):
-            check(field, getattr(self, field.name))
-        for name, known in (("attacks", ATTACKS), ("gradients", GRADIENTS)):
-            parts = _parts(getattr(self, name))
-            if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(known):
-                raise ValueError(
-                    f"--{name} must be of {', '.join(known)}, each at most once. "
-                    f"Received: {getattr(self, name)!r}."
-                )
-        if not self.eps:
-            raise ValueError("--epsilons must be numbers such as 0,2/255,0.03. Received: none.")
-
-    @property
-    def eps(self):
-        """The values of eps, as a dict from text to number."""
-        found = {}
-        for text in _parts(self.epsilons):
-            value = _number(text)
-            if not 0 <= value <= 1 or value in found.values():
-                raise ValueError(
-                    "--epsilons must be numbers of 0 to 1, in units of the images' range, each "
-                    f"once, such as 0,2/255,0.03. Received: {text!r} in {self.epsilons!r}."
-                )
-            found[text] = value
-        return found
-
-    @property
-    def columns(self):
-        """The pairs of attack and gradient, in order."""
-        return [(a, g) for a in _parts(self.attacks) for g in _parts(self.gradients)]
+from tfbio.studies import runs
+from tfbio.studies.attack_options import Attack, parse_number, split_commas
+from tfbio.training import folder, memory, preparation, sums, use
+from tfbio.training.experiment import Experiment
+from tfbio.training.options import default
 
 
 class Robustness(NamedTuple):
-    """What came of a run's attacks.
+    """The accuracy of a run's network under attack.
 
     Attributes:
         step: The optimizer step of its weights.
@@ -108,13 +32,18 @@ class Robustness(NamedTuple):
     step: int
     examples: int
     clean: float
-    masked: dict
-    accuracy: dict
+    masked: dict[str, float]
+    accuracy: dict[tuple[str, str, str], float]
 
-    def document(self):
+    def document(self) -> dict[str, Any]:
         """Return the same for JSON."""
         rows = [
-            {"attack": attack, "gradient": gradient, "epsilon": _number(text), "accuracy": value}
+            {
+                "attack": attack,
+                "gradient": gradient,
+                "epsilon": parse_number(text),
+                "accuracy": value,
+            }
             for (attack, gradient, text), value in self.accuracy.items()
         ]
         return {
@@ -126,7 +55,93 @@ class Robustness(NamedTuple):
         }
 
 
-def measure(experiment, attack, tell=print, measuring=lambda done, total: None):
+def load_runs(
+    workdirs: Iterable[str | pathlib.Path], checkpoint: str, tell: Callable[[str], Any] = print
+) -> list[runs.Run]:
+    """Return the runs in folders, each checked to be a classifier's with weights to attack.
+
+    Args:
+        workdirs: The runs' folders.
+        checkpoint: One of `tfbio.training.experiment.CHECKPOINTS`.
+        tell: Called with lines of text.
+
+    Returns:
+        A list of `tfbio.studies.runs.Run`, whose experiments' workdirs are these folders, wherever
+        the runs were trained.
+
+    Raises:
+        ValueError: If a folder holds no run, one of another kind, or none of its weights.
+
+    Example:
+        >>> load_runs(["no/such/folder"], "last")
+        Traceback (most recent call last):
+        ...
+        ValueError: `workdir` must be a run's folder, with its flags.cfg. Received: 'no/...
+    """
+    loaded = []
+    for path in map(pathlib.Path, workdirs):
+        experiment = folder.read_flags(path)
+        if experiment is None:
+            raise ValueError(
+                f"`workdir` must be a run's folder, with its flags.cfg. Received: {str(path)!r}."
+            )
+        if experiment.task != "classification":
+            raise ValueError(
+                f"`workdir`: {path} holds a run of {experiment.task}. Give one of "
+                "classification, by trainers.classify."
+            )
+        if use.latest(path, checkpoint, tell) is None:
+            raise ValueError(
+                f"`workdir`: {path} has no {checkpoint} checkpoint. Give a run that was trained"
+                + (", with validation." if checkpoint == "best" else ".")
+            )
+        experiment = dataclasses.replace(experiment, workdir=str(path))
+        loaded.append(runs.load(path)._replace(experiment=experiment))
+    return loaded
+
+
+def measure_runs(
+    attacked: Iterable[runs.Run],
+    attack: Attack,
+    tell: Callable[[str], Any],
+    progress: Callable[[str], Callable[[int, int], Any]],
+) -> list[Robustness]:
+    """Attack the networks of runs, one after the other.
+
+    Args:
+        attacked: The runs, as `load_runs` returns them.
+        attack: An `Attack`.
+        tell: Called with lines of text.
+        progress: A function from a run's name to what `measure` takes as `measuring`.
+
+    Returns:
+        A `Robustness` for each run.
+
+    Raises:
+        ValueError: As `measure` does.
+        OSError: If data cannot be read.
+
+    Example:
+        >>> measure_runs([], Attack(), print, lambda name: lambda done, total: None)
+        []
+    """
+    measured = []
+    for run in attacked:
+        with memory.freed():
+            name = runs.format_name(run.experiment)
+            measured.append(measure(run.experiment, attack, tell, progress(name)))
+        if run.summary is None:
+            step = measured[-1].step
+            tell(f"{run.experiment.workdir} is not finished: attacked as of step {step}.")
+    return measured
+
+
+def measure(
+    experiment: Experiment,
+    attack: Attack,
+    tell: Callable[[str], Any] = print,
+    measuring: Callable[[int, int], Any] = lambda done, total: None,
+) -> Robustness:
     """Attack a run's network: on one device, in float32, on images cropped once.
 
     Args:
@@ -149,36 +164,37 @@ def measure(experiment, attack, tell=print, measuring=lambda done, total: None):
         ...
         ValueError: `workdir=no/such/folder` has no last checkpoint. Give the folder of a run...
     """
-    here = {"strategy": "one_device", "tpu": "", "evaluation_crops": 1, "data_service": ""}
-    here["data_service_timeout"] = default(experiment, "data_service_timeout")
-    experiment = dataclasses.replace(experiment, **here)
+    local = {"strategy": "one_device", "tpu": "", "evaluation_crops": 1, "data_service": ""}
+    local["data_service_timeout"] = default(experiment, "data_service_timeout")
+    experiment = dataclasses.replace(experiment, **local)
     step, prepared = use.measurable(experiment, attack.checkpoint, tell)
     rule = experiment.parsed_rule
-    if "rule" in _parts(attack.gradients) and not rule.has_gradient:
+    if "rule" in split_commas(attack.gradients) and not rule.has_gradient:
         raise ValueError(
-            f"--gradients=rule: {experiment.workdir} learned under --rule={experiment.rule}, by "
-            "targets, and no gradient of it comes down to the image. Give --gradients=true."
+            f"`gradients='rule'`: {experiment.workdir} learned under `rule={experiment.rule!r}`, "
+            "by targets, and no gradient of it comes down to the image. Give `gradients='true'`."
         )
     split = {"test": prepared.dataset.test, "validation": prepared.validation}[attack.split]
     if split is None:
         raise ValueError(
-            f"--split=validation: {experiment.workdir} was trained without, by "
-            "--validation_fraction=0. Give --split=test."
+            f"`split='validation'`: {experiment.workdir} was trained without, by "
+            "`validation_fraction=0`. Give `split='test'`."
         )
     if attack.examples < split.size:
         split = split.share(attack.examples / split.size, attack.seed)
     with data.clear_errors(), sums.in_order():
-        return Robustness(step, *_measured(_in_full(prepared), split, attack, prepared, measuring))
+        model = _build_float32(prepared)
+        size = attack.batch_size or prepared.experiment.batch_size
+        return Robustness(step, *_measure_split(model, split, attack, size, measuring))
 
 
-def _measured(model, split, attack, prepared, measuring):
+def _measure_split(model, split, attack, size, measuring):
     """Return (examples, clean, masked, accuracy), as `Robustness` has them."""
-    size = attack.batch_size or prepared.experiment.batch_size
-    clean, masked, attacked = _functions(model, attack)
-    moved = {text: value for text, value in attack.eps.items() if value}
-    batches, count, right = -(-split.size // size), 0.0, 0.0
-    zeros = dict.fromkeys((g for _, g in attack.columns), 0.0)
-    rights = {(*column, text): 0.0 for column in attack.columns for text in moved}
+    clean, masked, attacked = _compile_counts(model, attack)
+    nonzero = {text: value for text, value in attack.eps.items() if value}
+    batches, count, correct = -(-split.size // size), 0.0, 0.0
+    zeros = dict.fromkeys((gradient for _, gradient in attack.columns), 0.0)
+    survivors = {(*column, text): 0.0 for column in attack.columns for text in nonzero}
     for done, batch in enumerate(split.batches(size, pad=True)):
         measuring(done, batches)
         images, labels, weights = batch
@@ -186,26 +202,29 @@ def _measured(model, split, attack, prepared, measuring):
         rows = split.rows[done * size : (done + 1) * size]
         rows = tf.constant([*rows, *[0] * (size - len(rows))], tf.int64)
         count += float(tf.reduce_sum(weights))
-        right += float(clean(images, labels, weights))
+        correct += float(clean(images, labels, weights))
         for gradient in zeros:
             with true_gradient(model) if gradient == "true" else contextlib.nullcontext():
                 zeros[gradient] += float(masked(images, labels, weights))
-                for key in [key for key in rights if key[1] == gradient]:
-                    eps = tf.constant(moved[key[2]], tf.float32)
-                    rights[key] += float(attacked[key[0]](images, labels, weights, rows, eps))
+                for kind, whose, text in survivors:
+                    if whose == gradient:
+                        eps = tf.constant(nonzero[text], tf.float32)
+                        survived = attacked[kind](images, labels, weights, rows, eps)
+                        survivors[kind, whose, text] += float(survived)
     measuring(batches, batches)
     if not count:
-        raise ValueError(f"--data_dir: none of the {split.size} images can be read.")
+        raise ValueError(f"`data_dir`: none of the {split.size} images can be read.")
     accuracy = {
-        (*column, text): rights.get((*column, text), right) / count
+        (*column, text): survivors.get((*column, text), correct) / count
         for column in attack.columns
         for text in attack.eps
     }
-    return int(count), right / count, {k: v / count for k, v in zeros.items()}, accuracy
+    shares = {gradient: zero / count for gradient, zero in zeros.items()}
+    return int(count), correct / count, shares, accuracy
 
 
-def _functions(model, attack):
-    """Return compiled functions that count a batch's images: right, without gradient, attacked."""
+def _compile_counts(model, attack):
+    """Return compiled counts of images: those correct, without gradient, correct if attacked."""
 
     @tf.function
     def clean(images, labels, weights):
@@ -224,9 +243,9 @@ def _functions(model, attack):
 
     @tf.function
     def pgd(images, labels, weights, rows, eps):
-        size = attack.step_size or None
+        step_size = attack.step_size or None
         changed = attacks.pgd(
-            model, images, labels, eps, attack.steps, size,
+            model, images, labels, eps, attack.steps, step_size,
             seed=attack.seed, indices=rows, restarts=attack.restarts,
         )  # fmt: skip
         return clean(changed, labels, weights)
@@ -234,23 +253,10 @@ def _functions(model, attack):
     return clean, masked, {"fgsm": fgsm, "pgd": pgd}
 
 
-def _in_full(prepared):
+def _build_float32(prepared) -> keras.Model:
     """Return the network in float32, with the same weights: float16 loses small gradients."""
     experiment = dataclasses.replace(prepared.experiment, precision="float32")
     if experiment == prepared.experiment:
         return prepared.model
     rate = experiment.learning_rate
     return preparation.build(experiment, prepared.facts, prepared.strategy, rate, prepared.model)
-
-
-def _parts(text):
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _number(text):
-    """Return what a decimal or a fraction stands for; NaN if it is neither."""
-    above, slash, below = text.partition("/")
-    try:
-        return float(above) / (float(below) if slash else 1.0)
-    except (ValueError, ZeroDivisionError):
-        return math.nan

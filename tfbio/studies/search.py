@@ -15,7 +15,8 @@ from tfbio.studies import study
 from tfbio.studies.parameters import format_values, with_values
 from tfbio.studies.ranges import Range
 from tfbio.training import folder, memory
-from tfbio.training.experiment import CHECKPOINTS, Experiment, check, option
+from tfbio.training.experiment import CHECKPOINTS, Experiment
+from tfbio.training.options import check, option
 from tfbio.training.train import Diverged, train_and_evaluate
 
 
@@ -43,7 +44,7 @@ class Settings:
     )
     search_seed: int = option(
         0,
-        "Seed for sampling the trials' configurations; --seed is the same for all trials.",
+        "Seed for sampling the trials' configurations; `seed` is the same for all trials.",
         low=0,
         high=2**31 - 1,
     )
@@ -183,18 +184,18 @@ def run(
     """
     if not experiment.validation_fraction:
         raise ValueError(
-            "--validation_fraction must be more than 0: a search chooses by validation. "
+            "`validation_fraction` must be more than 0: a search chooses by validation. "
             "Received: 0."
         )
     if experiment.strategy == "multi_worker":
         raise ValueError(
-            "--strategy=multi_worker goes with one run at a time. Give --strategy=one_device or "
-            "mirrored."
+            "`strategy='multi_worker'` goes with one run at a time. Give `strategy='one_device'` "
+            "or `strategy='mirrored'`."
         )
     trials = draw_trials(experiment, space, settings)
     with folder.locked(experiment.workdir) as path:
         if folder.read_flags(path) is not None:
-            raise ValueError(f"--workdir={path} holds a run. Give another folder to a search.")
+            raise ValueError(f"`workdir={path}` holds a run. Give another folder to a search.")
         record = study.Record(path, experiment, space, settings)
         outcome = Outcome(experiment, space, settings, record.read(trials))
         for trial in trials[len(outcome.trials) :]:

@@ -111,15 +111,15 @@ class Record:
         recorded = self.study.get_trials(deepcopy=False)
         if len(recorded) > len(trials):
             raise ValueError(
-                f"--workdir={self.path.parent} has {len(recorded)} trials already. Give "
-                f"--trials={len(recorded)} or more, or another folder. "
-                f"Received: --trials={len(trials)}."
+                f"`workdir={self.path.parent}` has {len(recorded)} trials already. Give "
+                f"`trials={len(recorded)}` or more, or another folder. "
+                f"Received: `trials={len(trials)}`."
             )
         finished = []
         for trial, one in zip(trials, recorded, strict=False):
             if one.params != trial.parameters:
                 raise ValueError(
-                    f"--workdir={self.path.parent}: {trial.name} was drawn as "
+                    f"`workdir={self.path.parent}`: {trial.name} was drawn as "
                     f"{format_values(one.params)}, and would now be "
                     f"{format_values(trial.parameters)}: by another version of "
                     "Optuna or NumPy. Give another folder, or that version."
@@ -158,14 +158,14 @@ def _check_same(path, experiment, before, now):
         try:
             earlier = dataclasses.replace(experiment, **before["options"])
         except (KeyError, TypeError) as error:
-            raise ValueError(f"--workdir={path} holds a search of another version: {error}.") from (
-                error
-            )
+            raise ValueError(
+                f"`workdir={path}` holds a search of another version: {error}."
+            ) from error
         odd = differences(earlier, experiment)
-        changed += [f"--{name}={a}, now {b}" for name, (a, b) in odd.items()]
+        changed += [f"`{name}={a}`, now {b}" for name, (a, b) in odd.items()]
     if changed:
         raise ValueError(
-            f"--workdir={path} holds another search: {'; '.join(changed)}. Give another folder, or "
+            f"`workdir={path}` holds another search: {'; '.join(changed)}. Give another folder, or "
             "the same options."
         )
 

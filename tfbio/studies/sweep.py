@@ -14,7 +14,7 @@ class Sweep(NamedTuple):
     Attributes:
         rule: The rule's name.
         option: The option's.
-        runs: A dict from value to a list of `tfbio.studies.comparison.Run`, in ascending order.
+        runs: A dict from value to a list of `tfbio.studies.runs.Run`, in ascending order.
     """
 
     rule: str
@@ -29,11 +29,11 @@ def find(runs):
     are numbers, two or more of them.
 
     Args:
-        runs: A list of `tfbio.studies.comparison.Run`; those that are not finished are left out.
+        runs: A list of `tfbio.studies.runs.Run`; those that are not finished are left out.
 
     Example:
         >>> from tfbio.training import Classification
-        >>> from tfbio.studies.comparison import Run
+        >>> from tfbio.studies.runs import Run
         >>> rules_ = [f"sign_symmetry(agreement={share})" for share in (1.0, 0.5)]
         >>> found = find([Run(Classification(rule=rule), {"steps": 1}, [], []) for rule in rules_])
         >>> found.option, list(found.runs)

@@ -5,7 +5,8 @@ import math
 from typing import ClassVar
 
 from tfbio import data, models, rules
-from tfbio.training.experiment import Experiment, default, named, named_values, option
+from tfbio.training.experiment import Experiment
+from tfbio.training.options import default, named, named_values, option
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tfbio import data, models
 from tfbio.training import predictions, preparation, transfer
 from tfbio.training.board import FEEDBACK
 from tfbio.training.classification import Classification
-from tfbio.training.experiment import named
+from tfbio.training.options import named
 from tfbio.training.tasks import Task
 
 

@@ -7,45 +7,19 @@ Here are those of every experiment; what there is to learn has options of its ow
 import dataclasses
 import functools
 import itertools
-import math
 import pathlib
 from typing import ClassVar
 
 from tfbio import optimizers, rules
 from tfbio.models import modules
+from tfbio.training.options import check, default, named, named_values, option
 from tfbio.training.strategies import STRATEGIES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "step", "cosine")
 CHECKPOINTS = ("last", "best")
-_HIGHEST_RATE = 1e6  # greater ones are slips, and beyond 3.4e38 infinite in float32
 WHERE = ("none", "hidden", "last", "all")
 """The layers that a variant of the optimizer's applies to."""
-
-
-def option(default, text, choices=(), low=None, high=None, below=None, changes_results=True):
-    """Return a dataclass field with what the command line and the checks need to know of it.
-
-    Numbers are at least `low`, at most `high` and less than `below`, where given.
-
-    Args:
-        default: The default.
-        text: The help.
-        choices: The values that a text may have; empty: any.
-        low: The least number.
-        high: The greatest.
-        below: What a number must be less than.
-        changes_results: Whether a run with another value is another run.
-
-    Example:
-        >>> option("none", "The layers.", choices=("none", "all")).metadata["help"]
-        'The layers. One of none, all.'
-    """
-    if choices:
-        text += f" One of {', '.join(choices)}."
-    limits = {"choices": choices, "low": low, "high": high, "below": below}
-    metadata = {"help": text, "changes_results": changes_results, **limits}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +103,10 @@ class Experiment:
         high=10**4,
     )
     optimizer: str = option("sgd", "The optimizer.", choices=optimizers.names())
-    learning_rate: float = option(0.05, "The learning rate, after any warm-up.")
+    # A greater rate is a slip, and beyond 3.4e38 infinite in float32.
+    learning_rate: float = option(
+        0.05, "The learning rate, after any warm-up.", above=0, high=10**6
+    )
     last_layer_learning_rate: float = option(
         0.0, "The learning rate of the last layer; 0: the same as the others'.", low=0
     )
@@ -216,11 +193,6 @@ class Experiment:
         """Check every option."""
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
-        if not 0 < self.learning_rate <= _HIGHEST_RATE:
-            raise ValueError(
-                f"`learning_rate` must be a number greater than 0 and at most {_HIGHEST_RATE:g}. "
-                f"Received: {self.learning_rate}."
-            )
         self._check_schedule()
         if not self.workdir:
             raise ValueError("`workdir` must not be empty.")
@@ -356,44 +328,6 @@ class Experiment:
         return pairs
 
 
-class named:  # noqa: N801
-    """A context in which a ValueError's message comes to begin with the option it is about.
-
-    Args:
-        flag: The option's name.
-        **arguments: The options behind a function's arguments. A message that begins with one of
-            these arguments is about its option, not about `flag`.
-
-    Example:
-        >>> with named("rule"):
-        ...     raise ValueError("Unknown rule 'x'.")
-        Traceback (most recent call last):
-        ...
-        ValueError: `rule`: Unknown rule 'x'.
-        >>> with named("rule", last_layer="last_layer_rule"):
-        ...     raise ValueError("`last_layer` cannot be found.")
-        Traceback (most recent call last):
-        ...
-        ValueError: `last_layer_rule` cannot be found.
-    """
-
-    def __init__(self, flag, **arguments):
-        self.flag = flag
-        self.arguments = arguments
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if not isinstance(error, ValueError):
-            return
-        message = f"`{self.flag}`: {error}"
-        for argument, flag in self.arguments.items():
-            if str(error).startswith(f"`{argument}`"):
-                message = str(error).replace(f"`{argument}`", f"`{flag}`", 1)
-        raise ValueError(message) from error
-
-
 def differences(experiment, other):
     """Return the options that make two runs' results differ.
 
@@ -418,88 +352,4 @@ def differences(experiment, other):
             same = repr(getattr(experiment, parsed)) == repr(getattr(other, parsed))
         if field.metadata["changes_results"] and not same:
             found[field.name] = values
-    return found
-
-
-def default(experiment, name):
-    """Return an option's default.
-
-    Args:
-        experiment: An `Experiment`, or a class of them.
-        name: The option.
-
-    Example:
-        >>> default(Experiment, "epochs")
-        30
-    """
-    return experiment.__dataclass_fields__[name].default
-
-
-def check(field, value):
-    """Refuse a value that an option cannot have.
-
-    Args:
-        field: A dataclass field that `option` returned.
-        value: The value.
-
-    Raises:
-        ValueError: Unless it has the field's type and is within its limits.
-
-    Example:
-        >>> check(Experiment.__dataclass_fields__["epochs"], 0)
-        Traceback (most recent call last):
-        ...
-        ValueError: `epochs` must be 1 or more, and at most 1000000. Received: 0.
-    """
-    flag, limits = f"`{field.name}`", field.metadata
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = number if field.type is float else type(value) is field.type
-    if not fits:
-        raise ValueError(f"{flag} must be of type {field.type.__name__}. Received: {value!r}.")
-    # flags.cfg has a line for each.
-    if field.type is str and value and value.splitlines() != [value]:
-        raise ValueError(f"{flag} must be one line of text. Received: {value!r}.")
-    if limits["choices"] and value not in limits["choices"]:
-        raise ValueError(
-            f"{flag} must be one of {', '.join(limits['choices'])}. Received: {value!r}."
-        )
-    if limits["low"] is None:
-        return
-    bounds = f"{limits['low']} or more"
-    good = limits["low"] <= value and math.isfinite(value)
-    if limits["high"] is not None:
-        bounds += f", and at most {limits['high']}"
-        good = good and value <= limits["high"]
-    if limits["below"] is not None:
-        bounds += f" and less than {limits['below']}"
-        good = good and value < limits["below"]
-    if not good:
-        raise ValueError(f"{flag} must be {bounds}. Received: {value}.")
-
-
-def named_values(flag, text, separator, example):
-    """Return an option that is written as names with values, as a dict of strings.
-
-    Args:
-        flag: The option's name.
-        text: Its value.
-        separator: What stands between two pairs.
-        example: What would be right.
-
-    Raises:
-        ValueError: If it is written otherwise.
-
-    Example:
-        >>> named_values("overrides", "conv1=bp; dense*=fa", ";", "conv1=bp")
-        {'conv1': 'bp', 'dense*': 'fa'}
-    """
-    found = {}
-    for part in filter(None, (part.strip() for part in text.split(separator))):
-        name, equals, value = (each.strip() for each in part.partition("="))
-        if not (name and equals and value) or name in found:
-            raise ValueError(
-                f"`{flag}` must be names with values, each name once, such as '{example}'. "
-                f"Received: {text!r}."
-            )
-        found[name] = value
     return found

@@ -9,11 +9,14 @@ from typing import Any
 
 import keras
 
-from tfbio import _keras, optimizers, rules
+from tfbio import _keras, rules
 from tfbio.convert import convert
-from tfbio.layers.sites import find_layers
+from tfbio.layers.sites import find_layers, find_rules
+from tfbio.networks import turns
 from tfbio.training import strategies, tasks
-from tfbio.training.experiment import Experiment, default, named
+from tfbio.training.experiment import Experiment
+from tfbio.training.optimization import make_optimizer, make_schedule
+from tfbio.training.options import named
 from tfbio.training.schedules import Schedule
 
 
@@ -132,7 +135,7 @@ def prepare(experiment, source=None):
     devices = strategies.of(experiment)
     dataset = task.load(experiment)
     train, validation = task.split(experiment, dataset)
-    rate = schedule(experiment, steps(experiment, devices, train))
+    rate = make_schedule(experiment, steps(experiment, devices, train))
     facts = task.describe_data(experiment, dataset, train)
     model = build(experiment, facts, devices.strategy, rate, source)
     return Prepared(task, experiment, devices, model, dataset, train, validation, rate, facts)
@@ -157,7 +160,6 @@ def build(experiment, facts, strategy, learning_rate, source=None):
         ValueError: If model, weights, rule, overrides and images do not fit together.
 
     Example:
-        >>> import tensorflow as tf
         >>> import tensorflow as tf
         >>> from tfbio.training.classifier import Facts
         >>> from tfbio.training import Classification
@@ -186,9 +188,9 @@ def build(experiment, facts, strategy, learning_rate, source=None):
             task.copy_feedback(source, model)
         if experiment.sync_batch_norm:
             _synchronize(model)
-        optimizer = _optimizer(experiment, learning_rate, model)
-        if experiment.precision == "mixed_float16":
-            optimizer = optimizers.LossScale(optimizer)
+        optimizer = make_optimizer(experiment, learning_rate, model)
+        with named("rule", alternate="feedback_alternate"):
+            turns.check(find_rules(model), optimizer)
         task.compile(experiment, model, optimizer)
         model.optimizer.build(model.trainable_variables)
         batch = task.example_batch(facts, strategy.num_replicas_in_sync)
@@ -261,105 +263,6 @@ def hold_out(experiment, split):
             split, validation = split.hold_out(experiment.validation_fraction, experiment.seed)
     with named("train_fraction", fraction="train_fraction"):
         return split.share(experiment.train_fraction, experiment.seed), validation
-
-
-def schedule(experiment, steps_per_epoch):
-    """Return the learning rate by step, a `Schedule`.
-
-    Args:
-        experiment: An `Experiment`.
-        steps_per_epoch: The optimizer steps in an epoch.
-
-    Example:
-        >>> from tfbio.training import Classification
-        >>> rate = schedule(Classification(learning_rate=0.1, schedule="cosine", epochs=2), 10)
-        >>> round(float(rate(0)), 3), round(float(rate(10)), 3)
-        (0.1, 0.05)
-    """
-    return Schedule(
-        experiment.learning_rate,
-        experiment.schedule,
-        total_steps=experiment.epochs * steps_per_epoch,
-        warmup_steps=experiment.warmup_epochs * steps_per_epoch,
-        milestones=[epoch * steps_per_epoch for epoch in experiment.milestone_epochs()],
-        factor=experiment.decay_factor,
-    )
-
-
-def _optimizer(experiment, learning_rate, model):
-    e = experiment
-    hidden, last = ("hidden", "all"), ("last", "all")
-    settings = {
-        "batch_manhattan": e.batch_manhattan in hidden,
-        "no_sign_change": e.no_sign_change in hidden,
-    }
-    of_last = {
-        "batch_manhattan": e.batch_manhattan in last,
-        "no_sign_change": e.no_sign_change in last,
-    }
-    scale = (e.last_layer_learning_rate or e.learning_rate) / e.learning_rate
-    last_layer = None
-    if of_last != settings or scale != 1.0:
-        last_layer = optimizers.LastLayer.of(model, learning_rate_scale=scale, **of_last)
-    feedback = _feedback(e, model, learning_rate)
-    with named("optimizer"):
-        return optimizers.get(
-            e.optimizer,
-            learning_rate,
-            momentum=e.momentum if e.optimizer in optimizers.WITH_MOMENTUM else 0.0,
-            weight_decay=e.weight_decay,
-            last_layer=last_layer,
-            clip_norm=e.clip_norm,
-            feedback=feedback,
-            **settings,
-        )
-
-
-_FEEDBACK = ("learning_rate", "optimizer", "delay", "alternate")
-"""What the options on weights that learn by a loss of their own are called, after "feedback_"."""
-
-
-def _feedback(e, model, learning_rate):
-    """Return the settings of such weights, and refuse them where there are none."""
-    given = [f"feedback_{name}" for name in _FEEDBACK]
-    given = [name for name in given if getattr(e, name) != default(e, name)]
-    rule = e.parsed_rule
-    in_turns = rule.takes_turns
-    if not given and not in_turns:
-        return None
-    if all(getattr(v, "feedback_learns", None) != "alone" for v in model.trainable_variables):
-        if in_turns:
-            raise ValueError(
-                f"`rule={e.rule}` has no inverse to take turns with: `model={e.model}` has one "
-                "hidden layer, whose target comes from the loss. Give schedule='parallel'."
-            )
-        raise ValueError(
-            f"`{given[0]}` belongs to rules whose B learns by a loss of its own, such as "
-            "symmetric_alignment, and to those of target propagation whose inverses do; l_drl's "
-            "take steps of their own, at the rule's rate. "
-            f"Received: `{given[0]}={getattr(e, given[0])}` under `rule={e.rule}`."
-        )
-    own = None
-    if e.feedback_optimizer != "same":
-        momentum = e.momentum if e.feedback_optimizer in optimizers.WITH_MOMENTUM else 0.0
-        own = optimizers.get(e.feedback_optimizer, e.learning_rate, momentum=momentum)
-    scale = (e.feedback_learning_rate or e.learning_rate) / e.learning_rate
-    turn = int(e.feedback_alternate)
-    if not rule.has_gradient and turn:
-        raise ValueError(
-            f"`feedback_alternate`, turns of one step, does not go with `rule={e.rule}`, whose "
-            "schedule says when inverses learn: at every step if it is 'parallel', in turns of an "
-            "epoch if it is 'alternating'. Give the schedule alone."
-        )
-    if in_turns and e.epochs < 2:
-        raise ValueError(
-            f"`rule={e.rule}` takes turns of an epoch, the inverses first, so that forward weights "
-            f"learn in every second one. `epochs` must be 2 or more. Received: {e.epochs}."
-        )
-    if in_turns:
-        # Of an epoch; a model that is only used has a schedule without epochs, and takes none.
-        turn = max(1, getattr(learning_rate, "total_steps", 0) // e.epochs)
-    return optimizers.Feedback(scale, e.feedback_delay, turn, own)
 
 
 def _synchronize(model):

@@ -15,8 +15,8 @@ from tfbio import metrics
 from tfbio._extras import MissingExtraError
 from tfbio.training import board, folder, heatmap, images, strategies, use
 from tfbio.training.checkpoints import Checkpoints
-from tfbio.training.experiment import named
 from tfbio.training.loop import Loop
+from tfbio.training.options import named
 from tfbio.training.preparation import prepare
 from tfbio.training.records import NoRecords, Records, read
 from tfbio.training.signals import Interrupted, Signals

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfbio import _keras
 from tfbio.layers import context
-from tfbio.networks import graph
+from tfbio.networks import graph, turns
 from tfbio.networks.target_propagation import adjoint, learning
 from tfbio.networks.target_propagation.stages import ends_in_softmax
 from tfbio.rules import draws, losses
@@ -55,11 +55,12 @@ class Step:
         (self.x,) = _keras.standardize_inputs(graph.inside(model), x)
         self.given = x
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self.feedback = _settings(model.optimizer)
+        self.feedback = turns.get_feedback(model.optimizer)
         self.by_optimizer = self.rule.learns is not None
         self.own_learning = []
         if not self.by_optimizer:
             self.own_learning = [v for stage in stages for v in adjoint.variables(stage.rule)]
+        turns.check([stage.rule for stage in stages], model.optimizer)
         _check(self)
 
     @contextlib.contextmanager
@@ -299,14 +300,8 @@ def _labels(y, outputs):
     )
 
 
-def _settings(optimizer):
-    """Return an optimizer's `tfbio.optimizers.Feedback`, or None if it knows of none."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return getattr(inner, "feedback", None)
-
-
 def _check(step):
-    """Refuse a loss or an optimizer that the rule cannot work with."""
+    """Refuse a loss or a strategy that the rule cannot work with."""
     rule, model = step.rule, step.model
     for loss in tf.nest.flatten(model.loss):
         reduction = getattr(loss, "reduction", "mean")
@@ -322,28 +317,6 @@ def _check(step):
             f"Rule {rule.alias!r} compares the softmax of the outputs with the label: compile with "
             "keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, or take dtp, "
             f"which takes any loss. Received: loss={others[0]!r}."
-        )
-    turn = step.feedback.alternate if step.feedback else 0
-    if not rule.takes_turns and turn:
-        raise ValueError(
-            f"Rule {rule.alias!r} with schedule='parallel' lets all learn at every step, and the "
-            "optimizer takes turns: give its Feedback alternate=0"
-            + (", or the rule schedule='alternating'" if step.by_optimizer else "")
-            + f". Received: alternate={turn}."
-        )
-    if rule.takes_turns and not turn:
-        raise ValueError(
-            f"Rule {rule.alias!r} with schedule='alternating' needs an optimizer that takes turns: "
-            "compile with one of tfbio.optimizers, such as tfbio.optimizers.get('adam', 0.001, "
-            "feedback=tfbio.optimizers.Feedback(alternate=steps)), steps being those of an epoch. "
-            f"Received: {type(model.optimizer).__name__}."
-        )
-    inverses = any(hasattr(stage.rule, "inverse_kernel") for stage in step.stages)
-    if rule.takes_turns and not inverses:
-        raise ValueError(
-            f"Rule {rule.alias!r} with schedule='alternating' has no inverse to take turns with: "
-            "the model has one hidden layer, whose target comes from the loss. Give "
-            "schedule='parallel'."
         )
     if not step.by_optimizer and step.replicas > 1:
         raise ValueError(
