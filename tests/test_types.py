@@ -9,14 +9,17 @@ ROOT = pathlib.Path(__file__).parent.parent
 MODULES = sorted(ROOT.glob("tfbio/**/*.py"))
 
 
+def is_public(name):
+    return not name.startswith("_") or name == "__init__"
+
+
 def public(body, within=""):
     """Yield (name, whether it is a method, node) of the public functions below a body."""
     for node in body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield from public(node.body, f"{within}{node.name}.")
-        elif isinstance(node, ast.FunctionDef):
-            if not node.name.startswith("_") or node.name == "__init__":
-                yield f"{within}{node.name}", bool(within), node
+        elif isinstance(node, ast.FunctionDef) and is_public(node.name):
+            yield f"{within}{node.name}", bool(within), node
 
 
 def bare(function, method):
