@@ -9,6 +9,7 @@ import difflib
 import math
 import numbers
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def suggest(name: object, known: Iterable[str], count: int = 1) -> str:
@@ -37,7 +38,7 @@ def suggest(name: object, known: Iterable[str], count: int = 1) -> str:
     return f" Did you mean {hint}?" if close else ""
 
 
-def is_integer(value: object, low: int, high: int | None = None) -> bool:
+def is_integer(value: Any, low: int, high: int | None = None) -> bool:
     """Return whether a value is an integer, but no bool, within its bounds.
 
     Args:
@@ -53,7 +54,7 @@ def is_integer(value: object, low: int, high: int | None = None) -> bool:
     return integral and low <= value and (high is None or value <= high)
 
 
-def check_integer(name: str, value: object, low: int, high: int | None = None) -> int:
+def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Return an argument as an int.
 
     Args:
@@ -78,7 +79,7 @@ def check_integer(name: str, value: object, low: int, high: int | None = None) -
 
 def check_number(
     name: str,
-    value: object,
+    value: Any,
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,

@@ -13,6 +13,7 @@ is listed in `tfbio.detection.keras_cv_model`.
 import contextlib
 import types
 from collections import abc
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -373,6 +374,6 @@ def count_data_workers(dispatcher: tf.data.experimental.service.DispatchServer) 
     return dispatcher._num_workers()
 
 
-def stop_data_server(server: object) -> None:
+def stop_data_server(server: Any) -> None:
     """Stop a dispatcher or worker of a data service (`_stop`); they have no public end."""
     server._stop()

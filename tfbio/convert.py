@@ -192,7 +192,8 @@ class Conversion:
         prepared, classes = [], {name: type(layer) for name, layer in self.kernel_layers.items()}
         try:
             for index, (name, layer) in enumerate(self.kernel_layers.items()):
-                layer.__class__ = TWINS.get(type(layer), type(layer))
+                twin: Any = TWINS.get(type(layer), type(layer))
+                layer.__class__ = twin
                 own = chosen[name].spawn(index)
                 prepared.append((layer, own, layer.prepare(own)))
         except BaseException:  # an interruption too

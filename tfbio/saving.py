@@ -8,7 +8,7 @@ two kinds of layer need more, and become, in place, of a class that is derived f
 
 import functools
 import types
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 
@@ -16,8 +16,13 @@ from tfbio import _keras, rules
 from tfbio.layers import TWINS, FeedbackMixin
 from tfbio.layers.sites import find_layers
 
+if TYPE_CHECKING:  # the own class comes after the kind in the bases
+    _Layer = keras.layers.Layer
+else:
+    _Layer = object
 
-class Derived:
+
+class Derived(_Layer):
     """The first base of classes made at run time, which keep more of a layer than its own class.
 
     `derive` makes such a class from a kind, a subclass of this one, and the layer's own class,
@@ -47,7 +52,7 @@ class Derived:
 
     def get_config(self) -> dict[str, Any]:
         """Return the layer's own config, and what this kind keeps."""
-        own = self.own_class
+        own: Any = self.own_class
         identity = {
             "module": own.__module__,
             "class_name": own.__name__,
@@ -94,7 +99,7 @@ def derive(layer: keras.layers.Layer, kind: type[Derived]) -> None:
         >>> type(layer).__name__, layer.get_config()["noted"]["class_name"]
         ('Dense', 'Dense')
     """
-    layer.__class__ = _class(kind, type(layer))
+    layer.__class__ = _class(kind, type(layer))  # pyright: ignore[reportArgumentType]
 
 
 def underive(layer: keras.layers.Layer) -> None:
@@ -110,7 +115,7 @@ def underive(layer: keras.layers.Layer) -> None:
         True
     """
     if isinstance(layer, Derived):
-        layer.__class__ = layer.own_class
+        layer.__class__ = layer.own_class  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @functools.cache

@@ -36,7 +36,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, ...]:
         """(height, width, channels) of every image."""
         return self.train.image_shape
 
@@ -150,7 +150,7 @@ def load(
     if not tfds.is_known(name):
         raise FileNotFoundError(_describe_missing(name, data_dir))
     make = functools.partial(Photographs, image_size=image_size, max_corrupt=max_corrupt)
-    parts: Any = tfds.load(name, data_dir, download, image_size, _remedy(name), make)
+    parts: Any = tfds.load(name, str(data_dir), download, image_size, _remedy(name), make)
     if parts is None:
         raise FileNotFoundError(_describe_missing(name, data_dir))
     return _dataset(*parts)

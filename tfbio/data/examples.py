@@ -62,7 +62,7 @@ class Examples(abc.ABC):
 
     augmentations = augment.augmentations()
 
-    def __init__(self, count: int, image_shape: tuple[int, int, int]):
+    def __init__(self, count: int, image_shape: tuple[int, ...]):
         self._chosen = np.arange(count)
         self.image_shape = tuple(int(side) for side in image_shape)
 

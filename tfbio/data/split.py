@@ -35,7 +35,7 @@ class Split(Examples):
 
     statistics = None
 
-    def __init__(self, labels: Any, image_shape: tuple[int, int, int]):
+    def __init__(self, labels: Any, image_shape: tuple[int, ...]):
         self._labels = np.asarray(labels, np.int64)
         super().__init__(len(self._labels), image_shape)
 

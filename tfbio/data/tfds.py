@@ -92,7 +92,7 @@ def load(
     download: bool,
     image_size: int,
     remedy: str,
-    photographs: Callable[..., Photographs] | None,
+    photographs: Callable[..., Photographs],
     streamed: bool = False,
 ) -> tuple[Any, ...] | None:
     """Read a prepared dataset, or prepare it where a download is wanted.

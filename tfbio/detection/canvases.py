@@ -10,7 +10,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -52,7 +52,7 @@ class Counts(NamedTuple):
 
 def prepare(
     size: int = 128,
-    counts: Mapping[str, int] | None = None,
+    counts: Sequence[int] | None = None,
     seed: int = 0,
     cache: str | os.PathLike[str] = "",
 ) -> pathlib.Path:

@@ -104,8 +104,7 @@ def check(annotations: Annotations, results: Sequence[Mapping[str, Any]]) -> Non
     """
     if not isinstance(results, list):
         raise ValueError(f"Results must be a list. Received: {type(results).__name__}.")
-    images = set(annotations.image_ids.tolist())
-    categories = set(annotations.category_ids)
+    ids: dict[str, set] = {}
     for index, result in enumerate(results):
         held = result.keys() if isinstance(result, dict) else ()
         if not set(held) >= set(_KEYS):
@@ -114,10 +113,13 @@ def check(annotations: Annotations, results: Sequence[Mapping[str, Any]]) -> Non
                 f"{', '.join(map(str, held)) or type(result).__name__}, at position {index}."
             )
         image, category, box, score = (result[key] for key in _KEYS)
-        for kind, value, known in (("image", image, images), ("category", category, categories)):
-            if type(value) is not int or value not in known:
+        if not ids:
+            ids["image"] = set(annotations.image_ids.tolist())
+            ids["category"] = set(annotations.category_ids)
+        for kind, value in (("image", image), ("category", category)):
+            if type(value) is not int or value not in ids[kind]:
                 raise ValueError(
-                    f"A result must be of one of the {len(known)} {kind} ids in "
+                    f"A result must be of one of the {len(ids[kind])} {kind} ids in "
                     f"{annotations.where}. Received: {value!r}, at position {index}."
                 )
         complete = isinstance(box, list | tuple) and len(box) == 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -56,7 +56,7 @@ class DetectionSet(NamedTuple):
         return len(self.class_names)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, ...]:
         """(height, width, channels) of every image as it comes out."""
         return self.train.image_shape
 
@@ -79,7 +79,7 @@ def load(
     max_boxes: int = 100,
     max_corrupt: float = 0.001,
     canvas_size: int = 128,
-    canvas_counts: Mapping[str, int] | None = None,
+    canvas_counts: Sequence[int] | None = None,
 ) -> DetectionSet:
     """Load a detection set that is on this machine, or if asked, download it.
 
@@ -140,7 +140,9 @@ def load(
         raise FileNotFoundError(f"coco was not found in {place}. {_REMEDY}")
     return _dataset(
         {
-            part: DetectionExamples(*found, image_size, **options, trains=part == "train")
+            part: DetectionExamples(
+                *found, image_size=image_size, trains=part == "train", **options
+            )
             for part, found in parts
         }
     )
@@ -272,7 +274,7 @@ def files(annotations: Annotations, folder: pathlib.Path, max_corrupt: float) ->
     return Files(paths, np.zeros(size))
 
 
-def images(paths: Iterable[str | os.PathLike[str]], image_size: int) -> DetectionExamples:
+def images(paths: Sequence[str], image_size: int | Sequence[int]) -> DetectionExamples:
     """Return images without annotations, to predict on, whose ids are 1, 2 and so on.
 
     Args:

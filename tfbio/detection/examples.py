@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,7 +82,7 @@ class DetectionExamples(Examples):
         self,
         source: Any,
         annotations: Annotations,
-        image_size: int,
+        image_size: int | Sequence[int],
         max_boxes: int = 100,
         max_corrupt: float = 0.001,
         trains: bool = True,
@@ -261,7 +261,7 @@ def _resize(image, out, antialias):
     )
 
 
-def _sides(image_size):
+def _sides(image_size) -> Any:
     pair = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
     for side in pair:
         if not is_integer(side, low=_MULTIPLE) or side % _MULTIPLE:

@@ -65,7 +65,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
         anchors = AnchorGenerator(bounding_box_format, anchor_sizes)
         label_encoder = AnchorMatcher(anchors, box_variance)
         x = images = keras.Input(backbone.input_shape[1:], name="images")
-        if mean is not None:
+        if mean is not None and std is not None:
             variance = [value**2 for value in std]
             x = keras.layers.Normalization(mean=list(mean), variance=variance, name="standardize")(
                 images
@@ -86,7 +86,9 @@ class RetinaNet(keras_cv.models.RetinaNet):
         self.num_classes, self.bounding_box_format = num_classes, bounding_box_format
         self.anchor_generator, self.label_encoder = anchors, label_encoder
         self._prediction_decoder = prediction_decoder
-        self._standardization = None if mean is None else {"mean": list(mean), "std": list(std)}
+        self._standardization = None
+        if mean is not None and std is not None:
+            self._standardization = {"mean": list(mean), "std": list(std)}
 
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None

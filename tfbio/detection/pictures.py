@@ -87,15 +87,15 @@ def draw(
     pen = ImageDraw.Draw(picture)
     font, width = _font(max(11, round(shorter / 34))), max(2, round(shorter / 200))
     # The most confident last, and so on top; lines before all labels.
-    true = _drawn(true, 0.0)
-    predicted = sorted(_drawn(predicted, least), key=lambda each: each[2])
-    for box, *_ in true:
+    true_boxes = _drawn(true, 0.0)
+    scored = sorted(_drawn(predicted, least), key=lambda each: each[2])
+    for box, *_ in true_boxes:
         _dashed(pen, box * scale, width)
-    for box, index, _ in predicted:
+    for box, index, _ in scored:
         pen.rectangle(_ordered(box * scale), outline=color(index), width=width)
-    for box, index, _ in true:
+    for box, index, _ in true_boxes:
         _label(pen, picture.size, box * scale, class_names[index], _TRUE, font, below=True)
-    for box, index, score in predicted:
+    for box, index, score in scored:
         text = f"{class_names[index]} {score:.2f}"
         _label(pen, picture.size, box * scale, text, color(index), font, below=False)
     return np.asarray(picture).copy()

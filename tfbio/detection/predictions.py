@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -29,11 +29,11 @@ _RESULTS, _IMAGES = "results.json", "images.json"
 
 def predict(
     experiment: Detection,
-    images: str | os.PathLike[str],
+    images: str | pathlib.Path,
     output: pathlib.Path,
     checkpoint: str = "last",
     tell: Callable[..., None] = print,
-) -> Any:
+) -> int:
     """Find the objects in every image of a folder, and draw them.
 
     Args:

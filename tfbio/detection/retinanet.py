@@ -21,7 +21,7 @@ _LEVELS = ("P3", "P4", "P5")
 
 def retinanet(
     num_classes: int,
-    backbone: str = "resnet18",
+    backbone: str | keras.Model = "resnet18",
     input_shape: Sequence[int | None] = (None, None, 3),
     head_layers: int = 4,
     *,
@@ -107,15 +107,15 @@ def retinanet(
         check_integer(name, value, least)
     for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
         check_number(name, value, low=0, high=1)
-    backbone = _backbone(backbone, input_shape)
-    _check_standardization(mean, std, backbone.input_shape[-1])
+    network = _backbone(backbone, input_shape)
+    _check_standardization(mean, std, network.input_shape[-1])
     if frozen_norm:
-        for layer in _keras.flatten_layers(backbone):
+        for layer in _keras.flatten_layers(network):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
     return RetinaNet(
-        backbone,
-        _pyramid([backbone.output[level].shape[-1] for level in _LEVELS], channels),
+        network,
+        _pyramid([network.output[level].shape[-1] for level in _LEVELS], channels),
         _head("box_head", head_layers, channels, "boxes", 9 * 4, "zeros"),
         _head("class_head", head_layers, channels, "logits", 9 * num_classes, _prior(0.01)),
         num_classes,

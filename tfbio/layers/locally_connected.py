@@ -28,7 +28,7 @@ def _to_tuple(value, count, name):
 class LocallyConnected(keras.layers.Layer):
     """A layer ``y_p = activation(W_pᵀ x_p + b_p)`` at each position p; see the classes below."""
 
-    rank = None
+    rank: int
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class LocallyConnected(keras.layers.Layer):
         regularizer = keras.regularizers.serialize(self.activity_regularizer)
         return {**config, "activity_regularizer": regularizer}
 
-    def _split(self, input_shape):
+    def _split(self, input_shape) -> tuple[Any, Any]:
         """Return spatial extents and channels of an input shape, all of them known."""
         shape = tuple(input_shape)
         if len(shape) != self.rank + 2 or not all(shape[1:]):

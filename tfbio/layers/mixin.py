@@ -88,7 +88,7 @@ class Site(NamedTuple):
         return getattr(self.layer, self.kernel_name)
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> Any:
         """The kernel's rule, the layer's attribute `rule`, `depthwise_rule` or `pointwise_rule`."""
         return getattr(self.layer, self._rule_name)
 
@@ -120,7 +120,13 @@ class Site(NamedTuple):
             setattr(self.layer, self._rule_name, rule)
 
 
-class FeedbackMixin:
+if TYPE_CHECKING:  # it comes after the mixin in the bases of every class
+    _Layer = keras.layers.Layer
+else:
+    _Layer = object
+
+
+class FeedbackMixin(_Layer):
     """What all feedback layers share; comes before the Keras layer in the bases of each.
 
     A layer computes ``y = activation(op(x, W) + b)`` as its Keras twin does, and sends the error

@@ -142,12 +142,12 @@ class GradientMeter:
     ):
         self._model = model
         self._sites = find_sites(model)
-        self._optimizer = None
+        self._optimizer: Any = None
         if gradients is None:
             # It stands in the optimizer's place while functions are traced.
             self._optimizer = _Collector(model)
             gradients = self._optimizer.gradients
-        self._gradients = gradients
+        self._gradients: Any = gradients
         strategy = strategy_of(model)
         measure = tf.function(self._measure, jit_compile=jit_compile)
         compare = tf.function(_compare, jit_compile=jit_compile)
@@ -190,14 +190,15 @@ class GradientMeter:
     def _measure(self, *batch):
         """Return (the gradient of each kernel, its local angle)."""
         graph = tf.compat.v1.get_default_graph()
-        with context.within(sightings=[]) as here:
+        sightings: list[context.Sighting] = []
+        with context.within(sightings=sightings):
             learned = self._of_kernels(batch)
         angles = {name: tf.constant(0.0) for name, s in self._sites.items() if s.rule.symmetric}
         for name, site in self._sites.items():
             # Those of a loop within the model are out of reach here.
             passages = [
                 sighting
-                for sighting in here.sightings
+                for sighting in sightings
                 if sighting.site == site and _is_of(graph, sighting)
             ]
             if passages:

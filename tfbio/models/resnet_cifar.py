@@ -37,7 +37,7 @@ class IdentityShortcut(keras.layers.Layer):
         self.filters = filters
         self.strides = strides
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Sequence[Any]) -> None:
         """Check that the channels are not to become fewer."""
         if input_shape[-1] > self.filters:
             raise ValueError(
@@ -91,7 +91,7 @@ def resnet56(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model
     return residual(56, num_classes, input_shape)
 
 
-def residual(depth: int, num_classes: int, input_shape: Sequence[int | None]) -> keras.Model:
+def residual(depth: int, num_classes: int, input_shape: Sequence[int]) -> keras.Model:
     """Return a residual network for small images: 3×3 convolutions, 16, 32 and 64 wide.
 
     A first convolution, three stages of (depth − 2) / 6 blocks, the second and third of which begin

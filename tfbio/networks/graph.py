@@ -43,7 +43,7 @@ class Step(NamedTuple):
     """
 
     node: tuple
-    operation: object
+    operation: Any
     inputs: list
     outputs: list
     tensors: list
@@ -149,7 +149,7 @@ def _kernels_below(layer):
     return [name for name, each in find_layers(layer).items() if has_kernel(each)]
 
 
-def check_one_kernel(name: str, operation: object, rule: NetworkRule) -> None:
+def check_one_kernel(name: str | None, operation: object, rule: NetworkRule) -> None:
     """Refuse a layer that makes several kernel layers of its own.
 
     Args:

@@ -74,5 +74,5 @@ def unwire(model: keras.layers.Layer) -> None:
     """
     if isinstance(model, Network):
         for name in model.wiring:
-            vars(model).pop(name, None)
+            model.__dict__.pop(name, None)
         saving.underive(model)

@@ -68,13 +68,13 @@ class LastLayer:
         found = find_last_layers(model)
         own = {id(variable) for layer in found.values() for variable in layer.trainable_variables}
         variables = model.trainable_variables
-        indexes = [i for i, variable in enumerate(variables) if id(variable) in own]
+        indexes = tuple(i for i, variable in enumerate(variables) if id(variable) in own)
         if not indexes:
             raise ValueError(
                 f"The last layers of model {model.name!r} have nothing to train: "
                 f"{', '.join(found)}."
             )
-        shapes = [variables[i].shape for i in indexes]
+        shapes = tuple(variables[i].shape for i in indexes)
         return cls(indexes, shapes, len(variables), **settings)
 
     def __post_init__(self):

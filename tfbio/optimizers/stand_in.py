@@ -62,9 +62,10 @@ class StandIn(abc.ABC):
         trainable_variables: Sequence[keras.Variable] | None = None,
     ) -> None:
         """Receive gradients, without variables those of all trainable ones in order."""
-        if trainable_variables is None:
-            trainable_variables = self._model.trainable_variables
-        self.receive(list(zip(grads, trainable_variables, strict=True)))
+        variables = trainable_variables
+        if variables is None:
+            variables = self._model.trainable_variables
+        self.receive(list(zip(grads, variables, strict=True)))
 
     @abc.abstractmethod
     def receive(self, pairs: list[tuple[tf.Tensor | None, keras.Variable]]) -> None:

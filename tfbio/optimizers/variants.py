@@ -28,7 +28,13 @@ class _Settings(NamedTuple):
     no_sign_change: bool
 
 
-class Variants:
+if TYPE_CHECKING:  # it comes after the mixin in the bases of every class
+    _Optimizer = keras.optimizers.Optimizer
+else:
+    _Optimizer = object
+
+
+class Variants(_Optimizer):
     """What the optimizers share; comes before a Keras optimizer in the bases of each.
 
     One step for a variable p of gradient g (averaged and clipped before, where that is asked for)::

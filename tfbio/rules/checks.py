@@ -3,6 +3,9 @@
 `number` and `integer` are the checks that all of the library uses.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 from tfbio._arguments import check_integer as integer
 from tfbio._arguments import check_number as number
 from tfbio._arguments import is_integer
@@ -10,7 +13,7 @@ from tfbio._arguments import is_integer
 __all__ = ["boolean", "choice", "integer", "number", "seed"]
 
 
-def boolean(name, value):
+def boolean(name: str, value: Any) -> bool:
     """Return `value` if it is True or False, else raise ValueError.
 
     Example:
@@ -22,7 +25,7 @@ def boolean(name, value):
     raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
 
 
-def choice(name, value, known):
+def choice(name: str, value: Any, known: Iterable[str]) -> str:
     """Return `value` if it is one of the strings `known`, else raise ValueError.
 
     Example:
@@ -35,7 +38,7 @@ def choice(name, value, known):
     raise ValueError(f"`{name}` must be {choices}. Received: {value!r}.")
 
 
-def seed(value):
+def seed(value: Any) -> int | None:
     """Return `value` if it is None or an integer of 0 to 2³¹ − 1, else raise ValueError.
 
     Example:

@@ -183,8 +183,9 @@ def _parse(text):
         raise malformed from error
     if isinstance(node, ast.Name):
         return node.id, {}
-    named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    if not named or node.args or any(option.arg is None for option in node.keywords):
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise malformed
+    if node.args or any(option.arg is None for option in node.keywords):
         raise malformed
     given = [option.arg for option in node.keywords]
     if len(set(given)) < len(given):

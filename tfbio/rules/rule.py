@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import keras
@@ -154,7 +154,7 @@ class Rule(keras.layers.Layer, abc.ABC):
     def new_state(
         self,
         name: str,
-        shape: tuple[int, ...],
+        shape: Sequence[int],
         initialize: Callable[[], Any],
         dtype: str,
         changes: str | None = None,

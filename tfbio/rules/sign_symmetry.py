@@ -136,7 +136,10 @@ class BatchwiseRandomSignFeedback(ScaledRule):
         Liao, Leibo and Poggio 2016, "How important is weight symmetry in backpropagation?" (brSF).
     """
 
-    has_step = True
+    @property
+    def has_step(self) -> bool:
+        """Whether M is drawn anew with every step: always."""
+        return True
 
     def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Keep the key of the draws and the number of steps; see the base class."""

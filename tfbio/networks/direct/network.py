@@ -131,7 +131,7 @@ class _Run:
     def __init__(self, model, options):
         self.model = model
         self.options = options
-        self.plan = vars(model)["_direct_plan"] if context.current().rewired else None
+        self.plan: Any = vars(model)["_direct_plan"] if context.current().rewired else None
         if self.plan is not None:
             layer = owner(model)
             self.rule = layer.rule

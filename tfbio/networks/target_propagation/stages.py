@@ -75,7 +75,7 @@ class Stage:
         return Pass(tuple(inputs), x)
 
     @property
-    def rule(self) -> TargetPropagation:
+    def rule(self) -> Any:
         """The kernel's rule, which owns the weights of its inverse."""
         return self.layer.rule
 
