@@ -87,7 +87,7 @@ class Telemetry(keras.callbacks.Callback):
     def _record(self):
         step = _get_step(self.model)
         values = metrics.tagged(self._weights())
-        if self._gradients is not None:
+        if self._gradients is not None and self.batch is not None:
             values |= metrics.tagged(self._gradients(*self.batch))
         self.history.append((step, values))
         if self._writer is not None:

@@ -150,7 +150,7 @@ def run(values):
             if trial.failed:
                 console.print(f"{trial.name}: {trial.failed}", highlight=False, markup=False)
         search_report.save(outcome, path)
-        if outcome.best is None:
+        if outcome.best is None or outcome.tested is None:
             raise ValueError(
                 f"All of {len(outcome.trials)} trials have failed; {path / 'search.json'} says "
                 "how. Give other ranges, such as lower learning rates, and another --workdir."

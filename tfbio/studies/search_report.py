@@ -45,7 +45,7 @@ def table(outcome: Outcome, most: int | None = None) -> Table:
     if most is not None and len(shown) > most + 1:
         ranked = sorted(
             (trial for trial in shown if trial.score is not None),
-            key=lambda trial: (-trial.score, trial.number),
+            key=lambda trial: (-(trial.score or 0.0), trial.number),
         )
         shown = sorted({trial.number: trial for trial in [*ranked[:most], shown[-1]]}.items())
         shown = [trial for _, trial in shown]
@@ -150,7 +150,8 @@ def config(outcome: Outcome, path: str | pathlib.Path) -> str:
         >>> print(config(outcome, "runs/search").splitlines()[1])
         # trial002, the best of 1 by validation accuracy: 90.00 %, after the last step, 42.
     """
-    best, path = outcome.best, pathlib.Path(path)
+    best: Any = outcome.best
+    path = pathlib.Path(path)
     trainer = {"classification": "classify", "detection": "detect"}
     kind, *flags = folder.flagfile(
         dataclasses.replace(best.experiment, workdir=str(path / "best"))

@@ -71,7 +71,9 @@ def draw(sweep: Sweep, path: str | pathlib.Path) -> None:
     """
     experiment = next(iter(sweep.runs.values()))[0].experiment
     column, label = f"test_{experiment.score}", f"test {experiment.label}, %"
-    scores = {v: [100 * run.summary[column] for run in runs] for v, runs in sweep.runs.items()}
+    scores = {
+        v: [100 * (run.summary or {})[column] for run in runs] for v, runs in sweep.runs.items()
+    }
     fig, axes = plots.subplots(figsize=(5.2, 3.8))
     axes.plot(list(scores), list(map(statistics.fmean, scores.values())), color=plots.BLUE)
     for value, each in scores.items():

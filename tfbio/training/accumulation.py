@@ -1,8 +1,16 @@
 """Accumulation: one optimizer step on the mean gradient of several micro-batches."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from tfbio.optimizers.stand_in import StandIn
+
+if TYPE_CHECKING:
+    import keras
 
 
 class Accumulation(StandIn):
@@ -32,7 +40,7 @@ class Accumulation(StandIn):
         [[-1.]]
     """
 
-    def __init__(self, model, count):
+    def __init__(self, model: keras.Model, count: int):
         super().__init__(model)
         self._count = count
         self._variables = list(model.trainable_variables)
@@ -56,11 +64,11 @@ class Accumulation(StandIn):
         )
 
     @property
-    def micro_batch(self):
+    def micro_batch(self) -> tf.Tensor:
         """The place of the present micro-batch in its step, from 0: each draws noise of its own."""
         return tf.convert_to_tensor(self._taken)
 
-    def receive(self, pairs):
+    def receive(self, pairs: Iterable[tuple[Any, Any]]) -> None:
         """Add gradients to the sums."""
         for gradient, variable in pairs:
             if gradient is not None:
@@ -70,7 +78,7 @@ class Accumulation(StandIn):
                 self._sums[place].assign_add(gradient)
         self._taken.assign_add(1)
 
-    def release(self):
+    def release(self) -> None:
         """Apply the mean of the sums, and start them again from 0.
 
         Raises:

@@ -1,9 +1,15 @@
 """The board: what TensorBoard shows beside the curves, and which curves share a chart."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from tfbio.training import tasks
 from tfbio.training.preparation import slug
+
+if TYPE_CHECKING:
+    from tfbio.training.experiment import Experiment
 
 FEEDBACK = {
     "Angle between W and B, degrees": "weight_angle",
@@ -23,7 +29,7 @@ TARGETS = {
 """The same under target propagation."""
 
 
-def descriptions(experiment):
+def descriptions(experiment: Experiment) -> list[Any]:
     """Return the summaries that describe a run: charts, options as text, hyper-parameters.
 
     Args:

@@ -1,11 +1,15 @@
 """Checkpoints: a training's whole state in one file, written at once or not at all."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
 import os
 import pathlib
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -34,12 +38,14 @@ class Checkpoints:
         (20, array([1., 1.]), {'best': None})
     """
 
-    def __init__(self, folder, keep):
+    def __init__(self, folder: str | os.PathLike[str], keep: int):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.keep = keep
 
-    def save(self, step, arrays, progress):
+    def save(
+        self, step: int, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]
+    ) -> pathlib.Path:
         """Write one checkpoint, then remove the oldest beyond `keep`.
 
         Args:
@@ -55,7 +61,7 @@ class Checkpoints:
         """
         buffer = io.BytesIO()
         text = json.dumps(progress).encode()
-        np.savez(buffer, progress=np.frombuffer(text, np.uint8), **arrays)
+        np.savez(buffer, progress=np.frombuffer(text, np.uint8), **dict[str, Any](arrays))
         content = buffer.getbuffer()
         path = self.folder / f"step-{step:09d}-{digest(content)}.npz"
         write(path, content)
@@ -66,7 +72,9 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         return path
 
-    def latest(self, tell=print):
+    def latest(
+        self, tell: Callable[[str], Any] = print
+    ) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
         """Return the newest checkpoint that is whole.
 
         Args:
@@ -93,7 +101,7 @@ class Checkpoints:
         return sorted(files, key=lambda file: file[0], reverse=True)
 
 
-def write(path, content):
+def write(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Write a file so that it is there whole, or as it was before.
 
     Args:
@@ -128,7 +136,7 @@ def write(path, content):
         os.close(folder)
 
 
-def digest(content) -> str:
+def digest(content: bytes | memoryview) -> str:
     """Return 64 bits that differ where contents do, in hexadecimal digits.
 
     Args:

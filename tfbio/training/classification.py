@@ -109,7 +109,7 @@ class Classification(Experiment):
             raise ValueError("`init_from` and `weights` both say where to start: give one.")
         self.published_errors()
 
-    def published_errors(self):
+    def published_errors(self) -> dict[str, float]:
         """Return the published errors as a dict from the rule's own name to percent.
 
         Example:

@@ -1,7 +1,12 @@
 """The classifier: how an image classification is prepared, trained, measured and used."""
 
+from __future__ import annotations
+
 import hashlib
-from typing import ClassVar, NamedTuple
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -12,6 +17,9 @@ from tfbio.training.board import FEEDBACK
 from tfbio.training.classification import Classification
 from tfbio.training.options import named
 from tfbio.training.tasks import Task
+
+if TYPE_CHECKING:
+    from tfbio.training.preparation import Prepared
 
 
 class Facts(NamedTuple):
@@ -51,7 +59,7 @@ class ClassificationTask(Task):
         "Feedback": {f"{what}, every layer": (f"^{tag}/",) for what, tag in FEEDBACK.items()},
     }
 
-    def load(self, experiment):
+    def load(self, experiment: Classification) -> Any:
         """Return the dataset; refuse a data service or crops that it cannot have."""
         dataset = data.load(
             experiment.dataset,
@@ -66,11 +74,13 @@ class ClassificationTask(Task):
             dataset.test.check_crops(experiment.evaluation_crops)
         return dataset
 
-    def split(self, experiment, dataset):
+    def split(self, experiment: Classification, dataset: Any) -> tuple[Any, Any]:
         """Return the splits to train on and to validate on; see the base class."""
         return preparation.hold_out(experiment, dataset.train)
 
-    def describe_data(self, experiment, dataset, train):
+    def describe_data(
+        self, experiment: Classification, dataset: Any, train: Any
+    ) -> tuple[Any, ...]:
         """Return `Facts`; see the base class."""
         mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)
         digest = hashlib.blake2b(digest_size=16)
@@ -80,15 +90,15 @@ class ClassificationTask(Task):
         shape, names = dataset.image_shape, dataset.class_names
         return Facts(shape, names, mean, std, digest.hexdigest(), cropped)
 
-    def training_batches(self, experiment):
+    def training_batches(self, experiment: Classification) -> dict[str, Any]:
         """Return by what the batches are made; see the base class."""
         return {"augmentation": experiment.augmentation, "service": _service(experiment)}
 
-    def evaluation_batches(self, experiment):
+    def evaluation_batches(self, experiment: Classification) -> dict[str, Any]:
         """Return how photographs are cropped; see the base class."""
         return {"crops": experiment.evaluation_crops}
 
-    def build_network(self, experiment, facts):
+    def build_network(self, experiment: Classification, facts: Any) -> keras.Model:
         """Return the network, its images standardized if need be; see the base class."""
         with named("model", weights="weights"):
             model = models.build(
@@ -98,7 +108,9 @@ class ClassificationTask(Task):
             return model
         return models.standardize(model, facts.mean, facts.std)
 
-    def compile(self, experiment, model, optimizer):
+    def compile(
+        self, experiment: Classification, model: keras.Model, optimizer: keras.optimizers.Optimizer
+    ) -> None:
         """Compile with cross-entropy and accuracy."""
         model.compile(
             optimizer,
@@ -108,19 +120,21 @@ class ClassificationTask(Task):
             jit_compile=False,
         )
 
-    def example_batch(self, facts, size):
+    def example_batch(self, facts: Any, size: int) -> tuple[Any, Any]:
         """Return images and labels, all zero."""
         return tf.zeros((size, *facts.image_shape)), tf.zeros((size,), tf.int64)
 
-    def copy_weights(self, experiment, source, model):
+    def copy_weights(
+        self, experiment: Classification, source: keras.Model, model: keras.Model
+    ) -> None:
         """Copy all weights, but those of a last layer for other classes."""
         transfer.copy_weights(source, model)
 
-    def copy_feedback(self, source, model):
+    def copy_feedback(self, source: keras.Model, model: keras.Model) -> None:
         """Copy the feedback of all kernels whose rule is the same."""
         transfer.copy_feedback(source, model)
 
-    def make_evaluator(self, prepared):
+    def make_evaluator(self, prepared: Prepared) -> Callable[..., dict[str, float]]:
         """Return a function that gives the mean loss and the top-1 accuracy; see the base class."""
         evaluate = _evaluation(prepared)
 
@@ -136,18 +150,25 @@ class ClassificationTask(Task):
 
         return measure
 
-    def report(self, values):
+    def report(self, values: Mapping[str, Any]) -> str:
         """Return loss and accuracy, and that of validation if there is one."""
         validated = values.get("validation_accuracy")
         return f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}" + (
             "" if validated is None else f", validation {validated:.2%}"
         )
 
-    def predict(self, experiment, images, output, checkpoint, tell):
+    def predict(
+        self,
+        experiment: Classification,
+        images: pathlib.Path | str,
+        output: pathlib.Path,
+        checkpoint: str,
+        tell: Callable[[str], Any],
+    ) -> int:
         """Write a table with the class of every image; see the base class."""
         return predictions.predict(experiment, images, output, checkpoint, tell)
 
-    def export(self, model, facts, path):
+    def export(self, model: keras.Model, facts: Any, path: str | os.PathLike[str]) -> None:
         """Write the model from images of 0 to 1 to logits."""
         model.export(path, verbose=False)
 

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tfbio import optimizers, rules
 from tfbio.models import modules
@@ -290,7 +290,7 @@ class Experiment:
         """The rule that `last_layer_rule` describes, or None."""
         return rules.get(self.last_layer_rule) if self.last_layer_rule else None
 
-    def published_errors(self):
+    def published_errors(self) -> dict[str, float]:
         """Return the errors that a paper reports, in percent, as a dict from rule.
 
         Example:
@@ -299,7 +299,7 @@ class Experiment:
         """
         return {}
 
-    def milestone_epochs(self):
+    def milestone_epochs(self) -> tuple[int, ...]:
         """Return the milestones as a tuple of integers.
 
         Example:
@@ -314,7 +314,7 @@ class Experiment:
             )
         return tuple(int(part) for part in parts)
 
-    def override_rules(self):
+    def override_rules(self) -> dict[str, str]:
         """Return the overrides as a dict from name pattern to rule.
 
         Example:
@@ -328,7 +328,7 @@ class Experiment:
         return pairs
 
 
-def differences(experiment, other):
+def differences(experiment: Experiment, other: Experiment) -> dict[str, tuple[Any, Any]]:
     """Return the options that make two runs' results differ.
 
     Args:

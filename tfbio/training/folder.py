@@ -1,5 +1,7 @@
 """The run's folder: one process at a time, with what was run, by which code, on what."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import fcntl
@@ -10,8 +12,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from typing import Literal, cast, overload
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import keras
 import numpy as np
@@ -23,9 +25,12 @@ from tfbio.training.experiment import differences
 from tfbio.training.records import REMEDY
 from tfbio.version import __version__
 
+if TYPE_CHECKING:
+    from tfbio.training.experiment import Experiment
+
 
 @contextlib.contextmanager
-def locked(workdir):
+def locked(workdir: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Hold a run's folder for this process; made if need be.
 
     The lock is the operating system's: it ends with the process, however that ends. Where nothing
@@ -94,7 +99,7 @@ def _lock(path, attempts=100):
     return _lock(path, attempts - 1)
 
 
-def flagfile(experiment):
+def flagfile(experiment: Experiment) -> str:
     """Return an experiment as the text of a flagfile.
 
     Args:
@@ -120,7 +125,7 @@ def flagfile(experiment):
     return "\n".join(lines) + "\n"
 
 
-def read_flags(workdir):
+def read_flags(workdir: str | os.PathLike[str]) -> Experiment | None:
     """Return the experiment that a run's folder holds.
 
     Args:
@@ -160,7 +165,7 @@ def read_flags(workdir):
     return kind(**options)
 
 
-def comparable(experiment):
+def comparable(experiment: Experiment) -> dict[str, Any]:
     """Return the options that results depend on, as a dict for JSON: a run's identity.
 
     Args:
@@ -175,7 +180,7 @@ def comparable(experiment):
     return {name: getattr(experiment, name) for name in fields}
 
 
-def check(folder, experiment):
+def check(folder: str | os.PathLike[str], experiment: Experiment) -> None:
     """See that a folder is this experiment's, or free to become it.
 
     Args:
@@ -219,7 +224,7 @@ def check(folder, experiment):
         )
 
 
-def claim(folder, experiment, facts):
+def claim(folder: str | os.PathLike[str], experiment: Any, facts: Any) -> None:
     """Write an experiment's options, and the facts on its data, to a folder that has none yet.
 
     Where the folder has some, the facts must be the same: a run goes on with the data it began
@@ -256,7 +261,7 @@ def claim(folder, experiment, facts):
         )
 
 
-def note_start(folder, step):
+def note_start(folder: str | os.PathLike[str], step: int | None) -> list[dict[str, Any]]:
     """Add this start to a run's run.json.
 
     Args:
@@ -294,7 +299,7 @@ def read_json(
 ) -> dict | None: ...
 
 
-def read_json(path, names=(), needed=False):
+def read_json(path: str | os.PathLike[str], names: Iterable[str] = (), needed: bool = False) -> Any:
     """Return the dict that a JSON file holds, or None if there is no such file.
 
     Args:
@@ -324,7 +329,7 @@ def read_json(path, names=(), needed=False):
     return found
 
 
-def circumstances():
+def circumstances() -> dict[str, Any]:
     """Return versions, the project's git commit and the machine, for JSON.
 
     Example:
@@ -351,7 +356,7 @@ def circumstances():
     }
 
 
-def save_json(path, document):
+def save_json(path: str | os.PathLike[str], document: Any) -> None:
     """Write JSON to a file, whole or not at all, with null for what is no finite number.
 
     Args:

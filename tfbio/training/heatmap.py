@@ -1,6 +1,10 @@
 """The heat maps: the angles of all layers over all steps of a run, in one picture."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +19,7 @@ _COLORS = "viridis_r"  # perceptually uniform: the smaller the angle, the bright
 _LEAST_ROWS, _ROW = 8, 0.21  # of text of 8 points, and inches each
 
 
-def draw(records):
+def draw(records: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
     """Return a picture of layers × steps, weight angles and, where measured, gradient angles.
 
     Args:
@@ -79,7 +83,7 @@ def draw(records):
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def table(records, tag):
+def table(records: Sequence[Mapping[str, Any]], tag: str) -> tuple[Any, ...]:
     """Return (steps, layers, values) of what is recorded under a tag, values of layers × steps.
 
     Args:
@@ -98,7 +102,7 @@ def table(records, tag):
     return [line["step"] for line in lines], [n.removeprefix(prefix) for n in names], values
 
 
-def edges(steps):
+def edges(steps: Sequence[int]) -> np.ndarray:
     """Return where the cells of measurements end: halfway to the next ones, if there are any.
 
     Args:
@@ -108,7 +112,7 @@ def edges(steps):
         >>> edges([0, 10, 30]).tolist()
         [0.0, 5.0, 20.0, 30.0]
     """
-    steps = np.asarray(steps, float)
-    if len(steps) == 1:
-        return np.array([steps[0] - 0.5, steps[0] + 0.5])
-    return np.array([steps[0], *(steps[1:] + steps[:-1]) / 2, steps[-1]])
+    middles = np.asarray(steps, float)
+    if len(middles) == 1:
+        return np.array([middles[0] - 0.5, middles[0] + 0.5])
+    return np.array([middles[0], *(middles[1:] + middles[:-1]) / 2, middles[-1]])

@@ -1,7 +1,15 @@
 """Images that a run leaves in its folder."""
 
+from __future__ import annotations
 
-def write(path, picture):
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def write(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     """Write a picture to a file.
 
     Args:

@@ -1,11 +1,21 @@
 """The loop: compiled steps of training and evaluation, the same under every strategy."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from tfbio import data
 from tfbio.training import sums
 from tfbio.training.accumulation import Accumulation
 from tfbio.training.strategies import in_parts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfbio.training.preparation import Prepared
 
 
 class Loop:
@@ -30,12 +40,12 @@ class Loop:
         ['accuracy', 'loss']
     """
 
-    def __init__(self, prepared):
+    def __init__(self, prepared: Prepared):
         self.prepared = prepared
         self._train = _training(prepared)
         self._measure = prepared.task.make_evaluator(prepared)
 
-    def train(self, iterator, steps):
+    def train(self, iterator: Iterator[Any], steps: int) -> tuple[int, bool]:
         """Take steps, stopping after one whose loss is no finite number.
 
         Args:
@@ -52,7 +62,12 @@ class Loop:
             taken, finite = self._train(iterator, tf.constant(steps, tf.int64))
         return int(taken), bool(finite)
 
-    def evaluate(self, split, heed=lambda done, total: None, show=None):
+    def evaluate(
+        self,
+        split: Any,
+        heed: Callable[[int, int], Any] = lambda done, total: None,
+        show: Callable[[str, np.ndarray], Any] | None = None,
+    ) -> dict[str, float]:
         """Return what is measured on a split.
 
         Args:

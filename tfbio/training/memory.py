@@ -1,6 +1,9 @@
 """Memory between runs: what one training leaves in the process goes before the next begins."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator
 
 import keras
 
@@ -8,7 +11,7 @@ from tfbio import _keras
 
 
 @contextlib.contextmanager
-def freed():
+def freed() -> Iterator[None]:
     """Free what is traced in this context once it is left.
 
     TensorFlow registers the gradient of every call of `tf.custom_gradient` in a graph, forever, and

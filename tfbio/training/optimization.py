@@ -1,11 +1,20 @@
 """Optimization: an experiment's options as a learning-rate schedule and an optimizer."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from tfbio import optimizers
 from tfbio.training.options import default, named
 from tfbio.training.schedules import Schedule
 
+if TYPE_CHECKING:
+    import keras
 
-def make_schedule(experiment, steps_per_epoch):
+    from tfbio.training.experiment import Experiment
+
+
+def make_schedule(experiment: Experiment, steps_per_epoch: int) -> Schedule:
     """Return the learning rate by step, a `Schedule`.
 
     Args:
@@ -28,7 +37,9 @@ def make_schedule(experiment, steps_per_epoch):
     )
 
 
-def make_optimizer(experiment, learning_rate, model):
+def make_optimizer(
+    experiment: Experiment, learning_rate: Any, model: keras.Model
+) -> keras.optimizers.Optimizer:
     """Return the optimizer of an experiment, for one model.
 
     Args:

@@ -1,13 +1,22 @@
 """Options: how the fields of an experiment are declared, checked and named in errors."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from tfbio._arguments import check_integer, check_number
 
 
 def option(
-    default, text, choices=(), low=None, high=None, above=None, below=None, changes_results=True
-):
+    default: Any,
+    text: str,
+    choices: Sequence[str] = (),
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    changes_results: bool = True,
+) -> Any:
     """Return a dataclass field that knows the help and the limits of an option.
 
     The command line makes its flags from these fields, and `check` reads the limits.
@@ -33,7 +42,7 @@ def option(
     return dataclasses.field(default=default, metadata={**metadata, "limits": limits})
 
 
-def default(experiment, name):
+def default(experiment: Any, name: str) -> Any:
     """Return an option's default.
 
     Args:
@@ -48,7 +57,7 @@ def default(experiment, name):
     return experiment.__dataclass_fields__[name].default
 
 
-def check(field, value):
+def check(field: Any, value: Any) -> None:
     """Refuse a value that an option cannot have.
 
     Args:
@@ -104,7 +113,7 @@ class named:  # noqa: N801
         ValueError: `last_layer_rule` cannot be found.
     """
 
-    def __init__(self, flag, **arguments):
+    def __init__(self, flag: str, **arguments: str):
         self.flag = flag
         self.arguments = arguments
 
@@ -121,7 +130,7 @@ class named:  # noqa: N801
         raise (ValueError if isinstance(error, ValueError) else OSError)(message) from error
 
 
-def named_values(flag, text, separator, example):
+def named_values(flag: str, text: str, separator: str, example: str) -> dict[str, str]:
     """Return an option that is written as names with values, as a dict of strings.
 
     Args:

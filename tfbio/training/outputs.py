@@ -1,10 +1,19 @@
 """Outputs: files of the user's own, which are written where that harms nothing, or not at all."""
 
+from __future__ import annotations
+
 import contextlib
 import os
+import pathlib
+from collections.abc import Iterable, Iterator
 
 
-def refuse_overwriting(folder, images, output, written):
+def refuse_overwriting(
+    folder: str | os.PathLike[str],
+    images: Iterable[str],
+    output: str | os.PathLike[str],
+    written: Iterable[str | os.PathLike[str]],
+) -> None:
     """Refuse to overwrite images.
 
     Args:
@@ -42,7 +51,7 @@ def _file(path):
 
 
 @contextlib.contextmanager
-def making_folder(path, output):
+def making_folder(path: pathlib.Path, output: str | os.PathLike[str]) -> Iterator[None]:
     """Make a folder, and remove it where what is done within fails and leaves it empty.
 
     Args:
@@ -74,7 +83,7 @@ def making_folder(path, output):
 
 
 @contextlib.contextmanager
-def naming_output(path):
+def naming_output(path: str | os.PathLike[str]) -> Iterator[None]:
     """Name the option in the error of an output that cannot be written.
 
     Args:

@@ -1,9 +1,14 @@
 """Predictions: the class that a classifier finds in images of one's own, as a table."""
 
+from __future__ import annotations
+
 import csv
 import errno
 import io
 import os
+import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,8 +18,17 @@ from tfbio.data.folder import list_images
 from tfbio.training import outputs, use
 from tfbio.training.options import named
 
+if TYPE_CHECKING:
+    from tfbio.training.experiment import Experiment
 
-def predict(experiment, images, output, checkpoint="last", tell=print):
+
+def predict(
+    experiment: Experiment,
+    images: pathlib.Path | str,
+    output: pathlib.Path,
+    checkpoint: str = "last",
+    tell: Callable[[str], Any] = print,
+) -> int:
     """Classify every image of a folder, and write a CSV file: image, class, probability.
 
     Args:

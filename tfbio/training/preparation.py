@@ -3,9 +3,11 @@
 What all experiments have in common is here; for the rest, their task is asked.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -18,6 +20,11 @@ from tfbio.training.experiment import Experiment
 from tfbio.training.optimization import make_optimizer, make_schedule
 from tfbio.training.options import named
 from tfbio.training.schedules import Schedule
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tfbio.training.strategies import Devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +54,16 @@ class Prepared:
     facts: Any
 
     @property
-    def strategy(self):
+    def strategy(self) -> tf.distribute.Strategy:
         """The `tf.distribute.Strategy` that the model lives under."""
         return self.devices.strategy
 
     @property
-    def steps_per_epoch(self):
+    def steps_per_epoch(self) -> int:
         """The optimizer steps in one epoch."""
         return steps(self.experiment, self.devices, self.train)
 
-    def images_by(self, step):
+    def images_by(self, step: int) -> int:
         """Return the number of images that the first steps learn from.
 
         Args:
@@ -67,7 +74,7 @@ class Prepared:
         in_epoch = self.train.taken(size, multiple(self.experiment, self.devices))
         return epochs * in_epoch + steps_more * size
 
-    def check_images(self):
+    def check_images(self) -> None:
         """Refuse damaged images among those that are read late.
 
         Training meets a damaged image of its own in the first epoch; one for the test would end a
@@ -79,7 +86,7 @@ class Prepared:
         for split in filter(None, (self.validation, self.dataset.test)):
             split.check()
 
-    def epoch(self, index, start):
+    def epoch(self, index: int, start: int) -> Any:
         """Return one epoch's batches, a pure function of the seed, the epoch and the start.
 
         Args:
@@ -97,7 +104,7 @@ class Prepared:
             )
         )
 
-    def all_of(self, split):
+    def all_of(self, split: Any) -> Any:
         """Return a split's batches in order, the last one filled up by examples of weight 0.
 
         Args:
@@ -109,7 +116,7 @@ class Prepared:
         )
 
 
-def prepare(experiment, source=None):
+def prepare(experiment: Experiment, source: keras.Model | None = None) -> Prepared:
     """Load the data, build and convert the model, and compile it.
 
     Sets Keras's, numpy's and Python's global seeds.
@@ -140,7 +147,13 @@ def prepare(experiment, source=None):
     return Prepared(task, experiment, devices, model, dataset, train, validation, rate, facts)
 
 
-def build(experiment, facts, strategy, learning_rate, source=None):
+def build(
+    experiment: Experiment,
+    facts: Any,
+    strategy: tf.distribute.Strategy,
+    learning_rate: Any,
+    source: keras.Model | None = None,
+) -> keras.Model:
     """Build an experiment's network, put it under its rule, and compile it.
 
     Args:
@@ -197,7 +210,7 @@ def build(experiment, facts, strategy, learning_rate, source=None):
     return model
 
 
-def steps(experiment, devices, split):
+def steps(experiment: Experiment, devices: Devices, split: Any) -> int:
     """Return the number of optimizer steps in an epoch.
 
     Args:
@@ -224,7 +237,7 @@ def steps(experiment, devices, split):
     return found
 
 
-def multiple(experiment, devices):
+def multiple(experiment: Experiment, devices: Devices) -> int:
     """Return the number of which an epoch's last batch is a multiple, if there is one.
 
     Args:
@@ -242,7 +255,7 @@ def multiple(experiment, devices):
     return devices.replicas * experiment.accumulate
 
 
-def hold_out(experiment, split):
+def hold_out(experiment: Experiment, split: Any) -> tuple[Any, Any]:
     """Return (training split, validation split or None), parts of a split.
 
     Args:
@@ -287,7 +300,7 @@ def _dtype_policy(name):
         keras.config.set_dtype_policy(before)
 
 
-def slug(rule):
+def slug(rule: str) -> str:
     """Return a rule as a folder name: ``sign_symmetry(agreement=0.9)`` by its own repr.
 
     Args:

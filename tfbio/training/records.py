@@ -1,14 +1,21 @@
 """Records: what a training writes down as it goes, for spreadsheets and for TensorBoard."""
 
+from __future__ import annotations
+
 import csv
 import io
 import itertools
 import os
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from tfbio.training.checkpoints import write
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _EVENTS = "events.out.tfevents.*"
 REMEDY = "Put back the file as it was written, or give another `workdir`."
@@ -46,7 +53,14 @@ class Records:
         [{'step': 1, 'epoch': 1, 'loss': 0.5}, {'step': 2, 'epoch': 1, 'loss': 0.25}]
     """
 
-    def __init__(self, workdir, columns, step, lines=None, tell=print):
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        columns: Sequence[str],
+        step: int | None,
+        lines: int | None = None,
+        tell: Callable[[str], Any] = print,
+    ):
         self._path = pathlib.Path(workdir, "metrics.csv")
         self._columns = ["step", "epoch", *columns]
         last = -1 if step is None else step
@@ -99,7 +113,13 @@ class Records:
         _replace_events(folder, kept)
         return lost
 
-    def add(self, step, epoch, values, also=None):
+    def add(
+        self,
+        step: int,
+        epoch: int,
+        values: Mapping[str, Any],
+        also: Mapping[str, float] | None = None,
+    ) -> None:
         """Write one line of metrics.csv, and all values to TensorBoard.
 
         Args:
@@ -120,7 +140,7 @@ class Records:
                 tf.summary.scalar(name, value)
         self._writer.flush()
 
-    def show(self, step, name, image):
+    def show(self, step: int, name: str, image: np.ndarray) -> None:
         """Show an image in TensorBoard, unless it was shown before.
 
         Args:
@@ -133,7 +153,7 @@ class Records:
         with self._writer.as_default(step):
             tf.summary.image(name, image[None])
 
-    def describe(self, *summaries):
+    def describe(self, *summaries: Any) -> None:
         """Write summaries that are not of any step, such as the run's options, where they lack.
 
         Args:
@@ -145,7 +165,7 @@ class Records:
                     tf.summary.experimental.write_raw_pb(summary)
         self._writer.flush()
 
-    def close(self):
+    def close(self) -> None:
         """Close the files."""
         self._file.close()
         self._writer.close()
@@ -156,20 +176,26 @@ class NoRecords:
 
     lines: int | None = None
 
-    def add(self, step, epoch, values, also=None):
+    def add(
+        self,
+        step: int,
+        epoch: int,
+        values: Mapping[str, Any],
+        also: Mapping[str, float] | None = None,
+    ) -> None:
         """Do nothing."""
 
-    def show(self, step, name, image):
+    def show(self, step: int, name: str, image: np.ndarray) -> None:
         """Do nothing."""
 
-    def describe(self, *summaries):
+    def describe(self, *summaries: Any) -> None:
         """Do nothing."""
 
-    def close(self):
+    def close(self) -> None:
         """Do nothing."""
 
 
-def read(workdir):
+def read(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Return a run's metrics.csv.
 
     Args:

@@ -1,10 +1,13 @@
 """One run: where it stands, and how it goes on from there to its summary."""
 
+from __future__ import annotations
+
 import dataclasses
+import pathlib
 import statistics
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +20,10 @@ from tfbio.training.records import NoRecords, Records, read
 from tfbio.training.signals import Interrupted
 from tfbio.training.state import restore, snapshot, state_variables
 from tfbio.training.telemetry import OF_GRADIENTS, OF_WEIGHTS, Telemetry
+
+if TYPE_CHECKING:
+    from tfbio.training.preparation import Prepared
+    from tfbio.training.signals import Signals
 
 _IN_SUMMARY = {
     **{tag: name for name, tag in metrics.TAGS.items()},
@@ -93,7 +100,9 @@ class Training:
         step: The number of steps done.
     """
 
-    def __init__(self, prepared, path, reporter, signals):
+    def __init__(
+        self, prepared: Prepared, path: pathlib.Path, reporter: Reporter, signals: Signals
+    ):
         self.prepared, self.path, self.reporter, self.signals = prepared, path, reporter, signals
         self.tell = reporter.tell
         self.experiment, self.model = prepared.experiment, prepared.model
@@ -152,7 +161,7 @@ class Training:
         restore(self.variables, self.prepared.devices, arrays)
         self.tell(f"Going on from step {self.step:,} of {self.total:,}.")
 
-    def run(self):
+    def run(self) -> None:
         """Train until the last step is taken, recorded and saved."""
         try:
             if not self.progress.recorded:
@@ -167,12 +176,12 @@ class Training:
         finally:
             self.records.close()
 
-    def train_epoch(self):
+    def train_epoch(self) -> None:
         """Train from the present step to the end of its epoch."""
         for _ in self.stretches():
             pass
 
-    def stretches(self):
+    def stretches(self) -> Iterator[None]:
         """Train likewise; yield each time when there is something to look at."""
         index, start = divmod(self.step, self.prepared.steps_per_epoch)
         end = self.step - start + self.prepared.steps_per_epoch
@@ -266,7 +275,7 @@ class Training:
                 f"{self.prepared.task.report(values)}, {speed:,.0f} images/s"
             )
 
-    def save(self):
+    def save(self) -> None:
         """Write a checkpoint of the present step."""
         self._save_to(self.checkpoints)
 
@@ -295,13 +304,13 @@ class Training:
         measures = self.loop.evaluate(split, heed, show)
         return {f"{name}_{key}": value for key, value in measures.items()}
 
-    def validated_only(self):
+    def validated_only(self) -> dict[str, Any]:
         """Return what is known without a test: the measures on validation, best and last."""
         final = read(self.path)[-1]
         values = {name: final[name] for name in self.validated if name in final}
         return {**values, "best": self.progress.best, "steps": self.step}
 
-    def summarize(self):
+    def summarize(self) -> None:
         """Test the final weights and the best ones, and write summary.json."""
         test = self._measure("test", self.prepared.dataset.test, self._draw)
         best = self._test_best(test)

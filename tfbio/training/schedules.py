@@ -1,6 +1,10 @@
 """Schedules: the learning rate as a function of the step."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -32,7 +36,15 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         "SGDR" (cosine).
     """
 
-    def __init__(self, learning_rate, kind, total_steps, warmup_steps=0, milestones=(), factor=0.1):
+    def __init__(
+        self,
+        learning_rate: Any,
+        kind: str,
+        total_steps: int,
+        warmup_steps: int = 0,
+        milestones: Sequence[int] = (),
+        factor: float = 0.1,
+    ):
         self.learning_rate = learning_rate
         self.kind = kind
         self.total_steps = total_steps
@@ -61,7 +73,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             rate = tf.where(step < self.warmup_steps, warming, rate)
         return rate
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
         return {
             "learning_rate": self.learning_rate,

@@ -1,7 +1,10 @@
 """Signals: a request to end, heeded where the training can save itself."""
 
+from __future__ import annotations
+
 import signal
 import threading
+from collections.abc import Callable
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -11,7 +14,7 @@ class Interrupted(Exception):  # noqa: N818
         signal: The signal's number.
     """
 
-    def __init__(self, number):
+    def __init__(self, number: int):
         super().__init__(f"Ended by {signal.Signals(number).name}.")
         self.signal = number
 
@@ -35,7 +38,7 @@ class Signals:
         tfbio.training.signals.Interrupted: Ended by SIGTERM.
     """
 
-    def __init__(self, agree=lambda number: number):
+    def __init__(self, agree: Callable[[int], int] = lambda number: number):
         self._agree = agree
         self._received = 0
         self._before = {}
@@ -54,7 +57,7 @@ class Signals:
         self._received = number
         signal.signal(number, self._before[number])
 
-    def heed(self):
+    def heed(self) -> None:
         """Raise `Interrupted` if a signal has come."""
         if received := self._agree(int(self._received)):
             raise Interrupted(received)

@@ -1,6 +1,10 @@
 """The state of a training: all variables that it changes, by names that say what they hold."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,10 +12,15 @@ from tfbio import _keras
 from tfbio.layers.sites import find_layers
 from tfbio.training.checkpoints import digest
 
+if TYPE_CHECKING:
+    import keras
+
+    from tfbio.training.strategies import Devices
+
 _LISTED = 10  # names of a kind in an error
 
 
-def state_variables(model) -> dict:
+def state_variables(model: keras.Model) -> dict:
     """Return all variables that training changes: model, optimizer, metrics, random state.
 
     The names follow from the model's structure: "conv1/kernel", "conv1/brsf/feedback",
@@ -112,7 +121,7 @@ def _make_unique(name, taken):
     return unique
 
 
-def snapshot(variables, devices) -> dict:
+def snapshot(variables: Mapping[str, keras.Variable], devices: Devices) -> dict:
     """Return the values of variables, those of every replica where replicas differ.
 
     All workers must call it, and all get the same.
@@ -148,7 +157,9 @@ def snapshot(variables, devices) -> dict:
     return arrays
 
 
-def restore(variables, devices, arrays):
+def restore(
+    variables: Mapping[str, keras.Variable], devices: Devices, arrays: Mapping[str, np.ndarray]
+) -> None:
     """Give variables the values of a `snapshot`.
 
     Args:

@@ -1,5 +1,7 @@
 """Strategies: where an experiment's steps run, on which devices of which processes."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import functools
@@ -9,11 +11,16 @@ import json
 import logging
 import os
 import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfbio import _keras
+
+if TYPE_CHECKING:
+    from tfbio.training.experiment import Experiment
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 
@@ -55,21 +62,21 @@ class Devices:
     static: bool = False
 
     @property
-    def chief(self):
+    def chief(self) -> bool:
         """Whether this process is the one that writes and speaks."""
         return self.worker == 0
 
     @property
-    def replicas(self):
+    def replicas(self) -> int:
         """The number of devices over all processes, each with its copy of the model."""
         return self.strategy.num_replicas_in_sync
 
     @property
-    def local(self):
+    def local(self) -> int:
         """The number of devices of this process."""
         return self.replicas // self.workers
 
-    def distribute(self, batches):
+    def distribute(self, batches: Callable[[tuple[int, int]], tf.data.Dataset]) -> Any:
         """Return a dataset of global batches, every device's part on that device.
 
         Args:
@@ -87,7 +94,7 @@ class Devices:
 
         return self.strategy.distribute_datasets_from_function(of_worker)
 
-    def gather(self, array):
+    def gather(self, array: np.ndarray) -> np.ndarray:
         """Return every worker's array, stacked by worker. All workers must call it.
 
         Args:
@@ -100,11 +107,11 @@ class Devices:
         )
         return _gather(self.strategy)(values).numpy()[:: self.local]
 
-    def agree(self, value):
+    def agree(self, value: int) -> int:
         """Return the greatest of all workers' integers. All workers must call it."""
         return int(self.gather(np.array([value], np.int64)).max())
 
-    def check_same(self, document):
+    def check_same(self, document: Any) -> None:
         """See that all workers have been started alike.
 
         Args:
@@ -122,7 +129,7 @@ class Devices:
             )
 
 
-def get_devices(experiment):
+def get_devices(experiment: Experiment) -> Devices:
     """Return the devices that an experiment asks for; the same ones within a process.
 
     Under "multi_worker" it must come before anything that TensorFlow computes.
@@ -159,7 +166,7 @@ def get_devices(experiment):
 
 
 @contextlib.contextmanager
-def explaining_lost_worker(devices):
+def explaining_lost_worker(devices: Devices) -> Iterator[None]:
     """Explain TensorFlow's errors after the loss of another worker in one message.
 
     Args:
@@ -187,7 +194,7 @@ def explaining_lost_worker(devices):
         ) from error
 
 
-def in_parts(array, count):
+def in_parts(array: Any, count: int) -> Any:
     """Return a tensor's rows as `count` equal parts, along a new first axis.
 
     Args:
@@ -231,7 +238,7 @@ def _let_memory_grow():
             logging.getLogger("tfbio").warning(f"{gpu.name}: all of its memory is taken: {error}")
 
 
-def cluster():
+def cluster() -> Any:
     """Return what the environment says of the cluster: TF_CONFIG, or else Slurm's variables.
 
     Returns:

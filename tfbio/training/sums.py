@@ -7,7 +7,10 @@ steps where a tensor is used three times, as batch normalization uses its input.
 deterministic operations do not change that (2.21).
 """
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -17,7 +20,7 @@ _REWRITING = "arithmetic_optimization"
 
 
 @contextlib.contextmanager
-def in_order():
+def in_order() -> Iterator[None]:
     """Have what is traced and run in this context add from left to right.
 
     The operation by which automatic differentiation adds up gradients is replaced by one that

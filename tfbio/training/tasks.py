@@ -1,11 +1,18 @@
 """Tasks: what there is to learn; the engine asks a task for everything in which tasks differ."""
 
+from __future__ import annotations
+
 import abc
 import importlib
-from collections.abc import Callable
-from typing import Any, ClassVar
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
+
+if TYPE_CHECKING:
+    from tfbio.training.preparation import Prepared
 
 _MODULES = {
     "classification": "tfbio.training.classifier",
@@ -33,47 +40,49 @@ class Task(abc.ABC):
     predictions: ClassVar[str]
 
     @abc.abstractmethod
-    def load(self, experiment) -> Any:
+    def load(self, experiment: Any) -> Any:
         """Return the dataset, with its `test` split."""
 
     @abc.abstractmethod
-    def split(self, experiment, dataset) -> tuple[Any, Any]:
+    def split(self, experiment: Any, dataset: Any) -> tuple[Any, Any]:
         """Return the split to train on and the split to validate on, or None."""
 
     @abc.abstractmethod
-    def describe_data(self, experiment, dataset, train) -> tuple:
+    def describe_data(self, experiment: Any, dataset: Any, train: Any) -> tuple:
         """Return the `facts` on a dataset and its split to train on."""
 
-    def training_batches(self, experiment) -> dict:
+    def training_batches(self, experiment: Any) -> dict:
         """Return what else a split's `batches` takes in training, by argument."""
         return {}
 
-    def evaluation_batches(self, experiment) -> dict:
+    def evaluation_batches(self, experiment: Any) -> dict:
         """Return what else a split's `batches` takes in evaluation, by argument."""
         return {}
 
     @abc.abstractmethod
-    def build_network(self, experiment, facts) -> keras.Model:
+    def build_network(self, experiment: Any, facts: Any) -> keras.Model:
         """Return the plain network, under no rule."""
 
     @abc.abstractmethod
-    def compile(self, experiment, model, optimizer):
+    def compile(
+        self, experiment: Any, model: keras.Model, optimizer: keras.optimizers.Optimizer
+    ) -> None:
         """Compile the converted network with its losses and metrics."""
 
     @abc.abstractmethod
-    def example_batch(self, facts, size) -> tuple:
+    def example_batch(self, facts: Any, size: int) -> tuple:
         """Return a batch of zeros, (images, targets), from which metrics make their variables."""
 
     @abc.abstractmethod
-    def copy_weights(self, experiment, source, model):
+    def copy_weights(self, experiment: Any, source: keras.Model, model: keras.Model) -> None:
         """Copy the weights of another run's model to a network that is under no rule yet."""
 
     @abc.abstractmethod
-    def copy_feedback(self, source, model):
+    def copy_feedback(self, source: keras.Model, model: keras.Model) -> None:
         """Copy the feedback of another run's model to a converted network."""
 
     @abc.abstractmethod
-    def make_evaluator(self, prepared) -> Callable:
+    def make_evaluator(self, prepared: Prepared) -> Callable:
         """Return a function that measures the model on a split.
 
         Its arguments are the split, an iterator over what `Prepared.all_of` returns for it, and
@@ -82,15 +91,22 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def report(self, values) -> str:
+    def report(self, values: Mapping[str, Any]) -> str:
         """Return the text that reports an epoch, from its line of metrics.csv, a dict."""
 
     @abc.abstractmethod
-    def predict(self, experiment, images, output, checkpoint, tell) -> int:
+    def predict(
+        self,
+        experiment: Any,
+        images: pathlib.Path | str,
+        output: pathlib.Path,
+        checkpoint: str,
+        tell: Callable[[str], Any],
+    ) -> int:
         """Predict on a folder of images; see `tfbio.training.use.predict`."""
 
     @abc.abstractmethod
-    def export(self, model, facts, path):
+    def export(self, model: keras.Model, facts: Any, path: str | os.PathLike[str]) -> None:
         """Write the model as TensorFlow's SavedModel."""
 
 

@@ -1,8 +1,15 @@
 """Telemetry: what a training measures of its feedback as it goes, by TensorBoard's tags."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from tfbio import data, metrics
 from tfbio.layers.sites import find_sites
 from tfbio.training import sums
+
+if TYPE_CHECKING:
+    from tfbio.training.preparation import Prepared
 
 EXAMPLES = 32
 """The most examples that gradient angles are measured on."""
@@ -36,7 +43,7 @@ class Telemetry:
         0
     """
 
-    def __init__(self, prepared):
+    def __init__(self, prepared: Prepared):
         self._prepared = prepared
         self._every = prepared.experiment.telemetry_every
         self._weights = metrics.WeightMeter(prepared.model)
@@ -48,16 +55,16 @@ class Telemetry:
             of_tag[metrics.TAGS["global_"]] = list(find_sites(prepared.model))
         self.columns = [f"{tag}/{name}" for tag, names in of_tag.items() for name in names]
 
-    def due(self, step):
+    def due(self, step: int) -> bool:
         """Return whether gradients are measured after so many steps."""
         return bool(self._every) and step % self._every == 0
 
-    def of_weights(self):
+    def of_weights(self) -> dict[str, float]:
         """Return ``weight_angle/<layer>`` in degrees, ``norm_ratio/…`` and ``sign_agreement/…``."""
         with sums.in_order():
             return metrics.tagged(self._weights())
 
-    def of_gradients(self):
+    def of_gradients(self) -> dict[str, float]:
         """Return ``gradient_angle/<layer>``, the global one, and ``local_gradient_angle/…``.
 
         Raises:
@@ -73,7 +80,7 @@ class Telemetry:
             return metrics.tagged(self._gradients(*self._batch))
 
 
-def batch(prepared):
+def batch(prepared: Prepared) -> tuple[Any, ...]:
     """Return the batch that gradient angles are measured on, (images, targets).
 
     Args:

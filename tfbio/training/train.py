@@ -1,9 +1,13 @@
 """Training: an experiment from its first step, or its newest checkpoint, to its summary."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import errno
 import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from tfbio.training import folder, strategies, use
 from tfbio.training.options import named
@@ -11,18 +15,21 @@ from tfbio.training.preparation import prepare
 from tfbio.training.run import Reporter, Training, show_nothing
 from tfbio.training.signals import Signals
 
+if TYPE_CHECKING:
+    from tfbio.training.experiment import Experiment
+
 SUMMARY = ("weight_angles", "seconds_per_step", "steps")
 """Keys that every summary contains besides the measures."""
 
 
 def train_and_evaluate(
-    experiment,
-    tell=print,
-    progress=show_nothing,
-    tell_epochs=True,
-    measuring=show_nothing,
-    test=True,
-):
+    experiment: Experiment,
+    tell: Callable[[str], Any] = print,
+    progress: Callable[[int, int], Any] = show_nothing,
+    tell_epochs: bool = True,
+    measuring: Callable[[int, int], Any] = show_nothing,
+    test: bool = True,
+) -> dict[str, Any]:
     """Train to the end, from the newest checkpoint where there is one, and test once.
 
     The run's folder, `experiment.workdir`, then holds flags.cfg, run.json (versions, git commit
@@ -95,7 +102,7 @@ def _explaining_full_disk(path):
         ) from error
 
 
-def _run(experiment, devices, path, reporter, test):
+def _run(experiment, devices, path, reporter, test) -> Any:
     """Train on this process. All workers run the same steps; only the chief writes."""
     devices.check_same(folder.comparable(experiment))
     summary = path / "summary.json"

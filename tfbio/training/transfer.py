@@ -1,13 +1,19 @@
 """Transfer: a new network starts from another run's weights."""
 
+from __future__ import annotations
+
 import logging
+from typing import TYPE_CHECKING
 
 from tfbio import rules
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_rules, find_sites
 
+if TYPE_CHECKING:
+    import keras
 
-def copy_weights(source, target):
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
     """Give a network the weights of another of its kind, which is under a rule.
 
     Weights are matched by their order. Those of a last layer for another number of classes stay
@@ -52,7 +58,7 @@ def copy_weights(source, target):
         )
 
 
-def copy_feedback(source, target):
+def copy_feedback(source: keras.Model, target: keras.Model) -> None:
     """Give kernels the feedback that another model has for them, where the rules are the same.
 
     Where a rule or a shape is another, the feedback stays new, which is told.
@@ -72,7 +78,7 @@ def copy_feedback(source, target):
     _copy_feedback(zip(find_sites(target).items(), find_sites(source).values(), strict=True))
 
 
-def copy_backbone_feedback(source, target):
+def copy_backbone_feedback(source: keras.Model, target: keras.Model) -> None:
     """Give a detector's backbone the feedback of a classification network of the same layers.
 
     Kernels are matched by their layers' names, as `tfbio.detection.copy_backbone` does; else as

@@ -1,7 +1,12 @@
 """Use: what a run's folder is good for once it is trained: measure, predict, export."""
 
+from __future__ import annotations
+
 import dataclasses
+import os
 import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -12,8 +17,19 @@ from tfbio.training.schedules import Schedule
 from tfbio.training.state import restore, state_variables
 from tfbio.training.strategies import Devices
 
+if TYPE_CHECKING:
+    import keras
 
-def evaluate(experiment, checkpoint="last", tell=print, measuring=lambda done, total: None):
+    from tfbio.training.experiment import Experiment
+    from tfbio.training.preparation import Prepared
+
+
+def evaluate(
+    experiment: Experiment,
+    checkpoint: str = "last",
+    tell: Callable[[str], Any] = print,
+    measuring: Callable[[int, int], Any] = lambda done, total: None,
+) -> dict[str, float]:
     """Measure a run's weights on its validation and test splits, as its training does.
 
     Args:
@@ -33,7 +49,7 @@ def evaluate(experiment, checkpoint="last", tell=print, measuring=lambda done, t
     """
     step, prepared = measurable(experiment, checkpoint, tell)
     loop = Loop(prepared)
-    found = {"step": step}
+    found: dict[str, Any] = {"step": step}
     for name, split in (("validation", prepared.validation), ("test", prepared.dataset.test)):
         if split is not None:
             measured = loop.evaluate(split, measuring)
@@ -41,7 +57,9 @@ def evaluate(experiment, checkpoint="last", tell=print, measuring=lambda done, t
     return found
 
 
-def measurable(experiment, checkpoint="last", tell=print):
+def measurable(
+    experiment: Experiment, checkpoint: str = "last", tell: Callable[[str], Any] = print
+) -> tuple[int, Prepared]:
     """Return a run's network with its trained weights, and its data.
 
     Args:
@@ -70,7 +88,13 @@ def measurable(experiment, checkpoint="last", tell=print):
     return step, prepared
 
 
-def predict(experiment, images, output, checkpoint="last", tell=print) -> int:
+def predict(
+    experiment: Experiment,
+    images: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    checkpoint: str = "last",
+    tell: Callable[[str], Any] = print,
+) -> int:
     """Predict on every image of a folder, and write what was found.
 
     Args:
@@ -93,7 +117,12 @@ def predict(experiment, images, output, checkpoint="last", tell=print) -> int:
     return task.predict(experiment, images, pathlib.Path(output), checkpoint, tell)
 
 
-def export(experiment, output, checkpoint="last", tell=print):
+def export(
+    experiment: Experiment,
+    output: str | os.PathLike[str],
+    checkpoint: str = "last",
+    tell: Callable[[str], Any] = print,
+) -> None:
     """Write a run's model for use elsewhere.
 
     Args:
@@ -117,7 +146,9 @@ def export(experiment, output, checkpoint="last", tell=print):
         model.save(path / "model.keras")
 
 
-def latest(workdir, checkpoint, tell=print):
+def latest(
+    workdir: str | os.PathLike[str], checkpoint: str, tell: Callable[[str], Any] = print
+) -> Any:
     """Return a run's newest checkpoint that is whole.
 
     Args:
@@ -166,7 +197,9 @@ def _here(experiment):
     return dataclasses.replace(experiment, **started)
 
 
-def restored(experiment, checkpoint, tell=print):
+def restored(
+    experiment: Experiment, checkpoint: str, tell: Callable[[str], Any] = print
+) -> tuple[keras.Model, Any]:
     """Return a run's network, on one device, without its data.
 
     Args:
