@@ -114,7 +114,7 @@ def predict(
         OSError: If files cannot be read or written.
     """
     task = tasks.get(experiment.task)
-    return task.predict(experiment, images, pathlib.Path(output), checkpoint, tell)
+    return task.predict(experiment, os.fspath(images), pathlib.Path(output), checkpoint, tell)
 
 
 def export(
