@@ -61,25 +61,34 @@ def test_public_functions_of_the_library_have_an_example():
         "tfbio.studies.comparison.save",
         "tfbio.studies.comparison_figure.draw",
         "tfbio.studies.sweep.draw",
+        "tfbio.training.predictions.predict",
         "tfbio.training.use.evaluate",
         "tfbio.training.use.predict",
         "tfbio.training.use.export",
         "tfbio.training.use.restored",
-        "tfbio.training.predictions.predict",
     ]
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_states_equation_example_source_and_stands_in_the_readme(rule):
     cls = type(tfbio.rules.get(rule))
-    assert re.search(r"``.*B.*=|B ~|∂h_l = .*B_l|ĥ_.* = h|ĥ_l = g|ĥ_L = logits", cls.__doc__)
+    equation = r"``.*B.*=|B ~|∂h_l = .*B_l|ĥ_.* = h|ĥ_l = g|ĥ_L = logits"
+    assert re.search(equation, cls.__doc__), "no equation such as ``B = …`` or ``R(B) = …``"
     for part in ("Example:", "References:"):
         assert part in cls.__doc__
     if cls.options():
         assert "Raises:" in cls.__doc__
-    row = next(line for line in README.splitlines() if line.startswith(f"| `{rule}`"))
+    rows = [line for line in README.splitlines() if line.startswith(f"| `{rule}`")]
+    assert len(rows) == 1, f"README's table of rules must have one row for {rule}"
+    (row,) = rows
     for alias in tfbio.rules.aliases(rule):
         assert f"`{alias}`" in row
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_has_a_page(rule):
+    assert (ROOT / "docs" / "rules" / f"{rule}.md").exists()
+    assert f"{rule}.md" in (ROOT / "docs" / "rules" / "README.md").read_text()
 
 
 def test_the_readmes_examples_run():

@@ -130,3 +130,25 @@ def test_a_weight_that_no_step_changes_is_refused():
     )
     with pytest.raises(ValueError, match=r"'feedback' .*the rule has no `step`"):
         tfbio.convert(model(), rule)
+
+
+def test_a_rule_that_is_not_registered_is_refused():
+    class Mine(tfbio.rules.LayerRule):
+        def feedback(self, kernel):
+            return kernel
+
+    for rule in (Mine, Mine()):
+        with pytest.raises(TypeError, match=r"Mine is not registered: write @tfbio.rules.register"):
+            tfbio.layers.FeedbackDense(2, rule=rule)
+    with pytest.raises(TypeError, match="`register` takes the rule's name"):
+        tfbio.rules.register(Mine)
+
+
+def test_a_loss_without_a_gradient_on_b_is_refused():
+    rule = learning(lambda self, kernel, feedback, circuit: tf.reduce_sum(0.0 * circuit.inputs))
+    layer = tfbio.layers.FeedbackDense(2, rule=rule)
+    with tf.GradientTape() as tape:
+        layer(random((3, 4), "float32"))
+        loss = sum(layer.losses)
+    with pytest.raises(ValueError, match="`loss` must depend on B, its first argument"):
+        tape.gradient(loss, layer.rule.matrix.value)

@@ -59,7 +59,7 @@ LEARNED = (*FOLLOWING, *ALONE)
 
 
 def test_the_table_of_behavior_covers_every_rule():
-    assert set(BEHAVIOR) == set(LAYER_RULES)
+    assert set(BEHAVIOR) == set(LAYER_RULES), "declare in BEHAVIOR how the B of each rule behaves"
 
 
 @pytest.mark.parametrize("rule", LAYER_RULES)

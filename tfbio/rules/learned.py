@@ -89,7 +89,14 @@ class LearnedRule(ScaledRule):
                 with tf.GradientTape() as tape:
                     tape.watch(feedback)
                     value = loss(feedback)
-                return upstream * tape.gradient(value, feedback)
+                pulled = tape.gradient(value, feedback)
+                if pulled is None:
+                    raise ValueError(
+                        f"Rule {self.alias!r}: `loss` must depend on B, its first argument: it is "
+                        "called as loss(feedback, kernel, circuit). Received: a loss without a "
+                        "gradient on B."
+                    )
+                return upstream * pulled
 
             return tf.zeros((), feedback.dtype), gradient
 

@@ -25,7 +25,8 @@ def register(name: str, aliases: Sequence[str] = ()) -> Callable[[type[Rule]], t
         The decorator.
 
     Raises:
-        TypeError: If what is decorated is not a subclass of `Rule`, or `aliases` a string.
+        TypeError: If `name` is not a string, `aliases` is a string, or the decorated object is not
+            a subclass of `Rule`.
         ValueError: If a name is taken by another rule, or no identifier.
 
     Example:
@@ -37,6 +38,11 @@ def register(name: str, aliases: Sequence[str] = ()) -> Callable[[type[Rule]], t
         >>> get("quarter")
         quarter()
     """
+    if not isinstance(name, str):
+        raise TypeError(
+            '`register` takes the rule\'s name: write @tfbio.rules.register("name") above the '
+            f"class. Received: {name!r}."
+        )
     if isinstance(aliases, str):
         raise TypeError(
             f"`aliases` must be a list or tuple of names, such as ({aliases!r},). "
@@ -132,8 +138,10 @@ def get(identifier: str | Mapping[str, Any] | type[Rule] | Rule) -> Rule:
         sign_symmetry(scale='match', agreement=1.0, seed=None)
     """
     if isinstance(identifier, Rule):
+        _check_registered(type(identifier))
         return identifier
     if isinstance(identifier, type) and issubclass(identifier, Rule):
+        _check_registered(identifier)
         return _create(identifier, {})
     if isinstance(identifier, dict):
         keys = set(identifier) == {"class_name", "config"}
@@ -150,6 +158,14 @@ def get(identifier: str | Mapping[str, Any] | type[Rule] | Rule) -> Rule:
         "`rule` must be a rule's name, a config dict, a rule's class or instance. "
         f"Received: {identifier!r} of type {type(identifier).__name__}."
     )
+
+
+def _check_registered(cls):
+    if getattr(cls, "alias", None) not in _RULES:
+        raise TypeError(
+            f'{cls.__qualname__} is not registered: write @tfbio.rules.register("name") above the '
+            "class."
+        )
 
 
 def _lookup(name):
