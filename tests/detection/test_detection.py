@@ -440,7 +440,7 @@ def test_sets_that_do_not_fit_together_are_refused(tmp_path, caplog):
     with pytest.raises(FileNotFoundError, match=r"must have documents for train and val"):
         datasets.load("coco", str(root))
     shutil.rmtree(root / "train2017")
-    with pytest.raises(FileNotFoundError, match=r"instances_train2017.json, and no folder train20"):
+    with pytest.raises(FileNotFoundError, match=r"instances_train2017.json, but no folder train20"):
         datasets.load("coco", str(root))
     with pytest.raises(ValueError, match=r"Unknown detection set 'cocoa'. Did you mean 'coco'\?"):
         datasets.load("cocoa")
