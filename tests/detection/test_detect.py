@@ -312,7 +312,7 @@ BAD = [
     (["--mean=0,0,0", "--std=1,1,0"], "--std must be three numbers, 1e-06 or more"),
     (["--mean=0,0,nan", "--std=1,1,1"], "--mean must be three numbers"),
     (["--frozen_norm", "--sync_batch_norm"], "--sync_batch_norm has no effect with --frozen_norm"),
-    (["--anchor_scale=0"], "--anchor_scale must be 0.01 or more"),
+    (["--anchor_scale=0"], "--anchor_scale must be a finite number of 0.01 to 100."),
     (["--head_layers=-1"], "--head_layers must be an integer of 0 to"),
     (
         ["--score_threshold=1"],
