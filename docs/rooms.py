@@ -25,8 +25,15 @@ def find_rooms():
 
 
 def read_imports(path):
-    """Yield the dotted names that a file imports, functions' own imports included."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Yield the dotted names that a file imports, functions' own imports included.
+
+    Imports under `if TYPE_CHECKING` are left out: they are for annotations and never run.
+    """
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
