@@ -356,6 +356,7 @@ def test_the_config_holds_every_argument(cls):
         ({"padding": "causal"}, r"`padding` must be 'valid' or 'same'.*'causal'"),
         ({"data_format": "NCHW"}, r"NCHW"),
         ({"activation": "none_such"}, r"none_such"),
+        ({"kernel_size": (2.5, 2)}, r"`kernel_size` argument must be a tuple of 2 integers > 0"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, text):

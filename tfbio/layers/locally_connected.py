@@ -1,6 +1,7 @@
 """Locally connected layers: convolutions with a kernel of its own at every position."""
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from tfbio.layers.windows import Windows, to_map, to_rows
 def _to_tuple(value, count, name):
     """Return a positive integer, or a tuple of as many as asked for, as a tuple."""
     try:
-        values = (value,) * count if isinstance(value, int) else tuple(map(int, value))
+        values = (value,) * count if isinstance(value, int) else tuple(map(operator.index, value))
     except (TypeError, ValueError):
         values = ()
     if len(values) != count or min(values) <= 0:
