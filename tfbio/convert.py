@@ -25,7 +25,7 @@ def convert(
 
     Every layer with a kernel becomes its feedback twin, those on backprop too; weights, names and
     outputs stay as they are. Functional, sequential, nested and subclassed models are all reached.
-    A converted model is converted anew: its former feedback is dropped.
+    Converting a converted model replaces its feedback: the former one is dropped.
 
     Args:
         model: The model. Load its weights before: "match" scales and initial signs are taken from
