@@ -19,6 +19,7 @@ from tfbio.training.run import Training
 from tfbio.training.strategies import Devices
 
 OPTIONS = {
+    "model": f"{pathlib.Path(__file__).parents[1] / 'networks.py'}:chain",
     "rule": "brsf",
     "epochs": 2,
     # 1150 images: no batch is trimmed to a multiple of two.
@@ -153,11 +154,19 @@ def test_what_is_cut_goes_on_to_the_same_bits(whole, tmp_path):
         "WorkerLost: `strategy='multi_worker'`: worker 0 of 2 has lost the others"
     )
     assert "Start all workers again with the same commands" in left
+    reports = run(path)
+    assert "Going on from step 7 of 46." in reports[0]
+    assert [report.split("\n")[0] for report in reports] == ["done", "done"]
+    assert not kills.differences(kills.outcome(whole), kills.outcome(path))
+
+
+@pytest.mark.long
+def test_a_signal_to_one_worker_saves_and_ends_both(whole, tmp_path):
+    path = tmp_path / "cut"
     reports = run(path, {1: (signal.SIGTERM, 30)})
     assert [report.split("\n")[0] for report in reports] == [
         "Interrupted: Ended by SIGTERM." for _ in range(2)
     ]
-    assert "Going on from step 7 of 46." in reports[0]
     steps = [int(p.name[5:14]) for p in (path / "checkpoints").glob("step-*.npz")]
     assert max(steps) >= 30
     assert [report.split("\n")[0] for report in run(path)] == ["done", "done"]
