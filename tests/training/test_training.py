@@ -142,18 +142,45 @@ def test_a_training_that_was_cut_anywhere_ends_as_if_it_was_not(
     assert_cuts_change_nothing(whole, tmp_path_factory.mktemp("cut"), first, second)
 
 
-def test_killed_processes_end_as_if_they_were_not():
-    assert kills.main(["--kills=2", "--seed=1"]) == 0
+@pytest.fixture(scope="module")
+def processes():
+    return kills.context()
+
+
+def test_a_killed_process_ends_as_if_it_was_not(whole, processes, tmp_path):
+    process = processes.Process(target=kills.train, args=(OPTIONS, tmp_path))
+    process.start()
+    while process.is_alive() and not list(tmp_path.glob("checkpoints/step-*.npz")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "summary.json").exists()
+    train(tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["resumed_at_steps"]
+    assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
+
+
+def assert_it_goes_on_to_the_same_bits(whole, path, *steps, **options):
+    """Assert it of a run, from its checkpoint at each of the steps."""
+    for step in steps:
+        # As a kill after the last step would leave it, later checkpoints not yet written.
+        cut = path / f"from{step}"
+        shutil.copytree(whole, cut)
+        for newer in (cut / "checkpoints").iterdir():
+            if int(newer.name[5:14]) > step:
+                newer.unlink()
+        (cut / "summary.json").unlink()
+        train(cut, **options)
+        assert json.loads((cut / "summary.json").read_text())["resumed_at_steps"] == [step]
+        assert not kills.differences(kills.outcome(whole), kills.outcome(cut))
 
 
 def test_two_replicas_resume_to_the_bit(tmp_path):
     options = {"strategy": "mirrored", "epochs": 1, "rule": "brsf"}
     train(tmp_path / "whole", **options)
-    with pytest.raises(Cut):
-        train(tmp_path / "cut", 12, **options)
-    train(tmp_path / "cut", **options)
-    whole, cut = (kills.outcome(tmp_path / name) for name in ("whole", "cut"))
-    assert not kills.differences(whole, cut)
+    assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, 21, **options)
+    whole = kills.outcome(tmp_path / "whole")
     # Where replicas differ (the metrics, in both files), each has its own; the weights are alike.
     replicas = [sum(name.endswith(f".{index}") for name in whole) for index in (0, 1)]
     assert 0 < replicas[1] < 12
@@ -169,14 +196,9 @@ ALTERNATING = "sdtp(schedule='alternating')"
 def test_what_rules_learn_or_draw_resumes_to_the_bit(tmp_path, rule):
     # Cut within a turn of the inverses, and within one of the forward weights.
     chain = f"{ROOT / 'tests' / 'networks.py'}:chain"
-    options = {"model": chain, "rule": rule, "momentum": 0.5, "epochs": 2}
+    options = {"model": chain, "rule": rule, "momentum": 0.5, "epochs": 2, "keep_checkpoints": 9}
     train(tmp_path / "whole", **options)
-    for cut_at in (12, 40):
-        with pytest.raises(Cut):
-            train(tmp_path / "cut", cut_at, **options)
-    train(tmp_path / "cut", **options)
-    whole, cut = (kills.outcome(tmp_path / name) for name in ("whole", "cut"))
-    assert not kills.differences(whole, cut)
+    assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, 7, 35, **options)
 
 
 @pytest.mark.long
@@ -405,18 +427,26 @@ def test_signals_save_and_end_the_command(whole, tmp_path, number):
     assert process.returncode == 128 + number
     assert "Saved at step" in output
     assert "Traceback" not in errors
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "Going on from step" in again.stdout
+    told = []
+    train(tmp_path, tell=told.append, checkpoint_every=1)
+    assert "Going on from step" in told[0]
     assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
 
 
-def test_a_second_process_is_refused(tmp_path):
+def ask(workdir, told):
+    try:
+        train(workdir)
+    except ValueError as error:
+        told.put(str(error))
+
+
+def test_a_second_process_is_refused(processes, tmp_path):
+    told = processes.Queue()
     with folder.locked(tmp_path):
-        command = [sys.executable, "-m", "trainers.classify", f"--workdir={tmp_path}"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert f"in use by another process (process {os.getpid()} on " in done.stderr
-    assert "Traceback" not in done.stderr
+        process = processes.Process(target=ask, args=(tmp_path, told))
+        process.start()
+        assert f"in use by another process (process {os.getpid()} on " in told.get(timeout=100)
+        process.join()
 
 
 def test_a_folder_where_nothing_was_written_is_left_as_it_was_found(tmp_path):
