@@ -1,5 +1,6 @@
 """The command line: real runs, configs, and bad input told in one line."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -69,11 +70,11 @@ def in_process(*arguments):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """Return the folder of a comparison, and what its command printed."""
-    path = tmp_path_factory.mktemp("comparison")
-    done = run("--rule=backprop,usf(agreement=0.9)", "--seed=0,1", "--epochs=2",
-               "--published=bp=3.5", f"--workdir={path}")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return path, done.stdout
+    path, printed = tmp_path_factory.mktemp("comparison"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        in_process("--rule=backprop,usf(agreement=0.9)", "--seed=0,1", "--epochs=2",
+                   "--published=bp=3.5", f"--workdir={path}")  # fmt: skip
+    return path, printed.getvalue()
 
 
 def test_a_comparison_writes_table_figure_and_results(compared):
@@ -108,17 +109,25 @@ def test_a_comparison_trains_only_what_is_missing(compared, capsys):
     assert (runs["seed1"] / "checkpoints").iterdir().__next__().name == checkpoint
 
 
-def test_finished_runs_are_compared_without_training(compared, tmp_path):
+def compare_runs(*arguments):
+    """Do what the command `trainers.compare` does, without a process for it."""
+    values = flags.FlagValues()
+    compare.define(values)
+    cli.parse(values, ["compare", *arguments])
+    compare.run(values)
+
+
+def test_finished_runs_are_compared_without_training(compared, tmp_path, capsys):
     path, _ = compared
-    arguments = (f"--runs={path / 'backprop'}", f"--workdir={tmp_path}")
-    done = run(*arguments, module="trainers.compare")
-    assert done.returncode == 0, done.stderr
-    assert "backprop" in done.stdout
-    assert "sign_symmetry" not in done.stdout
+    compare_runs(f"--runs={path / 'backprop'}", f"--workdir={tmp_path}")
+    printed = capsys.readouterr().out
+    assert "backprop" in printed
+    assert "sign_symmetry" not in printed
     assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 2
-    none = run(f"--runs={tmp_path / 'none'}", module="trainers.compare")
-    assert none.returncode == 1
-    assert "no run in" in none.stderr
+    with pytest.raises(SystemExit) as ended:
+        compare_runs(f"--runs={tmp_path / 'none'}")
+    assert ended.value.code == 1
+    assert "no run in" in capsys.readouterr().err
 
 
 def test_runs_are_grouped_by_what_they_differ_in_and_unfinished_ones_are_told(
@@ -136,10 +145,7 @@ def test_runs_are_grouped_by_what_they_differ_in_and_unfinished_ones_are_told(
     (runs / "other" / "flags.cfg").write_text(text)
     (runs / "waits").mkdir()
     shutil.copy(runs / "cut" / "flags.cfg", runs / "waits")
-    values = flags.FlagValues()
-    compare.define(values)
-    cli.parse(values, ["compare", f"--runs={runs}", f"--workdir={tmp_path}"])
-    compare.run(values)
+    compare_runs(f"--runs={runs}", f"--workdir={tmp_path}")
     assert "waits has not begun, and is left out." in capsys.readouterr().out
     written = json.loads((tmp_path / "results.json").read_text())["runs"]
     assert [run["summary"] is None for run in written] == [False, False, True, False]
@@ -330,7 +336,6 @@ def with_a_step():
     return found
 
 
-STEPPED = with_a_step()
 OF_EACH_RULE = list({pair[1]: (pair, config) for pair, config in reversed(PAIRS)}.values())
 
 
@@ -374,18 +379,31 @@ def as_configured(pair, config, images, tmp_path):
 def test_each_network_is_prepared_under_each_rule_as_configured(pair, config, images, tmp_path):
     experiment = as_configured(pair, config, images, tmp_path)
     with memory.freed():
-        prepared = training.prepare(experiment)
-        model = prepared.model
+        model = training.prepare(experiment).model
         found = {site.rule.alias for site in find_sites(model).values()}
         named = [experiment.rule, experiment.last_layer_rule or experiment.rule]
         assert found == {rules.get(name).alias for name in named}
         assert model.optimizer.built
-        if pair in STEPPED:
-            before = [w.numpy() for w in model.trainable_variables]
-            taken, finite = training.loop.Loop(prepared).train(iter(prepared.epoch(0, 0)), 1)
-            assert (taken, finite) == (1, True)
-            pairs = zip(model.trainable_variables, before, strict=True)
-            assert np.mean([(w.numpy() != old).any() for w, old in pairs]) > 0.9
+
+
+STEPPED = [each for each in PAIRS if each[0] in with_a_step()]
+OF_SMALL_NETWORKS = [next(each for each in STEPPED if each[0][0] == network) for network in SMALL]
+
+
+@pytest.mark.parametrize(
+    ("pair", "config"),
+    long_but(OF_SMALL_NETWORKS, STEPPED),
+    ids=lambda value: str(getattr(value, "stem", "")),
+)
+def test_a_step_as_configured_changes_the_weights(pair, config, images, tmp_path):
+    with memory.freed():
+        prepared = training.prepare(as_configured(pair, config, images, tmp_path))
+        variables = prepared.model.trainable_variables
+        before = [w.numpy() for w in variables]
+        taken, finite = training.loop.Loop(prepared).train(iter(prepared.epoch(0, 0)), 1)
+        assert (taken, finite) == (1, True)
+        pairs = zip(variables, before, strict=True)
+        assert np.mean([(w.numpy() != old).any() for w, old in pairs]) > 0.9
 
 
 BAD = [
@@ -616,9 +634,14 @@ def test_an_interrupt_while_tensorflow_is_imported_is_told_in_one_line(tmp_path,
 
 
 def test_help_lists_every_flag():
-    done = run("--help")
+    text = parsed().main_module_help()
     for field in dataclasses.fields(training.Classification):
-        assert f"--{field.name}" in done.stdout or f"--[no]{field.name}" in done.stdout
+        assert f"--{field.name}" in text or f"--[no]{field.name}" in text
+
+
+@pytest.mark.long
+def test_help_is_what_the_real_command_prints():
+    assert "--rule:" in run("--help").stdout
 
 
 @pytest.mark.parametrize(
