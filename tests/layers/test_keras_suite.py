@@ -141,15 +141,27 @@ def definition(suite, method):
     return f"{suite.__name__}.{inspect.unwrap(getattr(suite, method)).__name__}"
 
 
+@functools.cache
+def firsts():
+    """Return the first of each test's parameters, as pairs."""
+    return set({definition(*pair): pair for pair in reversed(keras_tests())}.values())
+
+
 def kept(rule, suite, method):
     """Return whether a test is run: of what rules refuse, once under backprop, where it works.
 
     It is Keras's own LoRA and quantization there, and its parameters are many.
     """
-    name = definition(suite, method)
-    if rule != "backprop" or name not in REFUSAL:
-        return True
-    return method == next(m for s, m in keras_tests() if definition(s, m) == name)
+    refused = definition(suite, method) in REFUSAL
+    return rule != "backprop" or not refused or (suite, method) in firsts()
+
+
+def marks(rule, suite, method):
+    """Return Keras's own marks; `long` for all but the first parameters of a test on backprop."""
+    own = getattr(getattr(suite, method), "pytestmark", ())
+    if rule != "backprop" or (suite, method) in firsts():
+        return own
+    return [*own, pytest.mark.long]
 
 
 def pytest_generate_tests(metafunc):
@@ -164,7 +176,7 @@ def pytest_generate_tests(metafunc):
                     suite,
                     method,
                     id=f"{rule}-{suite.__name__}.{method}",
-                    marks=getattr(getattr(suite, method), "pytestmark", ()),
+                    marks=marks(rule, suite, method),
                 )
                 for rule in RULES
                 for suite, method in keras_tests()
