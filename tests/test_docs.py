@@ -14,7 +14,7 @@ import pytest
 
 import tfbio
 import trainers
-from tests.cases import RULES
+from tests.cases import RULES, long_but
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,7 +25,21 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", ["tfbio", *MODULES])
+SLOW = {
+    "tfbio.models.resnet",
+    "tfbio.rules.weight_mirror",
+    "tfbio.studies.runs",
+    "tfbio.studies.search",
+}
+"""Their examples train, or build large networks, as models/test_models.py,
+rules/test_weight_mirror.py, trainers/test_trainers.py and studies/test_search.py do."""
+assert set(MODULES) >= SLOW
+
+
+@pytest.mark.parametrize(
+    "name",
+    long_but(["tfbio", *(name for name in MODULES if name not in SLOW)], ["tfbio", *MODULES]),
+)
 def test_the_examples_in_docstrings_are_true(name):
     # Not by attribute: tfbio.convert is the function, which the module of its name defines.
     module = importlib.import_module(name)

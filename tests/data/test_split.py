@@ -111,6 +111,8 @@ digest = digest.hexdigest()
 """
 
 
+# Trainings that are killed and resumed in another process show the same (training/, detection/).
+@pytest.mark.long
 def test_another_process_sees_the_same_epoch():
     here = {}
     exec(SCRIPT, here)

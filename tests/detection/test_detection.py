@@ -1,6 +1,7 @@
 """Detection: images and boxes that belong together, whatever is done to them; pure functions."""
 
 import io
+import itertools
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.cases import long_but
 from tfbio.data import clear_errors
 from tfbio.data.photographs import Contents
 from tfbio.detection import (
@@ -83,8 +85,17 @@ def is_green(images):
     return images[..., 1] - images[..., 0] > 127
 
 
-@pytest.mark.parametrize("augmentation", boxes.augmentations())
-@pytest.mark.parametrize(("form", "size"), [("JPEG", (64, 128)), ("PNG", 96)])
+KINDS = [("JPEG", (64, 128)), ("PNG", 96)]
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "form", "size"),
+    long_but(
+        [("none", *KINDS[0]), ("flip", *KINDS[1]), ("jitter", *KINDS[1]),
+         ("jitter_flip", *KINDS[0])],
+        ((name, *kind) for name, kind in itertools.product(boxes.augmentations(), KINDS)),
+    ),
+)  # fmt: skip
 def test_boxes_go_with_their_objects(augmentation, form, size):
     split = split_of(*rectangles(24, form), size)
     ((images, targets),) = listed(split.batches(24, ORDER, augmentation=augmentation))
@@ -129,21 +140,28 @@ def test_jitter_scales_cuts_and_mirrors_at_random():
     np.testing.assert_array_equal((both != jittered).any(1), mirrored)
 
 
-def test_every_tail_and_every_workers_part_are_the_whole_epochs(split):
-    options = {"order": ORDER, "augmentation": "jitter_flip", "multiple": 2}
+# Jittered tails are those of damaged images, below, too.
+@pytest.mark.parametrize("augmentation", long_but(["flip"], ["flip", "jitter_flip"]))
+def test_every_tail_is_the_whole_epochs(split, augmentation):
+    options = {"order": ORDER, "augmentation": augmentation, "multiple": 2}
     whole = listed(split.batches(4, **options))
     assert [len(images) for images, _ in whole] == [4, 4, 2]
     same(listed(split.batches(4, **options)), whole)
     for start in (1, 3):
         same(listed(split.batches(4, start=start, **options)), whole[start:])
+    other = listed(split.batches(4, **{**options, "order": (3, 2)}))
+    assert (other[0][0] != whole[0][0]).any()
+
+
+def test_every_workers_part_is_the_whole_epochs(split):
+    options = {"order": ORDER, "augmentation": "jitter_flip", "multiple": 2}
+    whole = listed(split.batches(4, **options))
     parts = [listed(split.batches(4, shard=(index, 2), **options)) for index in range(2)]
     joined = [
         tf.nest.map_structure(lambda *each: np.concatenate(each), *pair)
         for pair in zip(*parts, strict=True)
     ]
     same(joined, whole)
-    other = listed(split.batches(4, **{**options, "order": (3, 2)}))
-    assert (other[0][0] != whole[0][0]).any()
 
 
 def test_shapes_are_static_where_batches_are_full(split):
@@ -232,20 +250,28 @@ def test_an_object_that_is_cut_away_is_no_object():
     assert min((x2 - x1).min(), (y2 - y1).min()) >= 1
 
 
-def test_damaged_images_are_replaced_in_training_and_weigh_nothing_in_evaluation(caplog):
+def with_damage():
+    """Return a split of six images, two of which are damaged."""
     contents, document = rectangles(6)
     contents[2] = b"\xff\xd8\xff no image"
     document["images"][4]["height"] += 1  # the annotations are of another image
-    split = split_of(contents, document, max_corrupt=0.4)
-    for augmentation in ("none", "jitter"):
-        caplog.clear()
-        batches = listed(split.batches(3, ORDER, augmentation=augmentation, multiple=3))
-        assert [len(images) for images, _ in batches] == [3, 3]
-        assert all((targets["classes"][:, 0] == 0).all() for _, targets in batches)
-        for name in ("2.jpg (image 102)", "4.jpg (image 104)"):
-            told = f"{name} cannot be read as an image, or is not of the size that"
-            assert told in caplog.text
-        same(listed(split.batches(3, ORDER, 1, augmentation=augmentation, multiple=3)), batches[1:])
+    return split_of(contents, document, max_corrupt=0.4)
+
+
+@pytest.mark.parametrize("augmentation", long_but(["jitter"], ["none", "jitter"]))
+def test_damaged_images_are_replaced_in_training(augmentation, caplog):
+    split = with_damage()
+    batches = listed(split.batches(3, ORDER, augmentation=augmentation, multiple=3))
+    assert [len(images) for images, _ in batches] == [3, 3]
+    assert all((targets["classes"][:, 0] == 0).all() for _, targets in batches)
+    for name in ("2.jpg (image 102)", "4.jpg (image 104)"):
+        told = f"{name} cannot be read as an image, or is not of the size that"
+        assert told in caplog.text
+    same(listed(split.batches(3, ORDER, 1, augmentation=augmentation, multiple=3)), batches[1:])
+
+
+def test_damaged_images_weigh_nothing_in_evaluation():
+    split = with_damage()
     ((_, targets, about),) = listed(split.batches(6, pad=True))
     assert about["weights"].tolist() == [1, 1, 0, 1, 0, 1]
     assert about["ids"].tolist() == list(range(100, 106))

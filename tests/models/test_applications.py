@@ -59,9 +59,7 @@ def instant_weights(monkeypatch):
         monkeypatch.setattr(getattr(keras.initializers, name), "__call__", filled)
 
 
-@pytest.mark.parametrize(
-    "name", long_but(["ConvNeXtTiny", "MobileNetV2", "EfficientNetV2B0", "ResNet50"], ARCHITECTURES)
-)
+@pytest.mark.parametrize("name", long_but(["ConvNeXtTiny", "MobileNetV2"], ARCHITECTURES))
 def test_every_kernel_of_an_architecture_is_put_under_the_rule(name, instant_weights):
     model = getattr(keras.applications, name)(weights=None)
     matrices = {v.path for v in model.trainable_variables if len(v.shape) > 1}

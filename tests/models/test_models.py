@@ -366,8 +366,9 @@ ALIKE = ("resnet32", "resnet56", "resnet18_zero_gamma", "resnet34", "resnet101",
 """Others with more of the same blocks or another start, which take long."""
 
 
-SLOW = ("keras:MobileNetV2", "resnet20")
-"""Keras's own are in test_applications.py, too; a resnet20's blocks are a resnet18's."""
+SLOW = ("keras:MobileNetV2", "resnet20", "resnet50")
+"""Keras's own are in test_applications.py, too; a resnet20's blocks are a resnet18's; and a
+detector on a resnet50 takes a step in detection/test_retinanet.py."""
 FAST = [name for name in SMALLEST if name not in ALIKE + SLOW]
 
 
@@ -413,13 +414,13 @@ def test_an_application_preprocesses_images_in_0_to_1(name, tmp_path):
 
 
 def test_an_application_is_keras_own_behind_the_preprocessing(tmp_path):
-    model = models.build("keras:ResNet50", 5, (33, 32, 3))
-    keras_own = keras.applications.ResNet50(
+    model = models.build("keras:MobileNet", 5, (33, 32, 3))
+    keras_own = keras.applications.MobileNet(
         weights=None, input_shape=(33, 32, 3), classes=5, classifier_activation=None
     )
     keras_own.set_weights(model.get_weights())
     x = np.random.default_rng(0).uniform(size=(2, 33, 32, 3)).astype("float32")
-    expected = keras_own(keras.applications.resnet50.preprocess_input(255 * x))
+    expected = keras_own(keras.applications.mobilenet.preprocess_input(255 * x))
     np.testing.assert_allclose(model(x), expected, 1e-4, 1e-4)
     model.save(tmp_path / "model.keras")
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(x), model(x))

@@ -201,7 +201,8 @@ def test_an_attack_trains_nothing():
 def runs(tmp_path_factory):
     """Return a folder with a run under backprop and one under feedback alignment."""
     path = tmp_path_factory.mktemp("attacked")
-    in_process("--rule=backprop,fa", "--epochs=6", "--learning_rate=0.02", f"--workdir={path}")
+    in_process("--rule=backprop,fa", "--epochs=6", "--learning_rate=0.02", "--telemetry_every=0",
+               f"--workdir={path}")  # fmt: skip
     return path
 
 
@@ -447,7 +448,8 @@ def test_bad_input_is_told_in_one_line(runs, tmp_path, capsys, arguments, messag
 
 def test_a_run_without_validation_has_no_such_split(runs, tmp_path, capsys):
     path = tmp_path / "run"
-    in_process("--rule=bp", "--epochs=1", "--validation_fraction=0", f"--workdir={path}")
+    in_process("--rule=bp", "--epochs=1", "--validation_fraction=0", "--telemetry_every=0",
+               f"--workdir={path}")  # fmt: skip
     for flag, message in (
         ("--split=validation", f"--split=validation: {path} was trained without"),
         ("--checkpoint=best", f"--run: {path} has no best checkpoint. Give a run that was trained, "
@@ -460,8 +462,8 @@ def test_a_run_without_validation_has_no_such_split(runs, tmp_path, capsys):
 
 
 def test_what_learned_by_targets_is_attacked_by_the_true_gradient_alone(tmp_path):
-    options = {"dataset": "digits", "model": "bartunov_fc_mnist", "rule": "sdtp", "epochs": 1}
-    experiment = training.Classification(**options, workdir=str(tmp_path))
+    options = {"dataset": "digits", "model": "akrout_mnist", "rule": "sdtp", "epochs": 1}
+    experiment = training.Classification(**options, telemetry_every=0, workdir=str(tmp_path))
     training.train_and_evaluate(experiment, lambda line: None)
     with pytest.raises(ValueError, match=r"`gradients='rule'`: .* `rule='sdtp'`, by targets"):
         robustness.measure(experiment, Attack(), lambda line: None)
