@@ -641,7 +641,19 @@ def test_summary_metrics_and_last_layers_tell_what_is(capsys):
     assert {site.rule.alias for site in find_sites(model).values()} == {RULES[0]}
 
 
-OPTIONS = {"model": "digits_cnn", "epochs": 2, "train_fraction": 0.3, "batch_size": 60,
+SMALL = """
+import keras
+
+def network(num_classes, input_shape):
+    return keras.Sequential([
+        keras.Input(input_shape),
+        keras.layers.Conv2D(4, 3, strides=2, activation="relu", name="conv"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(16, activation="tanh", name="hidden"),
+        keras.layers.Dense(num_classes, name="logits"),
+    ])
+"""
+OPTIONS = {"epochs": 2, "train_fraction": 0.3, "batch_size": 60,
            "log_every": 0, "checkpoint_every": 3, "rule": "dfa(spatial='dense')"}  # fmt: skip
 
 
@@ -656,7 +668,9 @@ def test_the_trainer_trains_resumes_measures_and_exports(tmp_path, capsys):
     def tell(text):
         pass
 
-    runs = [training.Classification(**OPTIONS, workdir=str(tmp_path / n)) for n in ("a", "b")]
+    (tmp_path / "small.py").write_text(SMALL)
+    options = {**OPTIONS, "model": f"{tmp_path}/small.py:network"}
+    runs = [training.Classification(**options, workdir=str(tmp_path / n)) for n in ("a", "b")]
     training.train_and_evaluate(runs[0], tell)
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     with pytest.raises(Cut):

@@ -4,6 +4,7 @@ Batch-Manhattan moves every weight by the learning rate where its gradient is no
 gradient's scale; without sign change no entry of a kernel ever changes its sign.
 """
 
+import functools
 import itertools
 
 import keras
@@ -24,21 +25,24 @@ class Rates(keras.optimizers.schedules.LearningRateSchedule):
         return tf.gather(tf.constant(RATES), step)
 
 
+SHAPES = [(3, 4), (4,), (4,), (4,), (4, 2), (2,)]
+
+
 def variables():
     """A hidden kernel, bias, gamma and beta, and a last kernel and bias; float64."""
     names = ("kernel", "bias", "gamma", "beta", "kernel", "bias")
-    shapes = [(3, 4), (4,), (4,), (4,), (4, 2), (2,)]
     return [
         keras.Variable(random(shape, seed=i).numpy() / 2, dtype="float64", name=name)
-        for i, (name, shape) in enumerate(zip(names, shapes, strict=True))
+        for i, (name, shape) in enumerate(zip(names, SHAPES, strict=True))
     ]
 
 
 LAST = {"indexes": [4, 5], "shapes": [[4, 2], [2]], "count": 6}
 
 
+@functools.cache
 def gradients(step):
-    return [random(v.shape, seed=100 * (step + 1) + i) for i, v in enumerate(variables())]
+    return [random(shape, seed=100 * (step + 1) + i) for i, shape in enumerate(SHAPES)]
 
 
 def oracle(name, momentum, decay, manhattan, no_sign_change, last):
@@ -311,30 +315,38 @@ def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(name, tmp_path):
         momentum = 0.9 if name in optimizers.WITH_MOMENTUM else 0
         return model, optimizers.get(name, 0.01, momentum, weight_decay=0.01)
 
-    whole = fitted(*make(), epochs=4)
     half = fitted(*make(), epochs=2)
     half.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.optimizer.get_config() == half.optimizer.get_config()
     assert type(loaded.optimizer) is type(half.optimizer)
     assert int(loaded.optimizer.iterations) == 6
-    fitted(loaded, None, epochs=2)
-    for ours, expected in zip(loaded.get_weights(), whole.get_weights(), strict=True):
+    for each in (loaded, half):
+        fitted(each, None, epochs=2)
+    for ours, expected in zip(loaded.get_weights(), half.get_weights(), strict=True):
         if expected.dtype != np.int64:
             np.testing.assert_allclose(ours, expected, 1e-6, 1e-7)
+
+
+def learned(**arguments):
+    """Return the weights before and after training under every option."""
+    keras.utils.set_random_seed(1)
+    model = tfbio.convert(some_model(), "sign_symmetry")
+    start = model.get_weights()
+    return start, fitted(model, everything(model), **arguments).get_weights()
+
+
+@pytest.fixture(scope="module")
+def learned_in_a_graph():
+    return learned()
 
 
 @pytest.mark.parametrize(
     "setting", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}]
 )
-def test_fit_agrees_in_every_setting(setting):
-    weights = []
-    for arguments in (setting, {}):
-        keras.utils.set_random_seed(1)
-        model = tfbio.convert(some_model(), "sign_symmetry")
-        start = model.get_weights()
-        weights.append(fitted(model, everything(model), **arguments).get_weights())
-    assert_same_learning(*weights, start)
+def test_fit_agrees_in_every_setting(setting, learned_in_a_graph):
+    start, expected = learned_in_a_graph
+    assert_same_learning(learned(**setting)[1], expected, start)
 
 
 def test_accumulated_gradients_are_one_step():
@@ -350,7 +362,8 @@ def test_accumulated_gradients_are_one_step():
     assert seen == [2.0, 2.25, 2.25, 1.46875]
 
 
-def test_two_replicas_equal_one_device():
+@pytest.mark.parametrize("name", long_but(["everything"], ["everything", "adamw"]))
+def test_two_replicas_equal_one_device(name):
     def model():
         keras.utils.set_random_seed(1)
         made = keras.Sequential(
@@ -363,15 +376,19 @@ def test_two_replicas_equal_one_device():
         )
         return tfbio.convert(made, "sign_symmetry")
 
-    for make in (everything, lambda m: optimizers.get("adamw", 0.01, weight_decay=0.1)):
-        one = model()
-        start = one.get_weights()
-        fitted(one, make(one))
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-            two = model()
-            optimizer = make(two)
-        fitted(two, optimizer)
-        assert_same_learning(two.get_weights(), one.get_weights(), start)
+    def make(model):
+        if name == "everything":
+            return everything(model)
+        return optimizers.get(name, 0.01, weight_decay=0.1)
+
+    one = model()
+    start = one.get_weights()
+    fitted(one, make(one))
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        two = model()
+        optimizer = make(two)
+    fitted(two, optimizer)
+    assert_same_learning(two.get_weights(), one.get_weights(), start)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
