@@ -89,8 +89,6 @@ AGREEING = [(rule, "eager") for rule in DIFFERENTIATED] + [(rule, "xla") for rul
 FAST = [(rule, "eager") for rule in ONE_OF_A_KIND] + [("brsf", "xla"), ("kolen_pollack", "xla")]
 CHANGING = ("brsf", "kolen_pollack", "weight_mirror", "mirror_alignment")
 """One rule of each kind whose feedback changes: every step, with the gradient, or by its own."""
-MIRRORED = ("brsf", "kolen_pollack", "direct_feedback_alignment")
-"""The weight mirror and the alignment losses: in their own modules."""
 
 
 @pytest.mark.parametrize(("rule", "setting"), long_but(FAST, AGREEING))
@@ -106,7 +104,7 @@ def test_fit_evaluate_and_predict_agree_in_every_setting(rule, setting, referenc
         np.testing.assert_array_equal(w, e)
 
 
-@pytest.mark.parametrize("rule", long_but(MIRRORED, DIFFERENTIATED))
+@pytest.mark.parametrize("rule", long_but([*CHANGING, "direct_feedback_alignment"], DIFFERENTIATED))
 def test_mirrored_training_equals_training_on_one_device(rule, references, tmp_path):
     _, losses, (evaluated, _), weights, _ = references(rule)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
