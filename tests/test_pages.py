@@ -22,7 +22,7 @@ def blocks(page):
 def test_a_pages_code_runs(page):
     namespace = {"__name__": page}
     # The page's rules are no rules of the tests that follow.
-    with mock.patch.dict(registry._RULES), mock.patch.dict(registry._ALIASES):
+    with mock.patch.dict(registry.RULES), mock.patch.dict(registry.ALIASES):
         code = list(blocks(page))
         for block in code:
             exec(compile(block, page, "exec"), namespace)

@@ -198,7 +198,7 @@ def created(rule, monkeypatch):
     """Put the feedback layers in place, with `rule` for default; return those created since."""
     put_in_place(monkeypatch)
     # In a copy of the registry, because other tests go through all that are registered.
-    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
+    monkeypatch.setattr(registry, "RULES", dict(registry.RULES))
     tfbio.rules.register("stateless")(Stateless)
     initialize = tfbio.layers.FeedbackMixin.__init__
     created = []

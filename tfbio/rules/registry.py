@@ -10,8 +10,11 @@ import keras
 from tfbio._arguments import suggest
 from tfbio.rules.rule import Rule
 
-_RULES = {}
-_ALIASES = {}
+RULES: dict[str, type[Rule]] = {}
+"""The class of every registered rule, by its name; `register` adds to it."""
+
+ALIASES: dict[str, str] = {}
+"""The name that each alias stands for."""
 
 
 def register(name: str, aliases: Sequence[str] = ()) -> Callable[[type[Rule]], type[Rule]]:
@@ -57,7 +60,7 @@ def register(name: str, aliases: Sequence[str] = ()) -> Callable[[type[Rule]], t
         for each in (name, *aliases):
             if not each.isidentifier() or keyword.iskeyword(each):
                 raise ValueError(f"A rule's name must be an identifier. Received: {each!r}.")
-            taken = _RULES.get(_ALIASES.get(each, each))
+            taken = RULES.get(ALIASES.get(each, each))
             # The same definition run again, as in a notebook's cell, replaces itself.
             if taken and (taken.__module__, taken.__qualname__) != (
                 cls.__module__,
@@ -65,8 +68,8 @@ def register(name: str, aliases: Sequence[str] = ()) -> Callable[[type[Rule]], t
             ):
                 raise ValueError(f"The rule name {each!r} is taken, by {taken.__qualname__}.")
         cls.alias = name
-        _RULES[name] = keras.saving.register_keras_serializable("tfbio")(cls)
-        _ALIASES.update(dict.fromkeys(aliases, name))
+        RULES[name] = keras.saving.register_keras_serializable("tfbio")(cls)
+        ALIASES.update(dict.fromkeys(aliases, name))
         return cls
 
     return decorate
@@ -79,7 +82,7 @@ def names() -> tuple[str, ...]:
         >>> "sign_symmetry" in names()
         True
     """
-    return tuple(_RULES)
+    return tuple(RULES)
 
 
 def aliases(name: str) -> tuple[str, ...]:
@@ -89,7 +92,7 @@ def aliases(name: str) -> tuple[str, ...]:
         >>> aliases("backprop")
         ('bp', 'sham')
     """
-    return tuple(alias for alias, target in _ALIASES.items() if target == name)
+    return tuple(alias for alias, target in ALIASES.items() if target == name)
 
 
 def serialize(rule: Rule) -> dict[str, Any]:
@@ -161,7 +164,7 @@ def get(identifier: str | Mapping[str, Any] | type[Rule] | Rule) -> Rule:
 
 
 def _check_registered(cls):
-    if getattr(cls, "alias", None) not in _RULES:
+    if getattr(cls, "alias", None) not in RULES:
         raise TypeError(
             f'{cls.__qualname__} is not registered: write @tfbio.rules.register("name") above the '
             "class."
@@ -169,11 +172,11 @@ def _check_registered(cls):
 
 
 def _lookup(name):
-    name = _ALIASES.get(str(name), str(name))
-    if name in _RULES:
-        return _RULES[name]
-    hint = suggest(name, [*_RULES, *_ALIASES])
-    raise ValueError(f"Unknown rule {name!r}.{hint} Registered rules: {', '.join(_RULES)}.")
+    name = ALIASES.get(str(name), str(name))
+    if name in RULES:
+        return RULES[name]
+    hint = suggest(name, [*RULES, *ALIASES])
+    raise ValueError(f"Unknown rule {name!r}.{hint} Registered rules: {', '.join(RULES)}.")
 
 
 def _create(cls, options):
