@@ -102,10 +102,10 @@ def test_a_fifth_of_each_class_is_the_test_split_where_there_is_none(tmp_path, d
     counts = np.bincount(digits[1])
     np.testing.assert_array_equal(np.bincount(dataset.test.labels), np.round(counts / 5))
     assert dataset.train.size + dataset.test.size == 90
-    paths = [set(split._sources.numpy()) for split in dataset[:2]]
+    paths = [set(split.sources) for split in dataset[:2]]
     assert not paths[0] & paths[1]
     again = data.load("folder", str(tmp_path))
-    np.testing.assert_array_equal(dataset.test._sources, again.test._sources)
+    np.testing.assert_array_equal(dataset.test.sources, again.test.sources)
 
 
 def test_gray_color_and_animated_images_come_in_the_channels_wanted(tmp_path):
@@ -190,7 +190,7 @@ def test_a_damaged_image_is_named(tmp_path, digits, suffix, damage):
     # Of a part, only the part.
     parts = dataset.train.hold_out(0.5, seed=0)
     for part in parts:
-        if str(path).encode() in part._sources.numpy()[part._chosen]:
+        if str(path).encode() in part.sources:
             with pytest.raises(ValueError, match=message):
                 part.check()
         else:

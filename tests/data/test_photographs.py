@@ -192,8 +192,12 @@ def test_shards_are_indexed_once(shards, monkeypatch):
         raise AssertionError("read again")
 
     first = data.load("imagenet2012", shards).train
-    monkeypatch.setattr(records, "_scan", fail)
+    monkeypatch.setattr(tf.io.gfile, "GFile", fail)
     np.testing.assert_array_equal(data.load("imagenet2012", shards).train.labels, first.labels)
+    for file in records.cache_folder().iterdir():
+        file.unlink()
+    with pytest.raises(AssertionError, match="read again"):
+        data.load("imagenet2012", shards)
 
 
 # Tails and workers' parts of random crops are those of damaged images, below, too.

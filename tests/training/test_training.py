@@ -252,7 +252,7 @@ def test_a_damaged_image_for_validation_or_test_is_told_before_the_first_step(
     options = {"dataset": "folder", "data_dir": str(data_dir), "image_size": 8, "rule": "bp"}
     options |= {"model": "digits_cnn", "batch_size": 5, "validation_fraction": 0.5, "epochs": 1}
     validation = training.prepare(training.Classification(**{**OPTIONS, **options})).validation
-    held = sorted(validation._sources.numpy()[validation._chosen])
+    held = sorted(validation.sources)
     path = {"train": pathlib.Path(held[3].decode()), "test": data_dir / "test/1/7.png"}[part]
     content = path.read_bytes()
     path.write_bytes(content[:-20])

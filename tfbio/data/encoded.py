@@ -49,6 +49,11 @@ class Encoded(Split):
             self._names = self._sources if names is None else tf.constant(names, tf.string)
         self._in_files, self._cropped = names is None, cropped
 
+    @property
+    def sources(self) -> np.ndarray:
+        """The paths of the images, or where `names` was given their bytes, in stored order."""
+        return self._sources.numpy()[self._chosen]
+
     def _image(self, content):
         height, width, channels = self.image_shape
         image = decode(content, channels)
