@@ -288,7 +288,7 @@ def test_a_measurement_keeps_nothing_of_the_steps_of_a_rules_own_loop(rule):
     model.compile("sgd", "mse")
     meter, batch = tfbio.metrics.GradientMeter(model), (random((3, 4)), random((3, 2)))
     meter(*batch)
-    definition = meter._measured.get_concrete_function(*batch).graph.as_graph_def()
+    definition = meter.compiled.get_concrete_function(*batch).graph.as_graph_def()
     functions = [definition.node, *(f.node_def for f in definition.library.function)]
     operations = {node.op for nodes in functions for node in nodes}
     assert "TensorListPushBack" not in operations

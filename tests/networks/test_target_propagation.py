@@ -62,7 +62,7 @@ def batch(model, size=8, dtype=None):
 
 def learned(model, x, y):
     """Return the gradients that a step applies, by the variable's name."""
-    collector = tfbio.metrics.gradients._Collector(model)
+    collector = tfbio.metrics.gradients.GradientCollector(model)
     with collector.in_place():
         pairs = collector.gradients(x, y)
     return {name_of(v): g.numpy() for g, v in pairs}
@@ -86,7 +86,7 @@ def test_a_dense_network_agrees_with_an_oracle_in_numpy(rule, reconstruct, monke
     def noise(self, index, draw, like):
         return drawn.setdefault(index, random(like.shape, "float64", seed=index))
 
-    monkeypatch.setattr(step.Step, "_noise", noise)
+    monkeypatch.setattr(step.Step, "draw_noise", noise)
     given = rules.get(rule)
     given.reconstruct = reconstruct
     model = compiled(chain((5, 4, 4)), given)
@@ -219,7 +219,7 @@ def test_no_gradient_passes_between_layers(rule):
 
     with pytest.MonkeyPatch.context() as patch, tf.GradientTape(persistent=True) as tape:
         patch.setattr(type(taken.stages[0]), "run", witnessed)
-        patch.setattr(taken, "_all", lambda tape, objective: objective)
+        patch.setattr(taken, "differentiate", lambda tape, objective: objective)
         with taken.weights_read_once():
             _, _, objective, *_ = taken.learned()
     passes = [(stage, found) for stage, _, found in seen[: len(taken.stages)]]
@@ -333,7 +333,7 @@ def test_the_adjoints_loss_is_least_at_the_transpose():
     )
     x, y = batch(model, 64)
     # In a graph: 400 iterations take long eagerly.
-    collector = tfbio.metrics.gradients._Collector(model)
+    collector = tfbio.metrics.gradients.GradientCollector(model)
     collector.prepare((x, y))
     with collector.in_place():
         tf.function(lambda: [gradient for gradient, _ in collector.gradients(x, y)])()
@@ -362,7 +362,7 @@ def test_noise_is_another_at_every_step_and_the_same_from_the_same_seed():
         for _ in range(steps):
             taken = step.Step(model, stages(model, model.layers[0].rule), (x, y, None))
             with taken.weights_read_once():
-                found.append(taken._noise(1, 0, tf.zeros((1000, 3), "float64")).numpy())
+                found.append(taken.draw_noise(1, 0, tf.zeros((1000, 3), "float64")).numpy())
             model.optimizer.iterations.assign_add(1)
         return found
 
@@ -499,7 +499,7 @@ def test_mixed_precision_and_loss_scaling_learn_alike(rule):
 
 def test_two_replicas_learn_as_one_device_does(monkeypatch):
     # The noise of a replica is its own: without it, both halves of the batch add up to the whole.
-    monkeypatch.setattr(step.Step, "_noise", lambda self, index, draw, like: 0.1 * like)
+    monkeypatch.setattr(step.Step, "draw_noise", lambda self, index, draw, like: 0.1 * like)
     weights = []
     for strategy in (
         tf.distribute.get_strategy(),
@@ -535,7 +535,7 @@ def test_gradient_angles_compare_with_backpropagation():
 
 def weighted(model, x, y, weights):
     """Return the gradients that a step applies to kernels and biases, examples having weights."""
-    collector = tfbio.metrics.gradients._Collector(model)
+    collector = tfbio.metrics.gradients.GradientCollector(model)
     with collector.in_place():
         pairs = collector.gradients(x, y, tf.constant(weights, "float64"))
     return {name_of(v): g for g, v in pairs if "inverse" not in name_of(v)}
@@ -643,7 +643,7 @@ def test_each_micro_batch_draws_noise_of_its_own():
     def drawn():
         taken = step.Step(model, stages(model, model.layers[0].rule), (x, y, None))
         with taken.weights_read_once():
-            return taken._noise(1, 0, tf.zeros((4, 5))).numpy()
+            return taken.draw_noise(1, 0, tf.zeros((4, 5))).numpy()
 
     alone = drawn()
     with parts.in_place():
@@ -741,9 +741,9 @@ def test_losses_labels_and_layers_rules_that_do_not_fit_are_refused():
             with pytest.raises(ValueError, match="reduction is 'sum_over_batch_size'"):
                 wrong.train_on_batch(*batch(wrong))
     with pytest.raises(ValueError, match="an integer or a distribution over the 3 classes"):
-        step._labels(tf.zeros((8, 2)), tf.zeros((8, 3)))
+        step.to_distribution(tf.zeros((8, 2)), tf.zeros((8, 3)))
     with pytest.raises(ValueError, match="Received: no targets"):
-        step._labels(None, tf.zeros((8, 3)))
+        step.to_distribution(None, tf.zeros((8, 3)))
     for loss in ("mse", keras.losses.MeanSquaredError(), ["mse"], keras.losses.Huber()):
         wrong = compiled(chain(), "sdtp", loss)
         with pytest.raises(ValueError, match="compares the softmax of the outputs with the label"):

@@ -121,6 +121,10 @@ class GradientMeter:
             through its optimizer, there is no global angle.
         jit_compile: Whether XLA compiles it.
 
+    Attributes:
+        compiled: The `tf.function` of a batch that returns (the gradient of each kernel, its local
+            angle); its graph shows which operations a measurement runs.
+
     Raises:
         ValueError: If the model has no feedback layer.
 
@@ -145,7 +149,7 @@ class GradientMeter:
         self._optimizer: Any = None
         if gradients is None:
             # It stands in the optimizer's place while functions are traced.
-            self._optimizer = _Collector(model)
+            self._optimizer = GradientCollector(model)
             gradients = self._optimizer.gradients
         self._gradients: Any = gradients
         strategy = strategy_of(model)
@@ -162,7 +166,7 @@ class GradientMeter:
         def compared(*gradients):
             return of_first_replica(strategy, strategy.run(compare, args=gradients))
 
-        self._measured, self._compared = measured, compared
+        self.compiled, self._compared = measured, compared
 
     def __call__(self, *batch):
         """Measure on a batch.
@@ -175,10 +179,10 @@ class GradientMeter:
         """
         if self._optimizer:
             self._optimizer.prepare(batch)
-        learned, local = self._measured(*batch)
+        learned, local = self.compiled(*batch)
         # The same function, since tracing another takes longer than the angles not needed here.
         with true_gradient(self._model):
-            true, _ = self._measured(*batch)
+            true, _ = self.compiled(*batch)
         return GradientAngles(*(
             {name: float(angles[name]) for name in self._sites if name in angles}
             for angles in (local, self._compared(learned, true))
@@ -236,27 +240,43 @@ def _is_of(graph, sighting):
     return all(tensor.graph is graph for tensor in symbolic)
 
 
-class _Collector(StandIn):
-    """Keeps the gradients that a step would apply."""
+class GradientCollector(StandIn):
+    """Keeps the gradients that a training step would apply, and applies none of them.
 
-    def __init__(self, model):
+    It collects within `in_place`, where it takes the place of the model's optimizer.
+
+    Args:
+        model: The compiled model.
+
+    Example:
+        >>> import keras, tensorflow as tf
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> collector = GradientCollector(model)
+        >>> with collector.in_place():
+        ...     pairs = collector.gradients(tf.ones((1, 1)), tf.ones((1, 1)))
+        >>> [variable.name for _, variable in pairs]
+        ['kernel', 'bias']
+    """
+
+    def __init__(self, model: keras.Model):
         super().__init__(model)
         self._prepared = False
         self._of_replica = threading.local()  # each is traced in a thread of its own
 
-    def prepare(self, batch):
+    def prepare(self, batch: Any) -> None:
         """Have Keras make the metrics' variables, which a first step would make, once."""
         if not self._prepared:
             with strategy_of(self._model).scope():
                 _keras.build_symbolically(self._model, batch)
             self._prepared = True
 
-    def gradients(self, *batch):
+    def gradients(self, *batch: Any) -> list[tuple[tf.Tensor | None, keras.Variable]]:
         """Return the pairs of gradient and variable of a training step."""
         self._of_replica.pairs = []
         self._model.train_step(batch)
         return self._of_replica.pairs
 
-    def receive(self, pairs):
+    def receive(self, pairs: list[tuple[tf.Tensor | None, keras.Variable]]) -> None:
         """Keep them."""
         self._of_replica.pairs += pairs

@@ -114,7 +114,7 @@ class Step:
             loss = self._loss(h, self.weights)
             scaled = self.model.optimizer.scale_loss(loss)
         unchanged = [self.values[id(v)] for v in self.own_learning]
-        return h, loss, self._all(tape, scaled), self._measures({}), unchanged
+        return h, loss, self.differentiate(tape, scaled), self._measures({}), unchanged
 
     def _measures(self, measured):
         """Return, for every measure, its value and 1, or 0 and 0 for one that was not taken."""
@@ -178,10 +178,15 @@ class Step:
             widest = max((learning.full(part).dtype for part in parts), key=lambda d: d.size)
             objective = sum(tf.cast(part, widest) for part in parts)
             scaled = self.model.optimizer.scale_loss(objective)
-        return outputs, loss, self._all(tape, scaled), self._measures(measured), aligned
+        return outputs, loss, self.differentiate(tape, scaled), self._measures(measured), aligned
 
-    def _all(self, tape, objective):
-        """Return the gradient of every trainable weight, 0 for those without."""
+    def differentiate(self, tape: tf.GradientTape, objective: tf.Tensor) -> list[tf.Tensor]:
+        """Return an objective's gradient by every trainable weight, 0 where there is none.
+
+        Args:
+            tape: The `tf.GradientTape` that recorded it.
+            objective: A scalar.
+        """
         variables = self.model.trainable_weights
         gradients = tape.gradient(objective, [self.values[id(v)] for v in variables])
         return [
@@ -232,7 +237,7 @@ class Step:
         if not self.rule.reads_targets:
             return last, down(constant[last], top.gradient(loss, outputs), self.rule.beta)
         constant[last] = _probabilities(self.stages[last], constant[last])
-        label = tf.cast(_labels(self.y, outputs), outputs.dtype)
+        label = tf.cast(to_distribution(self.y, outputs), outputs.dtype)
         return last, inverse.augmented(last, below, label)
 
     def _reconstruction(self, inverse, index, constant, tape):
@@ -247,7 +252,7 @@ class Step:
             return seen, outputs
 
         below = constant[index - 1]
-        noise = self.rule.noise * self._noise(index, 0, below)
+        noise = self.rule.noise * self.draw_noise(index, 0, below)
         clean = self.rule.reconstruct == "clean"
         return learning.reconstruction(inverse, index, below, noise, run, clean)
 
@@ -257,13 +262,19 @@ class Step:
             [self.values[id(variable)] for variable in adjoint.variables(stage.rule)]
             for stage in self.stages
         ]
-        states, losses = adjoint.learned(self.stages, seen, constant, states, self._noise)
+        states, losses = adjoint.learned(self.stages, seen, constant, states, self.draw_noise)
         measured = {f"inverse_loss/{self.stages[i].name}": value for i, value in losses.items()}
         values = [value for state in states for value in state]
         return [state[:2] or None for state in states], values, measured
 
-    def _noise(self, index, draw, like):
-        """Return N(0, 1) of a tensor's shape: another for each step, draw, layer, replica, part."""
+    def draw_noise(self, index: int, draw: int | tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+        """Return N(0, 1) of a tensor's shape: another for each step, draw, layer, replica, part.
+
+        Args:
+            index: The place of the layer's stage.
+            draw: The number of the draw within the step.
+            like: A tensor of the shape and dtype wanted.
+        """
         replica = tf.distribute.get_replica_context()
         replica = 0 if replica is None else replica.replica_id_in_sync_group
         key = draws.place(
@@ -282,8 +293,24 @@ def _probabilities(stage, outputs):
     return outputs if ends_in_softmax(stage) else tf.nn.softmax(outputs)
 
 
-def _labels(y, outputs):
-    """Return the labels as a distribution over the classes."""
+def to_distribution(y: Any, outputs: tf.Tensor) -> tf.Tensor:
+    """Return labels as distributions over the classes.
+
+    Args:
+        y: The labels: integers (B,) or (B, 1), or distributions (B, classes) already.
+        outputs: A network's outputs (B, classes).
+
+    Returns:
+        A tensor (B, classes).
+
+    Raises:
+        ValueError: If there are no labels, or they are of another shape.
+
+    Example:
+        >>> print(to_distribution([2, 0], tf.zeros((2, 3))).numpy())
+        [[0. 0. 1.]
+         [1. 0. 0.]]
+    """
     if y is None:
         raise ValueError(
             "A rule that takes its first target from the label needs one for each example. "
