@@ -247,14 +247,14 @@ def searched(tmp_path_factory):
     path = tmp_path_factory.mktemp("search")
     write(path)
     measured = []
-    original = train.Training._measure
+    original = train.Training.measure
 
     def measure(self, name, *arguments):
         measured.append((self.path.name, name))
         return original(self, name, *arguments)
 
     with pytest.MonkeyPatch.context() as patch, cli.console().capture():
-        patch.setattr(train.Training, "_measure", measure)
+        patch.setattr(train.Training, "measure", measure)
         in_process(*options(path, path / "run"))
     return path, measured
 

@@ -46,7 +46,7 @@ def learned(options, steps=3, **more):
     """Return the weights before and after some steps, and the optimizer's count of them."""
     # As in conftest: more than one network on replicas within a test.
     _keras.separate_collectives()
-    strategies._devices.cache_clear()
+    strategies.forget_devices()
     experiment = training.Classification(
         **{"batch_size": 48, "rule": "brsf", "learning_rate": 0.05, **options, **more}
     )
@@ -159,7 +159,8 @@ def test_the_memory_of_gpus_grows(monkeypatch):
     memory = tf.config.experimental
     monkeypatch.setattr(memory, "get_memory_growth", lambda gpu: grown.get(gpu.name))
     monkeypatch.setattr(memory, "set_memory_growth", lambda gpu, on: grown.update({gpu.name: on}))
-    strategies._let_memory_grow()
+    strategies.forget_devices()
+    strategies.get_devices(training.Classification())
     assert grown == {"/physical_device:GPU:0": True}
 
 
@@ -193,7 +194,7 @@ def test_the_update_is_that_of_the_whole_batch(networks, wholes, name):
 
 
 def test_the_last_batch_of_an_epoch_is_whole_micro_batches():
-    strategies._devices.cache_clear()
+    strategies.forget_devices()
     prepared = training.prepare(training.Classification(batch_size=60, accumulate=12))
     sizes = [len(labels) for _, labels in prepared.epoch(0, 0)]
     size = prepared.train.size
@@ -279,7 +280,7 @@ def test_a_train_step_without_an_optimizer_cannot_accumulate():
 
 
 def ran(workdir, **options):
-    strategies._devices.cache_clear()
+    strategies.forget_devices()
     experiment = training.Classification(
         **{"epochs": 1, "rule": "fa", "workdir": str(workdir), **options}
     )

@@ -14,7 +14,7 @@ OPTIONS = {"rule": "feedback_alignment", "telemetry_every": 5}
 
 @pytest.fixture(autouse=True)
 def _no_devices():
-    strategies._devices.cache_clear()  # a strategy of this test's own
+    strategies.forget_devices()  # a strategy of this test's own
 
 
 def measured(**options):
@@ -60,7 +60,7 @@ def test_no_chart_of_the_board_is_empty(rule):
     options = {**OPTIONS, "rule": rule, "model": "bartunov_fc_mnist"}
     prepared = training.prepare(training.Classification(**options))
     columns = [*prepared.model.get_metrics_result(), *telemetry.Telemetry(prepared).columns]
-    charts = board._charts(prepared.experiment)
+    charts = board.get_charts(prepared.experiment)
     patterns = [tag for name in ("Feedback", "Targets") for (tag,) in charts.get(name, {}).values()]
     assert patterns
     for pattern in patterns:

@@ -38,7 +38,7 @@ def work(index, addresses, workdir, signals):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     task = {"type": "worker", "index": index}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
-    real, end = Training._take_steps, Training.summarize
+    real, end = Training.take_steps, Training.summarize
 
     def train(self, batches, steps):
         number, step = signals.get(index, (0, None))
@@ -54,7 +54,7 @@ def work(index, addresses, workdir, signals):
         weights = [variable.numpy() for variable in self.model.trainable_variables]
         np.savez(f"{workdir}.worker{index}.npz", *weights)
 
-    Training._take_steps, Training.summarize = train, summarize
+    Training.take_steps, Training.summarize = train, summarize
     experiment = training.Classification(**OPTIONS, strategy="multi_worker", workdir=str(workdir))
     report = pathlib.Path(f"{workdir}.worker{index}.txt")
     report.unlink(missing_ok=True)

@@ -54,13 +54,27 @@ def descriptions(experiment: Experiment) -> list[Any]:
     varied = {f.name: options[f.name] for f in fields if f.metadata["changes_results"]}
     varied["rule"] = slug(experiment.parsed_rule)
     return [
-        _layout(_charts(experiment)).SerializeToString(),
+        _layout(get_charts(experiment)).SerializeToString(),
         text.pb("options", table).SerializeToString(),
         hparams.hparams_pb(varied, trial_id=experiment.workdir).SerializeToString(),
     ]
 
 
-def _charts(experiment):
+def get_charts(experiment: Experiment) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the charts that a run fills, by category.
+
+    Args:
+        experiment: An `Experiment`.
+
+    Returns:
+        A dict from category to a dict from a chart's title to regular expressions; the chart shows
+        the curves whose tags match one of them.
+
+    Example:
+        >>> from tfbio.training import Classification
+        >>> "Targets" in get_charts(Classification(rule="dtp"))
+        True
+    """
     charts, rule = dict(tasks.get(experiment.task).charts), experiment.parsed_rule
     if not rule.has_matrix:
         charts["Feedback"] = {

@@ -190,7 +190,7 @@ class Training:
         batches = iter(self.prepared.epoch(index, start))
         while self.step < end:
             self.signals.heed()
-            self._take_steps(batches, min(self._steps_to_next_event(), end - self.step))
+            self.take_steps(batches, min(self._steps_to_next_event(), end - self.step))
             if self.step == end:
                 self.progress.recorded = False
                 self._end_epoch()
@@ -208,7 +208,16 @@ class Training:
         periods = (e.steps_per_call, e.checkpoint_every, e.log_every, e.telemetry_every)
         return min(period - self.step % period for period in periods if period)
 
-    def _take_steps(self, batches, steps):
+    def take_steps(self, batches: Iterator[Any], steps: int) -> None:
+        """Take steps in one compiled call, and time them.
+
+        Args:
+            batches: The batches of the epoch that are left.
+            steps: How many to take.
+
+        Raises:
+            Diverged: If the loss becomes NaN or infinite.
+        """
         begin = time.perf_counter()
         taken, finite = self.loop.train(batches, steps)
         seconds = time.perf_counter() - begin
@@ -225,7 +234,7 @@ class Training:
         """Validate, and write down the end of an epoch."""
         values, others = {}, {}
         if self.prepared.validation is not None:
-            measured = self._measure("validation", self.prepared.validation, self._show)
+            measured = self.measure("validation", self.prepared.validation, self._show)
             values = {name: measured.pop(name) for name in self.validated}
             others = measured
             best = self.progress.best
@@ -296,7 +305,17 @@ class Training:
             kept = f"the last good checkpoint, of step {found[0]}, is kept in {self.path}"
         return f"{kept}. A lower `learning_rate` may help; give it with another `workdir`."
 
-    def _measure(self, name, split, show=None):
+    def measure(
+        self, name: str, split: Any, show: Callable[[str, Any], None] | None = None
+    ) -> dict[str, Any]:
+        """Return the task's measures of the present weights on a split, by name.
+
+        Args:
+            name: What the measures' names begin with, such as "validation".
+            split: The examples to measure on.
+            show: Called with the name and the image of each picture, or None for no pictures.
+        """
+
         def heed(done, total):
             self.signals.heed()
             self.reporter.measuring(done, total)
@@ -312,7 +331,7 @@ class Training:
 
     def summarize(self) -> None:
         """Test the final weights and the best ones, and write summary.json."""
-        test = self._measure("test", self.prepared.dataset.test, self._draw)
+        test = self.measure("test", self.prepared.dataset.test, self._draw)
         best = self._test_best(test)
         learned = self.model.get_metrics_result()
         if not self.prepared.devices.chief:
@@ -344,7 +363,7 @@ class Training:
         devices = self.prepared.devices
         final = snapshot(self.variables, devices)
         restore(self.variables, devices, saved[1])
-        tested = self._measure("test", self.prepared.dataset.test)
+        tested = self.measure("test", self.prepared.dataset.test)
         restore(self.variables, devices, final)
         return {**best, **tested}
 

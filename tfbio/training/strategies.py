@@ -165,6 +165,23 @@ def get_devices(experiment: Experiment) -> Devices:
     return devices
 
 
+def forget_devices() -> None:
+    """Have `get_devices` make its devices anew when it is next called.
+
+    Needed only where one process trains several networks on replicas one after another, as tests
+    do: each needs a strategy of its own, because replicas would take the exchanges of one network
+    for those of another.
+
+    Example:
+        >>> from tfbio.training import Classification
+        >>> before = get_devices(Classification())
+        >>> forget_devices()
+        >>> get_devices(Classification()) is before
+        False
+    """
+    _devices.cache_clear()
+
+
 @contextlib.contextmanager
 def explaining_lost_worker(devices: Devices) -> Iterator[None]:
     """Explain TensorFlow's errors after the loss of another worker in one message.
