@@ -158,13 +158,13 @@ def test_both_evaluators_agree(measure):
 
 
 def test_the_faster_evaluator_is_taken_where_it_is_installed(monkeypatch):
-    assert "faster" in coco_metrics._classes(None)[1].__module__
+    assert "faster" in coco_metrics.import_backend(None)[1].__module__
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    assert coco_metrics._classes(None)[1].__module__ == "pycocotools.cocoeval"
+    assert coco_metrics.import_backend(None)[1].__module__ == "pycocotools.cocoeval"
     with pytest.raises(ImportError):
-        coco_metrics._classes("faster_coco_eval")
+        coco_metrics.import_backend("faster_coco_eval")
     with pytest.raises(ValueError, match=r"`backend` must be .* Received: 'other'"):
-        coco_metrics._classes("other")
+        coco_metrics.import_backend("other")
 
 
 @pytest.mark.parametrize(

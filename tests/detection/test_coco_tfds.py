@@ -137,17 +137,24 @@ def prepared(tmp_path_factory, names):
 
 
 def test_shards_are_streamed_and_their_annotations_kept(prepared, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("read again")
+
     whole = datasets.load("coco", prepared, image_size=64)
     check(whole.train.annotations)
     first = batch(whole.train)
     kept = list((tmp_path / "cache" / "tfbio").glob("coco-*.json"))
     assert len(kept) == 2
     # From here on nothing but the images is read.
-    monkeypatch.setattr(coco_tfds, "_document", None)
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "as_dataset", fail)
     again = datasets.load("coco", prepared, image_size=64)
     for one, other in zip(first, batch(again.train), strict=True):
         np.testing.assert_array_equal(one, other)
     assert again.train.fingerprint == whole.train.fingerprint
+    for file in kept:
+        file.unlink()
+    with pytest.raises(AssertionError, match="read again"):
+        datasets.load("coco", prepared, image_size=64)
 
 
 def test_both_forms_give_the_same_batches(prepared):

@@ -162,7 +162,7 @@ def test_two_replicas_learn_what_one_device_does(options):
         learned.append([w.numpy() for w in prepared.model.trainable_variables])
         logs = prepared.model.get_metrics_result()
         losses.append([float(logs[name]) for name in ("loss", "box_loss")])
-        strategies._devices.cache_clear()
+        strategies.forget_devices()
     one, other = learned
     assert_same_learning(other, one, start)
     np.testing.assert_allclose(*losses, rtol=1e-4)
@@ -199,10 +199,10 @@ def test_boxes_are_found_in_images_of_any_size(whole, tmp_path, capsys):
 
 
 def test_two_images_that_would_be_drawn_as_one_are_refused():
-    names = predictions._drawings(["a.jpg", "b/a.png"])
+    names = predictions.name_drawings(["a.jpg", "b/a.png"])
     assert list(map(str, names)) == ["a.png", "b/a.png"]
     with pytest.raises(ValueError, match=r"^`images`: a\.jpg and a\.png would both be drawn as a"):
-        predictions._drawings(["a.jpg", "b/a.png", "a.png"])
+        predictions.name_drawings(["a.jpg", "b/a.png", "a.png"])
 
 
 @pytest.fixture

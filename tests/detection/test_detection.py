@@ -371,12 +371,12 @@ def test_canvases_are_drawn_once_and_again_where_damaged(drawn, tmp_path, caplog
 
 
 def test_no_digit_and_no_background_is_in_two_parts():
-    digits = canvases._digits()
+    digits = canvases.split_digits()
     held = [{image.tobytes() for image in images} for images, _ in digits.values()]
     assert [len(labels) for _, labels in digits.values()] == [1137, 300, 360]
     assert len(set.union(*held)) == sum(map(len, held))
-    for photograph in canvases._photographs():
-        parts = [canvases._columns(photograph, part) for part in canvases.PARTS]
+    for photograph in canvases.load_photographs():
+        parts = [canvases.cut_columns(photograph, part) for part in canvases.PARTS]
         assert sum(part.width for part in parts) == photograph.width
         joined = np.concatenate([np.asarray(part) for part in parts], axis=1)
         np.testing.assert_array_equal(joined, np.asarray(photograph))

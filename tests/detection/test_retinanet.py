@@ -8,7 +8,7 @@ import tensorflow as tf
 import tfbio
 from tests.cases import Transported, long_but
 from tfbio import _keras, detection, models
-from tfbio.detection.retinanet import _Saved
+from tfbio.detection.retinanet import SavedRetinaNet
 from tfbio.layers.sites import find_layers, find_sites
 from tfbio.models.resnet import stages
 
@@ -163,7 +163,7 @@ def test_saved_and_loaded_it_is_the_same_to_the_bit(tmp_path, monkeypatch):
     before = model(IMAGES)
     model.save(tmp_path / "model.keras")
     # As in a process that has not imported keras_cv.
-    monkeypatch.setitem(keras.saving.get_custom_objects(), "tfbio>RetinaNet", _Saved)
+    monkeypatch.setitem(keras.saving.get_custom_objects(), "tfbio>RetinaNet", SavedRetinaNet)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     rules = {name: site.rule.alias for name, site in find_sites(model).items()}
     assert {name: site.rule.alias for name, site in find_sites(loaded).items()} == rules

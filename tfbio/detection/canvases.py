@@ -141,7 +141,7 @@ def _digest(content):
 
 
 def _write(folder, size, counts, seed):
-    digits, photographs = _digits(), _photographs()
+    digits, photographs = split_digits(), load_photographs()
     manifest, first = {}, 1  # ids of objects are not used twice
     for index, (part, count) in enumerate(zip(PARTS, counts, strict=True)):
         (folder / part).mkdir()
@@ -151,7 +151,7 @@ def _write(folder, size, counts, seed):
             "annotations": [],
             "categories": [{"id": digit + 1, "name": str(digit)} for digit in range(10)],
         }
-        backgrounds = [_columns(photograph, part) for photograph in photographs]
+        backgrounds = [cut_columns(photograph, part) for photograph in photographs]
         for number in range(count):
             draws = chance.Draws(seed, index * 2**40 + number, chance.CANVAS)
             canvas, objects = draw(draws, size, backgrounds, digits[part])
@@ -266,8 +266,19 @@ def _paint(canvas, ink, box, draws):
     place += ink[..., None] * (color - place)
 
 
-def _digits():
-    """Return a dict from part to (images, labels)."""
+def split_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return scikit-learn's digits by part, none of them in two.
+
+    Returns:
+        A dict from each of `PARTS` to (images (N, 8, 8), 0 to 16; labels (N,)).
+
+    Raises:
+        MissingExtraError: If scikit-learn is not installed.
+
+    Example:
+        >>> {part: len(labels) for part, (_, labels) in split_digits().items()}
+        {'train': 1137, 'validation': 300, 'test': 360}
+    """
     require("sklearn", extra="demo")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -286,7 +297,19 @@ def _digits():
     }
 
 
-def _photographs():
+def load_photographs() -> list[Any]:
+    """Return scikit-learn's two photographs.
+
+    Returns:
+        A list of PIL images.
+
+    Raises:
+        MissingExtraError: If scikit-learn is not installed.
+
+    Example:
+        >>> [photograph.size for photograph in load_photographs()]
+        [(640, 427), (640, 427)]
+    """
     require("sklearn", extra="demo")
     from PIL import Image
     from sklearn.datasets import load_sample_images
@@ -294,7 +317,21 @@ def _photographs():
     return [Image.fromarray(image) for image in load_sample_images().images]
 
 
-def _columns(photograph, part):
+def cut_columns(photograph: Any, part: str) -> Any:
+    """Return the columns of a photograph that a part's backgrounds are cut from.
+
+    Args:
+        photograph: A PIL image.
+        part: One of `PARTS`, each of which has columns of its own.
+
+    Returns:
+        A PIL image.
+
+    Example:
+        >>> from PIL import Image
+        >>> cut_columns(Image.new("RGB", (100, 80)), "validation").size
+        (20, 80)
+    """
     low, high = (round(share * photograph.width) for share in _COLUMNS[part])
     return photograph.crop((low, 0, high, photograph.height))
 

@@ -92,7 +92,7 @@ def evaluate(
     coco_results.check(annotations, results)
     # They print.
     with contextlib.redirect_stdout(io.StringIO()):
-        precision, recall = _measured(annotations, results, *_classes(backend))
+        precision, recall = _measured(annotations, results, *import_backend(backend))
     # By IoU threshold, recall, class, area and number of detections.
     most = len(_DETECTIONS) - 1
     values = [
@@ -133,8 +133,23 @@ def _measured(annotations, results, coco_class, evaluation_class):
     return np.array(evaluation.eval["precision"]), np.array(evaluation.eval["recall"])
 
 
-def _classes(backend):
-    """Return (the class that holds a document, the class that evaluates)."""
+def import_backend(backend: str | None) -> tuple[type, type]:
+    """Import the package that evaluates.
+
+    Args:
+        backend: As for `evaluate`.
+
+    Returns:
+        (the class that holds a document, the class that evaluates).
+
+    Raises:
+        ValueError: If the name is unknown.
+        MissingExtraError: If the package is not installed.
+
+    Example:
+        >>> import_backend("pycocotools")[1].__name__
+        'COCOeval'
+    """
     if backend not in (None, "pycocotools", "faster_coco_eval"):
         raise ValueError(
             f"`backend` must be pycocotools, faster_coco_eval or None. Received: {backend!r}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +63,7 @@ def predict(
     with named("images", folder="images"):
         paths = list_images(images)
     names = [os.path.relpath(path, images) for path in paths]
-    drawings = _drawings(names)
+    drawings = name_drawings(names)
     outputs.refuse_overwriting(
         images, paths, output, [output / each for each in (*drawings, _RESULTS, _IMAGES)]
     )
@@ -105,8 +105,22 @@ def _predict(experiment, paths, names, drawings, output, checkpoint, tell):
     return len(paths)
 
 
-def _drawings(names):
-    """Return what the images are drawn as, below the output."""
+def name_drawings(names: Sequence[str]) -> list[pathlib.Path]:
+    """Return what images are drawn as: PNGs of their names.
+
+    Args:
+        names: The images' paths within their folder.
+
+    Returns:
+        A list of as many paths within the output's folder.
+
+    Raises:
+        ValueError: If two images would be drawn as one.
+
+    Example:
+        >>> [str(path) for path in name_drawings(["a.jpg", "b/a.png"])]
+        ['a.png', 'b/a.png']
+    """
     found = {}
     for name in names:
         drawing = pathlib.Path(name).with_suffix(".png")

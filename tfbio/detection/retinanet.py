@@ -177,11 +177,17 @@ def copy_backbone(source: keras.Model, target: keras.Model) -> None:
 
 
 @keras.saving.register_keras_serializable("tfbio", "RetinaNet")
-class _Saved(keras.Model):
-    """What a saved detector's name stands for until keras_cv is imported, as the detector then."""
+class SavedRetinaNet(keras.Model):
+    """What a saved detector's name stands for until a file asks for it; keras_cv is imported then.
+
+    Example:
+        >>> keras.saving.get_registered_name(SavedRetinaNet)
+        'tfbio>RetinaNet'
+    """
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Return the detector, of keras_cv's class, that a config describes."""
         from tfbio.detection.keras_cv_model import RetinaNet
 
         return RetinaNet.from_config(config, custom_objects)
