@@ -106,10 +106,15 @@ def name_flags(text, known):
     return _ARGUMENT.sub(flag, text[:end]) + text[end:]
 
 
-class _NamesFlags(logging.Formatter):
+class FlagFormatter(logging.Formatter):
     """Formats what the library logs for the one who uses the command line."""
 
     def format(self, record):
+        """Return the text of a record.
+
+        Args:
+            record: The `logging.LogRecord`.
+        """
         return name_flags(super().format(record), _FLAGS)
 
 
@@ -364,7 +369,7 @@ def run(main, parse=parse):
     # What the library has to say goes where the results go, as it is; TensorFlow's notes do not.
     said = logging.getLogger("tfbio")
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_NamesFlags())
+    handler.setFormatter(FlagFormatter())
     said.addHandler(handler)
     said.setLevel(logging.INFO)
     said.propagate = False

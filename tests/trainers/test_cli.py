@@ -55,4 +55,4 @@ def test_notes_name_flags(values, capsys):
 
 def test_what_the_library_logs_names_flags(values):
     record = logging.LogRecord("tfbio", logging.INFO, "", 0, "`epochs=%d`", (2,), None)
-    assert cli._NamesFlags().format(record) == "--epochs=2"
+    assert cli.FlagFormatter().format(record) == "--epochs=2"

@@ -183,7 +183,7 @@ def measure(
     if attack.examples < split.size:
         split = split.share(attack.examples / split.size, attack.seed)
     with data.clear_errors(), sums.in_order():
-        model = _build_float32(prepared)
+        model = build_float32(prepared)
         size = attack.batch_size or prepared.experiment.batch_size
         return Robustness(step, *_measure_split(model, split, attack, size, measuring))
 
@@ -253,8 +253,21 @@ def _compile_counts(model, attack):
     return clean, masked, {"fgsm": fgsm, "pgd": pgd}
 
 
-def _build_float32(prepared) -> keras.Model:
-    """Return the network in float32, with the same weights: float16 loses small gradients."""
+def build_float32(prepared: preparation.Prepared) -> keras.Model:
+    """Return a run's network in float32, with the same weights: float16 loses small gradients.
+
+    Args:
+        prepared: A `Prepared`.
+
+    Returns:
+        A `keras.Model`; the run's own one where its precision is float32 already.
+
+    Example:
+        >>> from tfbio.training import Classification, prepare
+        >>> prepared = prepare(Classification(rule="bp", precision="mixed_bfloat16"))
+        >>> {layer.compute_dtype for layer in build_float32(prepared).layers}
+        {'float32'}
+    """
     experiment = dataclasses.replace(prepared.experiment, precision="float32")
     if experiment == prepared.experiment:
         return prepared.model
