@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import re
 
 import pytest
 
@@ -19,6 +20,11 @@ TESTS = sorted(set(ROOT.glob("tests/**/*.py")) - {ROOT / "tests/layers/test_kera
 PRIVATE = ("keras.src", "tensorflow.python", "tensorflow.compiler")
 NAMEDTUPLE = {"_asdict", "_fields", "_make", "_replace"}  # public in spite of their names
 OF_PYTHON = {"os._exit"}
+OF_NUMPY = {"np._core", "np._core.multiarray._reconstruct"}
+OWN_MODULES = {"_keras", "_extras", "_arguments"}  # shared by the library and its tests
+# One calls what `tfbio._keras` wraps; the other has examples of what is not allowed.
+EXEMPT = {"test_keras_contract.py", "test_architecture.py"}
+PATCHES = {"setattr", "getattr", "delattr", "hasattr", "object", "attrgetter"}
 
 # From the ground up: a room imports from rooms of earlier lines, and from itself.
 ROOMS = """
@@ -143,6 +149,62 @@ def test_private_attributes_of_the_library_are_its_own():
         if node.attr not in ours and ast.unparse(node) not in OF_PYTHON
     }
     assert not foreign
+
+
+def private_names(tree):
+    """Yield the names of others that begin with an underscore: read, imported, patched, quoted.
+
+    Quoted are those after a dot, as in code for another process.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            if ast.unparse(node.value) != "self" and node.attr not in NAMEDTUPLE:
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            paths = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            yield from (part for path in paths for part in path.split(".") if is_private(part))
+        elif isinstance(node, ast.Call):
+            function = getattr(node.func, "attr", getattr(node.func, "id", None))
+            values = [each.value for each in node.args if isinstance(each, ast.Constant)]
+            texts = [value for value in values if isinstance(value, str)]
+            if function in PATCHES:
+                yield from filter(is_private, texts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(r"\w\.(_[a-zA-Z]\w*)", node.value)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("tests/**/*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_tests_use_public_names_only(path):
+    if path.name in EXEMPT:
+        return
+    found = set(private_names(parse(path))) - OF_PYTHON - OF_NUMPY
+    assert {name for name in found if name.rpartition(".")[2] not in OWN_MODULES} == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("split._chosen", "split._chosen"),
+        ("a.b()._Private(c)", "a.b()._Private"),
+        ("from tfbio.detection.retinanet import _Saved", "_Saved"),
+        ("import tfbio._other.part", "_other"),
+        ("from tfbio._other import public", "_other"),
+        ("monkeypatch.setattr(records, '_scan', None)", "_scan"),
+        ("mock.patch.object(records, '_scan')", "_scan"),
+        ("mock.patch('tfbio.data.records._scan')", "_scan"),
+        ("getattr(split, '_chosen')", "_chosen"),
+        ("code = 'import a; a._b()'", "_b"),
+    ],
+)
+def test_a_private_name_in_a_test_is_found(code, name):
+    assert name in set(private_names(ast.parse(code)))
+
+
+def test_names_that_only_look_private_are_not_found():
+    code = "self._x\nsuper().__init__()\npair._replace(a=1)\nmodule.__name__\ndef _f(): ..."
+    assert not set(private_names(ast.parse(code)))
 
 
 def graph():
