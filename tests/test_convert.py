@@ -8,7 +8,15 @@ import pytest
 import tensorflow as tf
 
 import tfbio
-from tests.cases import DIFFERENTIATED, LAYERS, cross_entropy, random, twin_of
+from tests.cases import (
+    DIFFERENTIATED,
+    LAYERS,
+    ONE_OF_A_KIND,
+    cross_entropy,
+    long_but,
+    random,
+    twin_of,
+)
 from tfbio.layers import TWINS, FeedbackMixin
 from tfbio.layers.sites import find_sites
 
@@ -408,7 +416,7 @@ def test_the_summary_tells_layer_rule_scale_and_shape(capsys):
         tfbio.summary(plain())
 
 
-@pytest.mark.parametrize("rule", DIFFERENTIATED)
+@pytest.mark.parametrize("rule", long_but(ONE_OF_A_KIND, DIFFERENTIATED))
 def test_clones_and_copies_are_under_the_same_rule(rule):
     model = tfbio.convert(plain(), rule)
     clone = keras.models.clone_model(model)

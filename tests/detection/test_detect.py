@@ -18,7 +18,7 @@ from PIL import Image
 
 import tfbio
 from tests import kills
-from tests.cases import assert_same_learning
+from tests.cases import assert_same_learning, long_but
 from tfbio import detection, models, training
 from tfbio.detection import coco, coco_metrics, coco_results, predictions, task
 from tfbio.layers.sites import find_sites
@@ -114,6 +114,7 @@ def test_tensorboard_shows_losses_ap_angles_and_boxes(whole):
         assert any(re.search(pattern.decode(), tag) for tag in points), pattern
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(whole, options, tmp_path):
     # As a kill after the last step leaves it, the last checkpoint not yet written.
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
@@ -380,15 +381,15 @@ def prepared_from(config, options, tmp_path):
     return [training.prepare(each) for each in compare.experiments(values, detection.Detection)]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+SIGN_SYMMETRIC = [path for path in CONFIGS if "--rule=sign_symmetry" in path.read_text()]
+
+
+@pytest.mark.parametrize("config", long_but(SIGN_SYMMETRIC, CONFIGS), ids=lambda path: path.stem)
 def test_every_config_is_prepared(config, options, tmp_path):
     for prepared in prepared_from(config, options, tmp_path):
         wanted = tfbio.rules.get(prepared.experiment.rule).alias
         found = {site.rule.alias for site in find_sites(prepared.model).values()}
         assert wanted in found <= {wanted, "backprop"}
-
-
-SIGN_SYMMETRIC = [path for path in CONFIGS if "--rule=sign_symmetry" in path.read_text()]
 
 
 @pytest.mark.long

@@ -43,9 +43,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("rule", "mode"), long_but([case for case in CASES if case[0] in ONE_OF_A_KIND], CASES)
-)
+FAST = [(rule, mode) for rule in ("brsf", "kolen_pollack") for mode in ("graph", "xla")]
+FAST += [(rule, "graph") for rule in ONE_OF_A_KIND if (rule, "graph") not in FAST]
+FAST += [("direct_feedback_alignment", mode) for mode in ("eager", "xla")]
+
+
+@pytest.mark.parametrize(("rule", "mode"), long_but(FAST, CASES))
 def test_the_true_gradient_is_backprops_in_functions_compiled_before(rule, mode):
     x = random((2, 6, 6, 2), "float32")
     model = network()

@@ -157,9 +157,10 @@ def kept(rule, suite, method):
 
 
 def marks(rule, suite, method):
-    """Return Keras's own marks; `long` for all but the first parameters of a test on backprop."""
+    """Return Keras's own marks, and `long` for all but a test's first parameters under the rule."""
     own = getattr(getattr(suite, method), "pytestmark", ())
-    if rule != "backprop" or (suite, method) in firsts():
+    refused = definition(suite, method) in REFUSAL
+    if (suite, method) in firsts() and rule == ("backprop" if refused else "stateless"):
         return own
     return [*own, pytest.mark.long]
 

@@ -190,6 +190,9 @@ def test_the_shortcut_keeps_every_second_pixel_between_channels_of_zeros(tmp_pat
     np.testing.assert_array_equal(again(images), model(images))
 
 
+ALIKE = ("resnet32", "resnet56", "resnet18_zero_gamma", "resnet34", "resnet101", "resnet152")
+"""Others with more of the same blocks or another start, which take long."""
+
 PARAMETERS = {
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
@@ -201,7 +204,9 @@ PARAMETERS = {
 """Of the networks for ImageNet at 1000 classes: torchvision's documentation; Xiao et al.'s code."""
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize(
+    "name", long_but([name for name in PARAMETERS if name not in ALIKE], PARAMETERS)
+)
 def test_a_network_for_imagenet_has_the_published_size(name):
     model = models.build(name, 1000, (224, 224, 3))
     assert sum(np.prod(v.shape) for v in model.trainable_variables) == PARAMETERS[name]
@@ -360,10 +365,6 @@ def test_batch_norm_with_other_options_is_keras_own(options):
 
 def test_the_sizes_are_all_stated():
     assert {name for name in SMALLEST if ":" not in name} == set(models.names())
-
-
-ALIKE = ("resnet32", "resnet56", "resnet18_zero_gamma", "resnet34", "resnet101", "resnet152")
-"""Others with more of the same blocks or another start, which take long."""
 
 
 SLOW = ("keras:MobileNetV2", "resnet20", "resnet50")

@@ -37,6 +37,7 @@ def test_a_file_is_imported_once_by_whatever_path(tmp_path, monkeypatch):
     assert modules.load("~/my-net 1.py") is module
 
 
+@pytest.mark.long
 def test_the_name_is_the_same_in_every_process(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("")

@@ -55,15 +55,13 @@ def network():
 TABLE = list(itertools.product(DIFFERENTIATED, POLICIES, [network]))
 TABLE += [(each, "float32", network) for each in CONFIGURATIONS if each not in DIFFERENTIATED]
 TABLE += [(rule, "float32", small) for rule in ONE_OF_A_KIND]
-LARGE = ("sign_symmetry", "brsf")
-"""The rules that `make test` looks at in the network with every kind of layer."""
+LARGE = ("sign_symmetry",)
+"""The rule that `make test` looks at in the network with every kind of layer."""
 FAST = [(rule, "float32", network if rule in LARGE else small) for rule in ONE_OF_A_KIND]
-FAST += [(rule, "mixed_bfloat16", network) for rule in ("sign_symmetry", "kolen_pollack")]
+FAST += [("kolen_pollack", "mixed_bfloat16", network)]
 SAVED = [(rule, network if rule in ONE_OF_A_KIND else small) for rule in CONFIGURATIONS]
 SAVED += [(rule, small) for rule in ONE_OF_A_KIND]
-SAVED_FAST = [
-    (rule, network if rule in ("brsf", "kolen_pollack") else small) for rule in ONE_OF_A_KIND
-]
+SAVED_FAST = [(rule, network if rule == "kolen_pollack" else small) for rule in ONE_OF_A_KIND]
 
 
 def converted(rule, network=network):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfbio
-from tests.trainers.test_trainers import in_process, run
+from tests.trainers.test_trainers import in_process
 from tfbio import attacks, detection, models, training
 from tfbio.studies import robustness, robustness_report
 from tfbio.studies.attack_options import Attack
@@ -302,14 +302,14 @@ def contents(path):
     return {p: p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
-def test_the_command_compares_rules_in_table_figure_and_results(runs, tmp_path):
+def test_the_command_compares_rules_in_table_figure_and_results(runs, tmp_path, capsys):
     before = contents(runs)
     arguments = (f"--runs={runs}", "--epsilons=0,16/255,0.25", "--steps=5", f"--output={tmp_path}")
-    done = run(*arguments, module="trainers.attack")
-    assert done.returncode == 0, done.stderr
+    attacked(*arguments)
+    printed = capsys.readouterr().out
     for text in ("Accuracy under attack", "backprop", "feedback_alignment", "pgd, true", "16/255",
                  "360 images of the test split", str(tmp_path / "attack.png")):  # fmt: skip
-        assert text in done.stdout
+        assert text in printed
     assert contents(runs) == before
     assert (tmp_path / "attack.png").stat().st_size > 10_000
     written = json.loads((tmp_path / "attack.json").read_text())

@@ -86,9 +86,11 @@ SETTINGS = {
     "xla": {"jit_compile": True, "steps_per_execution": 3},
 }
 AGREEING = [(rule, "eager") for rule in DIFFERENTIATED] + [(rule, "xla") for rule in ONE_OF_A_KIND]
-FAST = [(rule, "eager") for rule in ONE_OF_A_KIND] + [("brsf", "xla"), ("kolen_pollack", "xla")]
-CHANGING = ("brsf", "kolen_pollack", "weight_mirror", "mirror_alignment")
-"""One rule of each kind whose feedback changes: every step, with the gradient, or by its own."""
+EAGER = ("brsf", "mirror_alignment", "direct_feedback_alignment")
+FAST = [(rule, "eager") for rule in EAGER] + [("brsf", "xla"), ("kolen_pollack", "xla")]
+CHANGING = ("brsf", "kolen_pollack", "mirror_alignment")
+"""Rules whose feedback changes: every step, with the kernel's gradient, or by a loss of its own.
+The weight mirror, which has a loop of its own: rules/test_weight_mirror.py."""
 
 
 @pytest.mark.parametrize(("rule", "setting"), long_but(FAST, AGREEING))
@@ -248,7 +250,7 @@ def test_masks_constraints_and_regularizers_are_kept():
     assert (np.linalg.norm(dense.kernel, axis=0) <= 0.5 + 1e-6).all()
 
 
-@pytest.mark.parametrize("rule", long_but(CHANGING, DIFFERENTIATED))
+@pytest.mark.parametrize("rule", long_but(CHANGING[:2], DIFFERENTIATED))
 def test_a_float16_model_with_loss_scaling_learns_as_in_float32(rule, references):
     reference = references(rule)
     keras.config.set_dtype_policy("mixed_float16")

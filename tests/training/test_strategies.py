@@ -184,7 +184,9 @@ def test_a_clipped_gradient_is_smaller(wholes):
     assert 0 < ways[0.05] < ways[0.0] / 2
 
 
-@pytest.mark.parametrize("name", EQUAL)
+@pytest.mark.parametrize(
+    "name", long_but([name for name in EQUAL if name != "accumulated, by XLA"], EQUAL)
+)
 def test_the_update_is_that_of_the_whole_batch(networks, wholes, name):
     options = EQUAL[name]
     start, whole, steps = wholes[options.get("clip_norm", 0.0)]
@@ -289,11 +291,10 @@ def ran(workdir, **options):
 
 def test_a_run_starts_from_anothers_weights(tmp_path, caplog):
     caplog.set_level("INFO", "tfbio")
-    ran(tmp_path / "one")
-    source, _ = use.restored(
-        training.Classification(rule="fa", epochs=1, workdir=str(tmp_path / "one")), "last"
-    )
-    options = {"init_from": str(tmp_path / "one"), "workdir": str(tmp_path / "two")}
+    ran(tmp_path / "one", telemetry_every=0)
+    options = {"workdir": str(tmp_path / "one"), "telemetry_every": 0}
+    source, _ = use.restored(training.Classification(rule="fa", epochs=1, **options), "last")
+    options |= {"init_from": str(tmp_path / "one"), "workdir": str(tmp_path / "two")}
     for rule in ("fa", "usf"):
         experiment = training.Classification(**{**options, "rule": rule})
         model = training.prepare(experiment, source).model

@@ -177,7 +177,7 @@ def assert_it_goes_on_to_the_same_bits(whole, path, *steps, **options):
 
 
 def test_two_replicas_resume_to_the_bit(tmp_path):
-    options = {"strategy": "mirrored", "epochs": 1, "rule": "brsf"}
+    options = {"strategy": "mirrored", "epochs": 1, "rule": "brsf", "telemetry_every": 0}
     train(tmp_path / "whole", **options)
     assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, 21, **options)
     whole = kills.outcome(tmp_path / "whole")
@@ -196,7 +196,8 @@ ALTERNATING = "sdtp(schedule='alternating')"
 def test_what_rules_learn_or_draw_resumes_to_the_bit(tmp_path, rule):
     # Cut within a turn of the inverses, and within one of the forward weights.
     chain = f"{ROOT / 'tests' / 'networks.py'}:chain"
-    options = {"model": chain, "rule": rule, "momentum": 0.5, "epochs": 2, "keep_checkpoints": 9}
+    options = {"model": chain, "rule": rule, "momentum": 0.5, "epochs": 2}
+    options |= {"keep_checkpoints": 9, "telemetry_every": 0}
     train(tmp_path / "whole", **options)
     assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, 7, 35, **options)
 
@@ -230,7 +231,7 @@ def test_a_cut_in_validation_is_written_down_once(whole, tmp_path, monkeypatch):
 
 def test_a_run_goes_on_with_its_own_data_only(tmp_path, images):
     options = {"dataset": "folder", "model": "digits_cnn", "rule": "bp", "batch_size": 5}
-    options |= {"validation_fraction": 0.0, "augmentation": "none"}
+    options |= {"validation_fraction": 0.0, "augmentation": "none", "telemetry_every": 0}
     with pytest.raises(Cut):
         train(tmp_path / "run", 7, **options, data_dir=str(images))
     others = tmp_path / "others"
@@ -251,6 +252,7 @@ def test_a_damaged_image_for_validation_or_test_is_told_before_the_first_step(
     shutil.copytree(images, data_dir)
     options = {"dataset": "folder", "data_dir": str(data_dir), "image_size": 8, "rule": "bp"}
     options |= {"model": "digits_cnn", "batch_size": 5, "validation_fraction": 0.5, "epochs": 1}
+    options["telemetry_every"] = 0
     validation = training.prepare(training.Classification(**{**OPTIONS, **options})).validation
     held = sorted(validation.sources)
     path = {"train": pathlib.Path(held[3].decode()), "test": data_dir / "test/1/7.png"}[part]
@@ -549,7 +551,7 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path):
 
 
 def test_without_validation_there_is_no_best(tmp_path):
-    summary = train(tmp_path, validation_fraction=0.0, epochs=1)
+    summary = train(tmp_path, validation_fraction=0.0, epochs=1, telemetry_every=0)
     assert summary["best"] is None
     assert "validation_accuracy" not in summary
     assert not list((tmp_path / "best").iterdir())
@@ -593,7 +595,7 @@ def test_a_finished_run_predicts_and_exports(whole, tmp_path):
 
 def test_images_that_are_not_square_are_predicted(tmp_path, images, monkeypatch):
     options = {"dataset": "folder", "data_dir": str(images), "model": "digits_cnn", "rule": "bp"}
-    train(tmp_path / "run", **options, batch_size=5)
+    train(tmp_path / "run", **options, batch_size=5, epochs=1, telemetry_every=0)
     experiment = folder.read_flags(tmp_path / "run")
     assert use.predict(experiment, images / "test", tmp_path / "new" / "table.csv") == 20
     # What cannot be written is told before the work.
@@ -631,7 +633,7 @@ def test_schedules(schedule, oracle):
 
 def test_a_run_outlives_the_file_of_its_first_weights(tmp_path):
     first = tmp_path / "first.weights.h5"
-    options = {"model": "digits_cnn", "rule": "bp", "augmentation": "none"}
+    options = {"model": "digits_cnn", "rule": "bp", "augmentation": "none", "telemetry_every": 0}
     tfbio.models.build("digits_cnn", 10, (8, 8, 1)).save_weights(first)
     train(tmp_path / "run", **options, weights=str(first), epochs=1)
     first.unlink()

@@ -17,6 +17,7 @@ from tfbio.training import folder, records, use
 from tfbio.training.loop import Loop
 from tfbio.training.run import Training
 from tfbio.training.strategies import Devices
+from tfbio.training.telemetry import Telemetry
 
 OPTIONS = {
     "model": f"{pathlib.Path(__file__).parents[1] / 'networks.py'}:chain",
@@ -28,12 +29,12 @@ OPTIONS = {
     "learning_rate": 0.02,
     "steps_per_call": 2,
     "log_every": 2,
-    "telemetry_every": 20,
+    "telemetry_every": 0,
     "checkpoint_every": 7,
 }
 
 
-def work(index, addresses, workdir, signals):
+def work(index, addresses, workdir, signals, changes):
     """Train as one of the workers, who sends itself a signal at a step, and report."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     task = {"type": "worker", "index": index}
@@ -55,7 +56,8 @@ def work(index, addresses, workdir, signals):
         np.savez(f"{workdir}.worker{index}.npz", *weights)
 
     Training.take_steps, Training.summarize = train, summarize
-    experiment = training.Classification(**OPTIONS, strategy="multi_worker", workdir=str(workdir))
+    options = {**OPTIONS, **changes, "strategy": "multi_worker", "workdir": str(workdir)}
+    experiment = training.Classification(**options)
     report = pathlib.Path(f"{workdir}.worker{index}.txt")
     report.unlink(missing_ok=True)
     told = []
@@ -73,11 +75,11 @@ def free_addresses():
         return [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]
 
 
-def run(workdir, signals=None):
+def run(workdir, signals=None, **changes):
     """Start both workers; return what each reports, None for one that was killed."""
     addresses, context = free_addresses(), kills.context()
     processes = [
-        context.Process(target=work, args=(index, addresses, workdir, signals or {}))
+        context.Process(target=work, args=(index, addresses, workdir, signals or {}, changes))
         for index in range(2)
     ]
     for process in processes:
@@ -144,6 +146,20 @@ def test_two_workers_measure_what_one_process_does(whole):
     for name in measured:
         wanted = summary["steps"] if name == "step" else summary[name]
         assert measured[name] == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.long
+def test_two_workers_measure_the_angles_of_one_process(tmp_path):
+    changes = {"epochs": 1, "telemetry_every": 20}
+    reports = run(tmp_path / "run", **changes)
+    assert [report.split("\n")[0] for report in reports] == ["done", "done"]
+    prepared = training.prepare(training.Classification(**{**OPTIONS, **changes}))
+    start = records.read(tmp_path / "run")[0]
+    alone = Telemetry(prepared)
+    measured = {**alone.of_weights(), **alone.of_gradients()}
+    assert any(name.startswith("gradient_angle/") for name in measured)
+    for name, value in measured.items():
+        assert start[name] == pytest.approx(value, rel=1e-3)
 
 
 def test_what_is_cut_goes_on_to_the_same_bits(whole, tmp_path):
