@@ -12,12 +12,13 @@ demo-detect: $(STAMP)
 	$(BIN)/python -m trainers.detect --flagfile=configs/digits_detection.cfg \
 	  --epochs=6 --workdir=runs/demo_detect
 
+# Three workers keep two cores busy: some tests wait, for processes of their own above all.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 # Adds what is marked `long` and some kills at random moments; CONTRIBUTING.md lists both.
 test-all: test
-	$(BIN)/python -m pytest -n 2 -m long
+	$(BIN)/python -m pytest -n 3 -m long
 	$(BIN)/python -m tests.kills --kills=30
 
 lint: $(STAMP)

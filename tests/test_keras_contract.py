@@ -332,6 +332,7 @@ def test_unregister_gradient():
     assert name not in _keras.get_registered_gradients()
 
 
+@pytest.mark.long
 def test_configure_coordination():
     # In a process of its own: it must come before TensorFlow's first operation.
     code = """

@@ -183,8 +183,10 @@ def test_saved_and_loaded_it_is_the_same_to_the_bit(tmp_path, monkeypatch):
     loaded.predict_on_batch(IMAGES)
 
 
-def test_a_few_steps_of_fit_lower_the_loss_that_they_show():
-    model = compiled(tfbio.convert(tiny(), "sign_symmetry"), keras.optimizers.Adam(0.003))
+@pytest.mark.parametrize("jit_compile", long_but([False], [False, True]))
+def test_a_few_steps_of_fit_lower_the_loss_that_they_show(jit_compile):
+    optimizer = keras.optimizers.Adam(0.003)
+    model = compiled(tfbio.convert(tiny(), "sign_symmetry"), optimizer, jit_compile=jit_compile)
     first, _ = gradients(model)
     data = tf.data.Dataset.from_tensors({"images": IMAGES, "bounding_boxes": LABELS}).repeat(40)
     history = model.fit(data, shuffle=False, verbose=0).history

@@ -159,8 +159,8 @@ def kept(rule, suite, method):
 def marks(rule, suite, method):
     """Return Keras's own marks, and `long` for all but a test's first parameters under the rule."""
     own = getattr(getattr(suite, method), "pytestmark", ())
-    refused = definition(suite, method) in REFUSAL
-    if (suite, method) in firsts() and rule == ("backprop" if refused else "stateless"):
+    of_backprop = definition(suite, method) in REFUSAL and suite.__name__ == "DenseTest"
+    if (suite, method) in firsts() and rule == ("backprop" if of_backprop else "stateless"):
         return own
     return [*own, pytest.mark.long]
 

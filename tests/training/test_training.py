@@ -187,6 +187,7 @@ def test_two_replicas_resume_to_the_bit(tmp_path):
     assert replicas[0] > 40
 
 
+CHAIN = f"{ROOT / 'tests' / 'networks.py'}:chain"
 ALTERNATING = "sdtp(schedule='alternating')"
 
 
@@ -194,12 +195,19 @@ ALTERNATING = "sdtp(schedule='alternating')"
     "rule", long_but([ALTERNATING], [ALTERNATING, "l_drl(rate=0.01, iterations=2)", "brsf"])
 )
 def test_what_rules_learn_or_draw_resumes_to_the_bit(tmp_path, rule):
-    # Cut within a turn of the inverses, and within one of the forward weights.
-    chain = f"{ROOT / 'tests' / 'networks.py'}:chain"
-    options = {"model": chain, "rule": rule, "momentum": 0.5, "epochs": 2}
+    # Within a turn of the inverses; within one of the forward weights: below.
+    options = {"model": CHAIN, "rule": rule, "momentum": 0.5, "epochs": 2}
     options |= {"keep_checkpoints": 9, "telemetry_every": 0}
     train(tmp_path / "whole", **options)
-    assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, 7, 35, **options)
+    steps = (7,) if rule == ALTERNATING else (7, 35)
+    assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, *steps, **options)
+
+
+@pytest.mark.long
+def test_a_turn_of_the_forward_weights_resumes_to_the_bit(tmp_path):
+    options = {"model": CHAIN, "rule": ALTERNATING, "momentum": 0.5, "epochs": 2}
+    train(tmp_path / "whole", **options, keep_checkpoints=9)
+    assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, 35, **options)
 
 
 @pytest.mark.long

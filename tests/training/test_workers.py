@@ -162,7 +162,7 @@ def test_two_workers_measure_the_angles_of_one_process(tmp_path):
         assert start[name] == pytest.approx(value, rel=1e-3)
 
 
-def test_what_is_cut_goes_on_to_the_same_bits(whole, tmp_path):
+def test_a_worker_that_was_killed_is_missed(tmp_path):
     path = tmp_path / "cut"
     left, killed = run(path, {1: (signal.SIGKILL, 12)})
     assert killed is None
@@ -170,6 +170,13 @@ def test_what_is_cut_goes_on_to_the_same_bits(whole, tmp_path):
         "WorkerLost: `strategy='multi_worker'`: worker 0 of 2 has lost the others"
     )
     assert "Start all workers again with the same commands" in left
+    assert [int(p.name[5:14]) for p in (path / "checkpoints").glob("step-*.npz")] == [7]
+
+
+@pytest.mark.long
+def test_what_is_cut_goes_on_to_the_same_bits(whole, tmp_path):
+    path = tmp_path / "cut"
+    run(path, {1: (signal.SIGKILL, 12)})
     reports = run(path)
     assert "Going on from step 7 of 46." in reports[0]
     assert [report.split("\n")[0] for report in reports] == ["done", "done"]
