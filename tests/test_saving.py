@@ -315,9 +315,7 @@ BUILT_AND_USED = [
     if use != "pickled" or build in ("attention", "automatic", "branched")
 ]
 FAST = [
-    (build, use)
-    for build, use in BUILT_AND_USED
-    if use == "keras_file" or build in ("attention", "automatic")
+    (build, use) for build, use in BUILT_AND_USED if use == "keras_file" or build == "attention"
 ]
 
 

@@ -44,8 +44,8 @@ CASES = [
 
 
 FAST = [(rule, mode) for rule in ("brsf", "kolen_pollack") for mode in ("graph", "xla")]
-FAST += [(rule, "graph") for rule in ONE_OF_A_KIND if (rule, "graph") not in FAST]
-FAST += [("direct_feedback_alignment", mode) for mode in ("eager", "xla")]
+FAST += [("mirror_alignment", "graph"), ("feedback_alignment", "graph")]
+FAST += [("direct_feedback_alignment", mode) for mode in ("eager", "graph")]
 
 
 @pytest.mark.parametrize(("rule", "mode"), long_but(FAST, CASES))

@@ -284,7 +284,7 @@ FORWARD = {
 }
 
 
-@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("name", long_but(["resnet18", "resnet50", "alexnet"], FORWARD))
 def test_a_network_for_imagenet_is_the_published_one(name):
     shape = (70, 67, 3)  # at 67, the far sides' padding matters, at 70 it does not
     model = models.build(name, 5, shape)
@@ -367,9 +367,11 @@ def test_the_sizes_are_all_stated():
     assert {name for name in SMALLEST if ":" not in name} == set(models.names())
 
 
-SLOW = ("keras:MobileNetV2", "resnet20", "resnet50")
-"""Keras's own are in test_applications.py, too; a resnet20's blocks are a resnet18's; and a
-detector on a resnet50 takes a step in detection/test_retinanet.py."""
+SLOW = ("keras:MobileNetV2", "resnet20", "resnet50", *(
+    name for name in SMALLEST if name.startswith("bartunov") and not name.endswith("_mnist")
+))  # fmt: skip
+"""Keras's own are in test_applications.py, too; a resnet20's blocks are a resnet18's; a detector on
+a resnet50 takes a step in detection/test_retinanet.py; Bartunov's for MNIST are like the others."""
 FAST = [name for name in SMALLEST if name not in ALIKE + SLOW]
 
 

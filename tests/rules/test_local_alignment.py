@@ -191,7 +191,7 @@ def network(rule, policy="float32"):
     return tfbio.convert(model, rule)
 
 
-@pytest.mark.parametrize("rule", NAMED)
+@pytest.mark.parametrize("rule", long_but(NAMED[-2:], NAMED))
 def test_under_fit_the_loss_shown_is_the_tasks_and_evaluation_adds_nothing(rule):
     model = network(rule)
     model.compile(optimizers.get("sgd", 1e-30), "mse")

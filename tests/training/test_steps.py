@@ -86,7 +86,7 @@ SETTINGS = {
     "xla": {"jit_compile": True, "steps_per_execution": 3},
 }
 AGREEING = [(rule, "eager") for rule in DIFFERENTIATED] + [(rule, "xla") for rule in ONE_OF_A_KIND]
-EAGER = ("brsf", "mirror_alignment", "direct_feedback_alignment")
+EAGER = ("brsf", "mirror_alignment")
 FAST = [(rule, "eager") for rule in EAGER] + [("brsf", "xla"), ("kolen_pollack", "xla")]
 CHANGING = ("brsf", "kolen_pollack", "mirror_alignment")
 """Rules whose feedback changes: every step, with the kernel's gradient, or by a loss of its own.

@@ -33,8 +33,8 @@ def alone():
     [
         ({"strategy": "mirrored"}, 1e-3),
         ({"accumulate": 2}, 1e-3),
-        ({"jit": True}, 1e-3),
-        ({"precision": "mixed_float16"}, 1.0),
+        pytest.param({"jit": True}, 1e-3, marks=pytest.mark.long),
+        pytest.param({"precision": "mixed_float16"}, 1.0, marks=pytest.mark.long),
     ],
     ids=str,
 )
