@@ -148,6 +148,27 @@ def killed(options, workdir, delays, context):
     raise RuntimeError(f"The training in {workdir} did not come to its end.")
 
 
+def kill_after_checkpoint(options, workdir, context):
+    """Kill a training in a process of its own as soon as it has written a checkpoint."""
+    process = context.Process(target=train, args=(options, workdir))
+    process.start()
+    while process.is_alive() and not list(pathlib.Path(workdir).glob("checkpoints/step-*.npz")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    if process.exitcode != -signal.SIGKILL or (pathlib.Path(workdir) / "summary.json").exists():
+        raise RuntimeError(f"The training in {workdir} was over before it could be killed.")
+
+
+def copy_until(whole, path, step):
+    """Copy a run as a kill after its last step leaves it, had it last been saved at `step`."""
+    shutil.copytree(whole, path, dirs_exist_ok=True)
+    for checkpoint in (path / "checkpoints").iterdir():
+        if int(checkpoint.name[5:14]) > step:
+            checkpoint.unlink()
+    (path / "summary.json").unlink()
+
+
 def context():
     """Return a multiprocessing context whose processes have TensorFlow imported."""
     found = multiprocessing.get_context("forkserver")

@@ -6,8 +6,6 @@ import os
 import pathlib
 import re
 import shutil
-import signal
-import time
 
 import keras
 import numpy as np
@@ -116,11 +114,7 @@ def test_tensorboard_shows_losses_ap_angles_and_boxes(whole):
 
 @pytest.mark.long
 def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(whole, options, tmp_path):
-    # As a kill after the last step leaves it, the last checkpoint not yet written.
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    max((tmp_path / "checkpoints").iterdir()).unlink()
-    for name in ("summary.json", "boxes.png", "angles.png"):
-        (tmp_path / name).unlink()
+    kills.copy_until(whole, tmp_path, 6)
     kills.train(options, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["resumed_at_steps"] == [6]
     assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
@@ -129,14 +123,7 @@ def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(whole, options, tmp_pa
 @pytest.mark.long
 def test_a_killed_process_ends_as_if_it_was_not(whole, options, tmp_path):
     processes = kills.context()
-    process = processes.Process(target=kills.train, args=(options, tmp_path))
-    process.start()
-    while process.is_alive() and not list(tmp_path.glob("checkpoints/step-*.npz")):
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert not (tmp_path / "summary.json").exists()
+    kills.kill_after_checkpoint(options, tmp_path, processes)
     assert kills.killed(options, tmp_path, [None], processes) == []
     (resumed,) = json.loads((tmp_path / "summary.json").read_text())["resumed_at_steps"]
     assert resumed in (3, 6)

@@ -391,7 +391,8 @@ def test_each_network_is_prepared_under_each_rule_as_configured(pair, config, im
         assert model.optimizer.built
 
 
-STEPPED = [each for each in PAIRS if each[0] in with_a_step()]
+CHOSEN = with_a_step()
+STEPPED = [each for each in PAIRS if each[0] in CHOSEN]
 OF_TWO_NETWORKS = [
     next(each for each in STEPPED if each[0][0] == network) for network in ("digits_cnn", "lenet")
 ]

@@ -148,14 +148,7 @@ def processes():
 
 
 def test_a_killed_process_ends_as_if_it_was_not(whole, processes, tmp_path):
-    process = processes.Process(target=kills.train, args=(OPTIONS, tmp_path))
-    process.start()
-    while process.is_alive() and not list(tmp_path.glob("checkpoints/step-*.npz")):
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert not (tmp_path / "summary.json").exists()
+    kills.kill_after_checkpoint(OPTIONS, tmp_path, processes)
     train(tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["resumed_at_steps"]
     assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
@@ -164,13 +157,8 @@ def test_a_killed_process_ends_as_if_it_was_not(whole, processes, tmp_path):
 def assert_it_goes_on_to_the_same_bits(whole, path, *steps, **options):
     """Assert it of a run, from its checkpoint at each of the steps."""
     for step in steps:
-        # As a kill after the last step would leave it, later checkpoints not yet written.
         cut = path / f"from{step}"
-        shutil.copytree(whole, cut)
-        for newer in (cut / "checkpoints").iterdir():
-            if int(newer.name[5:14]) > step:
-                newer.unlink()
-        (cut / "summary.json").unlink()
+        kills.copy_until(whole, cut, step)
         train(cut, **options)
         assert json.loads((cut / "summary.json").read_text())["resumed_at_steps"] == [step]
         assert not kills.differences(kills.outcome(whole), kills.outcome(cut))
@@ -443,7 +431,8 @@ def test_signals_save_and_end_the_command(whole, tmp_path, number):
     assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
 
 
-def ask(workdir, told):
+def train_and_tell(workdir, told):
+    """Train in another process, and put what it is refused for into a queue."""
     try:
         train(workdir)
     except ValueError as error:
@@ -453,7 +442,7 @@ def ask(workdir, told):
 def test_a_second_process_is_refused(processes, tmp_path):
     told = processes.Queue()
     with folder.locked(tmp_path):
-        process = processes.Process(target=ask, args=(tmp_path, told))
+        process = processes.Process(target=train_and_tell, args=(tmp_path, told))
         process.start()
         assert f"in use by another process (process {os.getpid()} on " in told.get(timeout=100)
         process.join()

@@ -25,7 +25,7 @@ class Annotations:
         boxes: Its box (x, y, width, height), from the upper left corner and in pixels, as it is in
             the document, float64 (m, 4).
         areas: The area that decides whether it counts as small, medium or large, float64 (m,).
-        crowds: Whether it is a crowd, in which no single objects are told apart, bool (m,).
+        crowds: Whether it is a crowd, whose objects are not annotated one by one, bool (m,).
 
     Example:
         >>> from tfbio.detection import coco

@@ -53,7 +53,7 @@ class Sighting(NamedTuple):
         op: The layer's linear operation.
         inputs: What it was applied to, x.
         kernel: W, in the layer's compute dtype.
-        feedback: The effective B, likewise.
+        feedback: The effective B, in the same dtype.
         error: ``e = ∂L/∂op(x, W)``.
     """
 

@@ -32,7 +32,7 @@ class DirectFeedback(NetworkRule):
     Args:
         init: "launay", one shared R ~ U(−1, 1) of as many columns as the largest B, of which each
             B_l is the first columns, divided by √(largest size); or "frenkel", Kaiming's uniform
-            U(−√(6/size), √(6/size)) for each B_l anew, size its number of columns.
+            U(−√(6/size), √(6/size)), a draw for each B_l, size its number of columns.
         spatial: For maps: "shared", one column of B per channel, the same signal at all H·W
             positions, divided by H·W; or "dense", one per entry of the map.
         max_feedback_gib: The most memory that the matrices may take, in GiB.

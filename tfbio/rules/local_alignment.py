@@ -117,7 +117,7 @@ class LocalAlignment(LearnedRule):
     Args:
         decay, self_, amp, sparse, null: The primitives' coefficients, finite numbers. With none B
             stays as it is drawn: feedback alignment.
-        noise: σ; where it is not 0, x is noise ~ N(0, σ²) of the input's shape, drawn anew every
+        noise: σ; where it is not 0, x is noise ~ N(0, σ²) of the input's shape, drawn at every
             step: the weight mirror as a loss.
         samples: The batch of that noise, an integer of 1 or more. It is not the input's, so that
             micro-batches and replicas of one step see the same.
@@ -169,7 +169,7 @@ class LocalAlignment(LearnedRule):
 
     @property
     def has_step(self) -> bool:
-        """Whether there is noise, which is drawn anew with every step."""
+        """Whether there is noise, which is drawn at every step."""
         return bool(self.noise)
 
     def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:
