@@ -15,14 +15,19 @@ RATE = 0.1
 
 
 def network(
-    feedback=None, rule="symmetric_alignment(alpha=0.5,beta=1.0)", name="sgd", **more
-):  # fmt: skip
+    feedback=None,
+    rule="symmetric_alignment(alpha=0.5,beta=1.0)",
+    name="sgd",
+    run_eagerly=True,
+    **more,
+):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(2)]
     )
     tfbio.convert(model, rule)
-    model.compile(optimizers.get(name, RATE, feedback=feedback, **more), "mse", jit_compile=False)
+    optimizer = optimizers.get(name, RATE, feedback=feedback, **more)
+    model.compile(optimizer, "mse", run_eagerly=run_eagerly)
     return model
 
 
@@ -71,7 +76,8 @@ def test_a_delay_keeps_b_for_so_many_steps():
 
 
 def test_alternation_updates_one_of_both_at_a_time():
-    found = steps(network(optimizers.Feedback(alternate=True, delay=1), momentum=0.9), 6)
+    settings = optimizers.Feedback(alternate=True, delay=1)
+    found = steps(network(settings, run_eagerly=False, momentum=0.9), 6)
     assert moved(found) == [(False, False), *[(True, False), (False, True)] * 2, (True, False)]
 
 
@@ -125,7 +131,7 @@ def test_an_own_optimizer_counts_no_step_at_which_gradients_are_only_gathered():
         own = optimizers.Feedback(optimizer=optimizers.get("adam", 1.0))
         optimizer = optimizers.VariantSGD(RATE, feedback=own, **more)
         model = network(own)
-        model.compile(optimizer, "mse", jit_compile=False)
+        model.compile(optimizer, "mse", run_eagerly=not more)
         x, y = random((8, 4), "float32"), random((8, 2), "float32")
         for _ in range(3 * (2 if more else 1)):
             model.train_on_batch(x, y)
@@ -163,7 +169,7 @@ def test_what_a_frozen_layer_owns_does_not_learn(rule):
     model = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(2)])
     layers[1].trainable = False
     tfbio.convert(model, rule)
-    model.compile(optimizers.get("sgd", RATE), "mse", jit_compile=False)
+    model.compile(optimizers.get("sgd", RATE), "mse", run_eagerly=True)
     before = [w.numpy() for w in layers[1].weights]
     assert not layers[1].trainable_weights
     model.train_on_batch(random((8, 4), "float32"), random((8, 2), "float32"))
@@ -181,7 +187,8 @@ def test_replicas_take_their_turns_together():
         tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
     ):
         with strategy.scope():
-            model = network(optimizers.Feedback(1.0, 1, True, optimizers.get("adam", 1.0)))
+            settings = optimizers.Feedback(1.0, 1, True, optimizers.get("adam", 1.0))
+            model = network(settings, run_eagerly=strategy.num_replicas_in_sync == 1)
         model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
         weights.append(model.get_weights())
     for one, two in zip(*weights, strict=True):
