@@ -83,6 +83,14 @@ REFUSAL = {
     for method in methods.split()
 }
 
+# Others test both parts of each: quantization of int4 and float8 and its files, LoRA under `fit`.
+COMBINED = {
+    "DenseTest.test_int4_grouped_vs_perchannel_scale_shapes",
+    "DenseTest.test_quantize_float8_fitting",
+    "DenseTest.test_quantize_int",
+    "DenseTest.test_quantize_lora_integration",
+}
+
 # It analyzes a string and makes no layer.
 WITHOUT_LAYER = {"EinsumDenseTest.test_analyze_einsum_string_axes"}
 
@@ -159,7 +167,8 @@ def kept(rule, suite, method):
 def marks(rule, suite, method):
     """Return Keras's own marks, and `long` for all but a test's first parameters under the rule."""
     own = getattr(getattr(suite, method), "pytestmark", ())
-    of_backprop = definition(suite, method) in REFUSAL and suite.__name__ == "DenseTest"
+    name = definition(suite, method)
+    of_backprop = name in REFUSAL.keys() - COMBINED and suite.__name__ == "DenseTest"
     if (suite, method) in firsts() and rule == ("backprop" if of_backprop else "stateless"):
         return own
     return [*own, pytest.mark.long]

@@ -56,7 +56,7 @@ def test_metrics_measure_the_effective_b():
 
 def test_the_callback_writes_what_the_metrics_say_at_the_optimizers_steps(tmp_path):
     network = model("sign_symmetry")
-    network.compile("sgd", "mse")
+    network.compile("sgd", "mse", run_eagerly=True)
     before = metrics.weight_angles(network)
     x, y = random((4, 9, 9, 3), "float32"), random((4, 40), "float32")
     for expected_first in (0, 4):  # a second fit goes on where the first ended
@@ -80,7 +80,7 @@ def test_telemetry_under_fit_records_all_there_is(tmp_path):
         ]),
         "feedback_alignment",
     )  # fmt: skip
-    network.compile("sgd", "mse", metrics=["mae"])
+    network.compile("sgd", "mse", metrics=["mae"], run_eagerly=True)
     x, y = random((8, 3), "float32"), random((8, 2), "float32", seed=1)
     telemetry = tfbio.callbacks.Telemetry(tmp_path, batch=(x, y), every=3)
     network.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[telemetry])

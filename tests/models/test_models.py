@@ -1,5 +1,6 @@
 """The networks: their published shapes and arithmetic, sizes, weights, and users' own."""
 
+import itertools
 import socket
 
 import keras
@@ -137,7 +138,10 @@ def forward_resnet(model, x, training):
     return x
 
 
-@pytest.mark.parametrize(("depth", "side"), [(20, 32), (20, 7), (32, 8), (56, 8)])
+@pytest.mark.parametrize(
+    ("depth", "side"),
+    long_but([(20, 32), (20, 7), (32, 8)], [(20, 32), (20, 7), (32, 8), (56, 8)]),
+)
 def test_resnet_is_the_published_one(depth, side):
     model = models.build(f"resnet{depth}", 10, (side, side, 3))
     convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
@@ -183,7 +187,7 @@ def test_the_shortcut_keeps_every_second_pixel_between_channels_of_zeros(tmp_pat
     assert not layer.weights
     with pytest.raises(ValueError, match=r"`filters` must be no less .* is 2. Received: 1."):
         models.IdentityShortcut(1, 2)(x)
-    model = models.build("resnet20", 3, (8, 8, 3))
+    model = models.residual(8, 3, (8, 8, 3))
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     images = random((2, 8, 8, 3), "float32")
@@ -316,8 +320,15 @@ def test_the_networks_for_imagenet_start_as_published():
         models.resnet(20, 10, (32, 32, 3))
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16", "float64"])
-@pytest.mark.parametrize("jit", [False, True])
+POLICIES = list(
+    itertools.product([False, True], ["float32", "mixed_bfloat16", "mixed_float16", "float64"])
+)
+
+
+@pytest.mark.parametrize(
+    ("jit", "policy"),
+    long_but([*POLICIES[:4], (True, "float32"), (True, "mixed_float16")], POLICIES),
+)
 def test_fused_batch_norm_is_keras_own(policy, jit):
     x = tf.cast(3 * random((4, 5, 6, 8)) + 1, "float64" if policy == "float64" else "float32")
     e = tf.cast(random((4, 5, 6, 8), seed=1), x.dtype)
@@ -372,25 +383,33 @@ SLOW = ("keras:MobileNetV2", "resnet20", "resnet50", *(
 ))  # fmt: skip
 """Keras's own are in test_applications.py, too; a resnet20's blocks are a resnet18's; a detector on
 a resnet50 takes a step in detection/test_retinanet.py; Bartunov's for MNIST are like the others."""
-FAST = [name for name in SMALLEST if name not in ALIKE + SLOW]
+SIZES = [(name, wide) for name in SMALLEST if name not in ALIKE for wide in (False, True)]
+WIDE = [name for name in SMALLEST if name not in (*FORWARD, "lenet_tanh")]
+"""Those of FORWARD are computed at another size above, and lenet_tanh is lenet with a tanh."""
 
 
-@pytest.mark.parametrize("name", long_but(FAST, [*FAST, *SLOW]))
-def test_every_network_trains_under_a_rule_at_its_smallest_size(name):
+@pytest.mark.parametrize(
+    ("name", "wide"),
+    long_but(
+        [(name, wide) for name, wide in SIZES if name not in SLOW and (name in WIDE or not wide)],
+        SIZES,
+    ),
+)
+def test_every_network_trains_under_a_rule_at_its_smallest_size(name, wide):
     side = SMALLEST[name]
-    for shape in [(side - 1, side, 1), (side, side - 1, 3)] if side > 1 else []:
+    for shape in [(side - 1, side, 1), (side, side - 1, 3)] if side > 1 and not wide else []:
         with pytest.raises(ValueError, match=rf"{side}.*Received: \({shape[0]}, |at least {side}x"):
             models.build(name, 7, shape)
-    for shape in [(side, side, 1), (side + 5, side, 3)]:
-        model = models.build(name, 7, shape)
-        assert model.output_shape == (None, 7)
-        assert not model.compiled
-        tfbio.convert(model, "sign_symmetry", last_layer="backprop")
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        # Eagerly: a compilation would take longer than the step.
-        model.compile(tfbio.optimizers.get("sgd", 0.01), loss, run_eagerly=True)
-        assert np.isfinite(model.train_on_batch(tf.random.uniform((4, *shape)), np.arange(4)))
-        assert all(np.isfinite(w).all() for w in model.get_weights())
+    shape = (side + 5, side, 3) if wide else (side, side, 1)
+    model = models.build(name, 7, shape)
+    assert model.output_shape == (None, 7)
+    assert not model.compiled
+    tfbio.convert(model, "sign_symmetry", last_layer="backprop")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # Eagerly: a compilation would take longer than the step.
+    model.compile(tfbio.optimizers.get("sgd", 0.01), loss, run_eagerly=True)
+    assert np.isfinite(model.train_on_batch(tf.random.uniform((4, *shape)), np.arange(4)))
+    assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
 # One architecture of each way of preprocessing, in numpy from an image in 0..1.
@@ -539,7 +558,7 @@ def test_a_network_of_ones_own_is_built_and_trains_under_a_rule(function, own):
     last = tfbio.optimizers.LastLayer.of(model, learning_rate_scale=0.1)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = tfbio.optimizers.get("sgd", 0.01, last_layer=last)
-    model.compile(optimizer, loss, jit_compile=False)
+    model.compile(optimizer, loss, run_eagerly=True)
     assert np.isfinite(model.train_on_batch(random((3, 6, 6, 1), "float32"), np.arange(3)))
 
 
