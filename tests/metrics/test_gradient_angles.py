@@ -137,7 +137,19 @@ def test_no_angle_where_b_is_w(batch, rows):
     assert [round(opposite.global_[name]) for name in NAMES] == [180, 0, 180, 0]
 
 
-def test_xla_and_replicas_measure_what_one_device_does(rows):
+def assert_measured_alike(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == {name: pytest.approx(angle, abs=1e-3) for name, angle in theirs.items()}
+
+
+@pytest.mark.long
+def test_xla_measures_what_a_graph_does(rows):
+    model = small("fa")
+    expected = metrics.GradientMeter(model)(*rows)
+    assert_measured_alike(metrics.GradientMeter(model, jit_compile=True)(*rows), expected)
+
+
+def test_replicas_measure_what_one_device_does(rows):
     one = small("fa")
     expected = metrics.GradientMeter(one)(*rows)
     weights = metrics.WeightMeter(one)()
@@ -146,12 +158,7 @@ def test_xla_and_replicas_measure_what_one_device_does(rows):
         replicated = small("fa")
     before = values(replicated)
     assert metrics.WeightMeter(replicated)() == weights
-    for found in (
-        metrics.GradientMeter(one, jit_compile=True)(*rows),
-        metrics.GradientMeter(replicated)(*rows),
-    ):
-        for ours, theirs in zip(found, expected, strict=True):
-            assert ours == {name: pytest.approx(angle, abs=1e-3) for name, angle in theirs.items()}
+    assert_measured_alike(metrics.GradientMeter(replicated)(*rows), expected)
     for variable, value in zip(values(replicated), before, strict=True):
         np.testing.assert_array_equal(variable, value)
 
@@ -277,7 +284,15 @@ def test_the_compiled_metrics_of_weights_are_those_on_the_host(rule):
         }
 
 
-@pytest.mark.parametrize("rule", ["weight_mirror(before=3)", "l_drl(iterations=3)", "tp"])
+def assert_keeps_nothing_of_a_loop(meter, batch, loops=True):
+    definition = meter.compiled.get_concrete_function(*batch).graph.as_graph_def()
+    functions = [definition.node, *(f.node_def for f in definition.library.function)]
+    operations = {node.op for nodes in functions for node in nodes}
+    assert "TensorListPushBack" not in operations
+    assert ("StatelessWhile" in operations or "While" in operations) is loops
+
+
+@pytest.mark.parametrize("rule", ["l_drl(iterations=3)", "tp"])
 def test_a_measurement_keeps_nothing_of_the_steps_of_a_rules_own_loop(rule):
     layers = [
         keras.Input((4,)),
@@ -288,18 +303,16 @@ def test_a_measurement_keeps_nothing_of_the_steps_of_a_rules_own_loop(rule):
     model.compile("sgd", "mse")
     meter, batch = tfbio.metrics.GradientMeter(model), (random((3, 4)), random((3, 2)))
     meter(*batch)
-    definition = meter.compiled.get_concrete_function(*batch).graph.as_graph_def()
-    functions = [definition.node, *(f.node_def for f in definition.library.function)]
-    operations = {node.op for nodes in functions for node in nodes}
-    assert "TensorListPushBack" not in operations
-    assert ("StatelessWhile" in operations or "While" in operations) is (rule != "tp")
+    assert_keeps_nothing_of_a_loop(meter, batch, loops=rule != "tp")
 
 
 def test_xla_measures_a_rule_whose_step_is_a_loop():
     layers = [keras.Input((4,)), keras.layers.Dense(5, "tanh"), keras.layers.Dense(2)]
     model = tfbio.convert(keras.Sequential(layers), "weight_mirror(before=3)")
     model.compile("sgd", "mse")
-    x, y = random((3, 4), "float32"), random((3, 2), "float32")
-    found = [tfbio.metrics.GradientMeter(model, jit_compile=jit)(x, y) for jit in (False, True)]
-    for name, angle in found[0].global_.items():
-        assert found[1].global_[name] == pytest.approx(angle, abs=0.05)
+    batch = random((3, 4), "float32"), random((3, 2), "float32")
+    meters = [tfbio.metrics.GradientMeter(model, jit_compile=jit) for jit in (False, True)]
+    in_a_graph, by_xla = (meter(*batch) for meter in meters)
+    for name, angle in in_a_graph.global_.items():
+        assert by_xla.global_[name] == pytest.approx(angle, abs=0.05)
+    assert_keeps_nothing_of_a_loop(meters[0], batch)

@@ -4,6 +4,9 @@ Exact inverses hit the targets; at its target no layer learns; learning is local
 L-DRL's expected loss is least where the inverse is the transpose.
 """
 
+import functools
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -328,11 +331,12 @@ def test_the_adjoints_loss_is_least_at_the_transpose():
         chain((5, 4), None), "l_drl(iterations=400, rate=0.5, noise=0.3, momentum=0.5)"
     )
     x, y = batch(model, 64)
-    # In a graph: 400 iterations take long eagerly.
+    # In a graph: 400 iterations take long eagerly, and converting the library's code does, too.
     collector = tfbio.metrics.gradients.GradientCollector(model)
     collector.prepare((x, y))
     with collector.in_place():
-        tf.function(lambda: [gradient for gradient, _ in collector.gradients(x, y)])()
+        gradients = tf.function(lambda: collector.gradients(x, y)[0][0], autograph=False)
+        gradients()
     for layer in model.layers[1:]:
         w, v = layer.kernel.numpy(), layer.rule.inverse_kernel.numpy()
         assert tfbio.metrics.angle(w, v) < 8, layer.name
@@ -373,8 +377,9 @@ def test_noise_is_another_at_every_step_and_the_same_from_the_same_seed():
 @pytest.mark.parametrize("rule", long_but(["sdtp"], [*RULES, "l_drl(rate=0.01)"]))
 def test_it_fits_evaluates_predicts_and_comes_back_from_a_file(rule, tmp_path):
     optimizer = keras.optimizers.Adam(0.003)
-    model = compiled(convolutional(), rule, ENTROPY, optimizer, False, metrics=["accuracy"])
-    plain = convolutional()
+    network = functools.partial(convolutional, hidden=False)
+    model = compiled(network(), rule, ENTROPY, optimizer, False, metrics=["accuracy"])
+    plain = network()
     x, y = batch(model, 12)
     np.testing.assert_array_equal(plain.predict(x, verbose=0), model.predict(x, verbose=0))
     # Before `fit`, which would trace its step twice for the metrics that Keras builds in it.
@@ -383,7 +388,7 @@ def test_it_fits_evaluates_predicts_and_comes_back_from_a_file(rule, tmp_path):
     assert history["loss"][-1] < history["loss"][0]
     assert not any(name.startswith("val_local") for name in history)
     measured = [name for name in history if "/" in name]
-    assert len(measured) == {"tp": 8, "dtp": 8}.get(rule, 9)
+    assert len(measured) == {"tp": 5, "dtp": 5}.get(rule, 6)
     assert np.isfinite([history[name] for name in measured]).all()
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
@@ -410,7 +415,10 @@ def functional():
 def test_alternating_trains_inverses_and_kernels_in_turns():
     own = optimizers.get("adam", 0.01, feedback=optimizers.Feedback(alternate=2))
     model = compiled(
-        chain(dtype="float32"), "sdtp(schedule='alternating')", optimizer=own, run_eagerly=False
+        chain((4,), dtype="float32"),
+        "sdtp(schedule='alternating')",
+        optimizer=own,
+        run_eagerly=False,
     )
     x, y = batch(model)
     for index in range(8):
@@ -587,18 +595,27 @@ def within(model, rule):
     return keras.Model(x, tfbio.convert(model, rule)(x))
 
 
+def cloned(model, rule):
+    return keras.models.clone_model(tfbio.convert(model, rule))
+
+
+def of_its_layers(model, rule):
+    return keras.Sequential([*model.inputs, *tfbio.convert(model, rule).layers])
+
+
+def of_its_tensors(model, rule):
+    return keras.Model(tfbio.convert(model, rule).inputs, model.outputs)
+
+
+MAKERS = (by_hand, within, cloned, of_its_layers, of_its_tensors)
+OUTSIDE = list(itertools.product(MAKERS, [*RULES, "l_drl(iterations=2)"]))
+
+
 @pytest.mark.parametrize(
-    "rule", long_but(["tp", "sdtp", "l_drl(iterations=2)"], [*RULES, "l_drl(iterations=2)"])
-)
-@pytest.mark.parametrize(
-    "make",
-    [
-        by_hand,
-        within,
-        lambda model, rule: keras.models.clone_model(tfbio.convert(model, rule)),
-        lambda model, rule: keras.Sequential([*model.inputs, *tfbio.convert(model, rule).layers]),
-        lambda model, rule: keras.Model(tfbio.convert(model, rule).inputs, model.outputs),
-    ],
+    ("make", "rule"),
+    long_but(
+        [(make, rule) for make, rule in OUTSIDE if rule == "sdtp" or make is by_hand], OUTSIDE
+    ),
 )
 def test_outside_of_its_network_no_layer_learns_by_backpropagation(make, rule):
     model = make(chain(), rule)
