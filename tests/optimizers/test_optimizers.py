@@ -454,7 +454,9 @@ def test_last_layers_are_found_before_and_after_conversion_and_compilation():
 
 def test_last_layers_are_found_within_a_strategys_scope():
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        model = tfbio.convert(some_model(), "brsf", last_layer="backprop")
+        layers = [keras.layers.Dense(3, name=name) for name in ("hidden", "logits")]
+        model = keras.Sequential([keras.Input((4,)), *layers])
+        tfbio.convert(model, "brsf", last_layer="backprop")
         assert list(tfbio.layers.find_last_layers(model)) == ["logits"]
     assert list(tfbio.layers.find_last_layers(model)) == ["logits"]
     assert model.get_layer("logits").symmetric
