@@ -11,26 +11,30 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # A worker to a core: with as many threads each for one operation they would wait for another.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
-import keras
 import pytest
-import tensorflow as tf
-from hypothesis import HealthCheck, settings
 
-# Two replicas for MirroredStrategy; must come before TensorFlow's first operation.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
 
-from tfbio import _keras  # noqa: E402
-from tfbio.training import memory  # noqa: E402
+def pytest_sessionstart(session):
+    """Prepare a process that runs tests.
 
-settings.register_profile(
-    "tfbio",
-    deadline=None,  # the first example compiles
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("tfbio")
+    The one that hands tests out to workers imports none of this, so that they begin at once.
+    """
+    if session.config.pluginmanager.hasplugin("dsession"):  # of pytest-xdist
+        return
+    import tensorflow as tf
+    from hypothesis import HealthCheck, settings
+
+    # Two replicas for MirroredStrategy; must come before TensorFlow's first operation.
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    settings.register_profile(
+        "tfbio",
+        deadline=None,  # the first example compiles
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("tfbio")
 
 
 SLOW = ("training", "trainers", "detect", "workers", "conformance", "steps")
@@ -45,6 +49,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _fresh():
+    import keras
+
+    from tfbio import _keras
+
     keras.utils.set_random_seed(0)
     # TensorFlow's own way: two strategies in one process would take each other's exchanges for
     # their own, and fail where the models' shapes differ.
@@ -55,6 +63,8 @@ def _fresh():
 
 @pytest.fixture(autouse=True, scope="module")
 def _free():
+    from tfbio.training import memory
+
     # Not after every test: it collects garbage, which takes longer than many a test.
     with memory.freed():
         yield

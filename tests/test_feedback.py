@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import tfbio
-from tests.cases import LAYERS, Case, derivatives, random
+from tests.cases import LAYERS, Case, derivatives, long_but, random
 from tfbio import _keras
 from tfbio.feedback import asymmetric
 
@@ -80,7 +80,7 @@ def test_the_backprop_rule_equals_the_keras_layer_to_the_last_bit(case):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", long_but(["float64"], ["float32", "float64"]))
 @pytest.mark.parametrize("case", LAYERS, ids=str)
 def test_transporting_w_gives_the_gradients_of_backprop(case, dtype):
     layer, twin, x, e = built(case, "test_transported", dtype)

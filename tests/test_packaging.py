@@ -3,6 +3,7 @@
 import ast
 import configparser
 import importlib
+import json
 import pathlib
 import pkgutil
 import subprocess
@@ -55,21 +56,47 @@ def test_an_unknown_attribute_is_an_error_that_names_it():
         tfbio.rulez  # noqa: B018
 
 
-def test_import_from_a_folder_that_holds_another_named_tfbio(tmp_path):
-    # As the parent of a clone does. An editable installation must win over it, and does as the
-    # clone stands on sys.path; the packages that are loaded on first use are there.
-    (tmp_path / "tfbio").mkdir()
-    code = "import sys, tfbio; print('tfbio.data' in sys.modules, tfbio.data.load, tfbio.convert)"
+IMPORTING = """
+import json, sys
+import keras, tensorflow  # Keras loads matplotlib and scikit-learn itself where they are installed
+before = set(sys.modules)
+import tfbio
+early = "tfbio.data" in sys.modules
+found = f"{tfbio.data.load} {tfbio.convert}"
+import tfbio.training, tfbio.studies.search_report
+loaded = sorted(set(sys.modules) - before)
+print(json.dumps({"early": early, "found": found, "loaded": loaded}))
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """Return what `import tfbio` finds and loads in a folder that holds another one of its name.
+
+    As the parent of a clone does. An editable installation must win over it, and does as the
+    clone stands on sys.path.
+    """
+    path = tmp_path_factory.mktemp("parent")
+    (path / "tfbio").mkdir()
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", IMPORTING]
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
+        command, cwd=path, env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("False <function load")
+    return json.loads(done.stdout)
+
+
+def test_import_from_a_folder_that_holds_another_named_tfbio(imported):
+    assert imported["found"].startswith("<function load")
+    assert "<function convert" in imported["found"]
+    assert not imported["early"]  # packages of the library are loaded on first use
+
+
+def test_importing_the_library_is_light(imported):
+    heavy = {"keras_cv", "matplotlib", "optuna", "pycocotools", "sklearn", "tensorboard"}
+    loaded = {name.split(".")[0] for name in imported["loaded"]}
+    assert not loaded & (heavy | {"tensorflow_datasets"})
+    assert "absl.flags" not in imported["loaded"]
 
 
 def test_an_editable_installation_puts_the_clone_on_the_path(setup):

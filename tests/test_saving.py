@@ -315,7 +315,9 @@ BUILT_AND_USED = [
     if use != "pickled" or build in ("attention", "automatic", "branched")
 ]
 FAST = [
-    (build, use) for build, use in BUILT_AND_USED if use == "keras_file" or build == "attention"
+    (build, use)
+    for build, use in BUILT_AND_USED
+    if build == "attention" or (use == "keras_file" and build != "transformer")  # nested holds one
 ]
 
 

@@ -177,21 +177,14 @@ def test_a_layer_called_twice_decays_once_and_adds_up_its_data():
         np.testing.assert_allclose(once[name], expected, rtol=1e-10)
 
 
-def network(rule, policy="float32"):
+def network(rule):
     keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((6, 6, 2)),
-            keras.layers.Conv2D(3, 3, activation="relu", dtype=policy),
-            keras.layers.Flatten(),
-            keras.layers.Dense(5, activation="relu", dtype=policy),
-            keras.layers.Dense(3, dtype="float32"),
-        ]
-    )
+    layers = [keras.layers.Conv2D(3, 3, activation="relu"), keras.layers.Flatten()]
+    model = keras.Sequential([keras.Input((6, 6, 2)), *layers, keras.layers.Dense(3)])
     return tfbio.convert(model, rule)
 
 
-@pytest.mark.parametrize("rule", long_but(NAMED[-2:], NAMED))
+@pytest.mark.parametrize("rule", long_but(["mirror_alignment"], NAMED))
 def test_under_fit_the_loss_shown_is_the_tasks_and_evaluation_adds_nothing(rule):
     model = network(rule)
     model.compile(optimizers.get("sgd", 1e-30), "mse")

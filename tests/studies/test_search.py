@@ -374,6 +374,7 @@ def test_what_is_finished_is_not_repeated_and_more_trials_are_added(
     assert len(document(tmp_path / "run")["trials"]) == TRIALS + 1
 
 
+@pytest.mark.long
 def test_a_run_without_a_test_is_gone_on_with_by_one(tmp_path):
     one, two = (
         dataclasses.replace(BASE, workdir=str(tmp_path / name), telemetry_every=0)
