@@ -152,7 +152,7 @@ def test_jitter_scales_cuts_and_mirrors_at_random(augmented):
     np.testing.assert_array_equal((both != jittered).any(1), mirrored)
 
 
-# Tails and workers' parts are those of damaged images, below, too.
+# A worker's part of a tail is looked at with damaged images, below.
 @pytest.mark.long
 @pytest.mark.parametrize("augmentation", ["flip", "jitter_flip"])
 def test_every_tail_is_the_whole_epochs(split, augmentation):
@@ -166,21 +166,20 @@ def test_every_tail_is_the_whole_epochs(split, augmentation):
     assert (other[0][0] != whole[0][0]).any()
 
 
-def joined(split, size, **options):
-    """Return the batches of two workers, each pair of which is a batch of one process."""
-    parts = [listed(split.batches(size, shard=(index, 2), **options)) for index in range(2)]
-    return [
-        tf.nest.map_structure(lambda *each: np.concatenate(each), *pair)
-        for pair in zip(*parts, strict=True)
-    ]
-
-
 @pytest.mark.long
 def test_every_workers_part_is_the_whole_epochs(split):
     options = {"order": ORDER, "augmentation": "jitter_flip", "multiple": 2}
-    same(joined(split, 4, **options), listed(split.batches(4, **options)))
+    whole = listed(split.batches(4, **options))
+    parts = [listed(split.batches(4, shard=(index, 2), **options)) for index in range(2)]
+    joined = [
+        tf.nest.map_structure(lambda *each: np.concatenate(each), *pair)
+        for pair in zip(*parts, strict=True)
+    ]
+    same(joined, whole)
 
 
+# With batches that are read, above and below.
+@pytest.mark.long
 def test_shapes_are_static_where_batches_are_full(split):
     images, targets = split.batches(4, ORDER, multiple=4).element_spec
     assert images.shape == (4, 96, 96, 3)
@@ -190,7 +189,9 @@ def test_shapes_are_static_where_batches_are_full(split):
 
 
 def test_a_batch_of_evaluation_is_filled_up_with_nothing(split):
-    batches = listed(split.batches(4, pad=True, shard=(1, 2)))
+    batches = split.batches(4, pad=True, shard=(1, 2))
+    assert all(part.shape[0] == 2 for part in tf.nest.flatten(batches.element_spec))
+    batches = listed(batches)
     ids, weights = (
         np.concatenate([about[key] for *_, about in batches]) for key in ("ids", "weights")
     )
@@ -279,13 +280,17 @@ def with_damage():
 def test_damaged_images_are_replaced_in_training(augmentation, caplog):
     split = with_damage()
     options = {"order": ORDER, "augmentation": augmentation, "multiple": 2}
-    batches = listed(split.batches(2, **options))
+    batches = split.batches(2, **options)
+    assert all(part.shape[0] == 2 for part in tf.nest.flatten(batches.element_spec))
+    batches = listed(batches)
     assert [len(images) for images, _ in batches] == [2, 2, 2]
     assert all((targets["classes"][:, 0] == 0).all() for _, targets in batches)
     for name in ("2.jpg (image 102)", "4.jpg (image 104)"):
         told = f"{name} cannot be read as an image, or is not of the size that"
         assert told in caplog.text
-    same(joined(split, 2, start=1, **options), batches[1:])
+    # The second of two workers has the second half of each batch.
+    part = listed(split.batches(2, start=1, shard=(1, 2), **options))
+    same(part, tf.nest.map_structure(lambda each: each[1:], batches[1:]))
 
 
 def test_damaged_images_weigh_nothing_in_evaluation():
@@ -440,9 +445,8 @@ def test_cocos_layout_is_read(year, place, parts, tmp_path):
     assert (found.train.size, found.test.size) == (5, 5)
     assert (found.validation is None) == (len(parts) == 2)
     assert found.class_names == ("green",)
-    ((images, targets),) = listed(found.train.batches(5))
-    assert images.shape == (5, 64, 64, 3)
-    assert (targets["classes"][:, 0] == 0).all()
+    # Of the annotations, and of the files' bytes.
+    assert found.train.fingerprint == split_of(*rectangles(5)).fingerprint
 
 
 def test_missing_images_are_told_left_out_or_too_many(tmp_path, caplog):
@@ -451,8 +455,9 @@ def test_missing_images_are_told_left_out_or_too_many(tmp_path, caplog):
     found = datasets.load("coco", str(root), image_size=64)
     assert "instances_train2017.json names 1 file that is not in" in caplog.text
     assert "3.jpg of image 103" in caplog.text
-    ((images, _),) = listed(found.train.batches(5, ORDER))
-    assert len(images) == 5
+    ((images, targets),) = listed(found.train.batches(5, ORDER))
+    assert images.shape == (5, 64, 64, 3)
+    assert (targets["classes"][:, 0] == 0).all()
     (root / "train2017" / "1.jpg").unlink()
     with pytest.raises(ValueError, match=r"names 2 files .* admits 1 of 5: 1.jpg of .*; 3.jpg of"):
         datasets.load("coco", str(root))
@@ -490,11 +495,11 @@ def test_sets_that_do_not_fit_together_are_refused(tmp_path, caplog):
         datasets.load("cocoa")
 
 
-def test_keras_cvs_label_encoder_takes_what_comes(split):
+def test_keras_cvs_label_encoder_takes_what_comes(augmented):
     import keras_cv
     from keras_cv.src.models.object_detection.retinanet import RetinaNetLabelEncoder
 
-    ((images, targets),) = listed(split.batches(11))
+    images, targets = augmented(*FAST[0])
     anchors = keras_cv.models.RetinaNet.default_anchor_generator(boxes.FORMAT)
     encoder = RetinaNetLabelEncoder(boxes.FORMAT, anchors, box_variance=[0.1, 0.1, 0.2, 0.2])
     encoded, classes = encoder(images, targets)

@@ -251,6 +251,7 @@ def test_a_shared_heads_random_feedback_is_one_draw_per_step():
     model = tfbio.convert(tiny(head_layers=0), "backprop", overrides=overrides)
     compiled(model, keras.optimizers.SGD(0.1))
     model.optimizer.build(model.trainable_variables)  # or the step is traced twice
+    gradients(model)  # makes the metrics, too
     rule = find_sites(model)["class_head/logits"].rule
     drawn, feedback = [], rule.feedback
 
