@@ -98,9 +98,9 @@ def test_three_readers_give_equal_batches(parts, shards, tmp_path):
         assert (found.train.size, found.test.size, found.image_shape) == (40, 14, (SIZE, SIZE, 3))
         assert data.channel_statistics(found.train)[0] == [0.485, 0.456, 0.406]
         seen.append(listed(found.train.batches(8, ORDER, augmentation="flip")))
-        parts = (*found.train.hold_out(0.2, seed=1), found.test)
-        assert [part.size for part in parts] == [32, 8, 14]
-        digests.append([part.fingerprint for part in parts])
+        splits = (*found.train.hold_out(0.2, seed=1), found.test)
+        assert [split.size for split in splits] == [32, 8, 14]
+        digests.append([split.fingerprint for split in splits])
     same(seen[0], seen[1])
     same(seen[0], seen[2])
     assert digests[0] == digests[1] == digests[2]  # of the bytes of all images
@@ -249,14 +249,15 @@ def test_damaged_images_are_left_out_named_and_replaced(parts, cropped, caplog):
     contents = [content for *_, content in parts["train"]]
     _, whole = cropped
     order = np.concatenate([labels for _, labels in whole])
-    # Two in a row, one of which is truncated, and the last: its substitute is the first.
-    for place, bad in ((10, b""), (11, contents[order[11]][:-200]), (39, b"\xff\xd8?" * 9)):
+    # Two in a row, one of which is truncated, and the last: its substitute is the first. All are
+    # the second worker's, and their substitutes are not.
+    for place, bad in ((14, b""), (15, contents[order[15]][:-200]), (39, b"\xff\xd8?" * 9)):
         contents[order[place]] = bad
     split = in_memory(contents, max_corrupt=0.1)
     options = {"order": ORDER, "augmentation": "resized_crop_flip", "multiple": 2}
     found = listed(split.batches(8, **options))
     labels = np.concatenate([labels for _, labels in found])
-    order[10], order[11], order[39] = order[12], order[12], order[0]
+    order[14], order[15], order[39] = order[16], order[16], order[0]
     np.testing.assert_array_equal(labels, order)
     assert [len(labels) for _, labels in found] == [8] * 5
     np.testing.assert_array_equal(found[0][0], whole[0][0])

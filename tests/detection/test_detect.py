@@ -49,6 +49,15 @@ def whole(options, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def longer(options, tmp_path_factory):
+    """Return (options, folder) of a run of two epochs, with larger heads and under Adam."""
+    options = {**kills.RETINANET, "data_dir": options["data_dir"]}
+    path = tmp_path_factory.mktemp("runs") / "longer"
+    kills.train(options, path)
+    return options, path
+
+
 def parsed(*arguments):
     """Return the flags of a command line."""
     values = flags.FlagValues()
@@ -91,13 +100,19 @@ def test_a_run_holds_what_it_says(whole, options):
     assert np.asarray(Image.open(whole / "boxes.png")).shape == (256, 520, 3)
 
 
-def test_tensorboard_shows_losses_ap_angles_and_boxes(whole):
+def read_points(workdir):
+    """Return what TensorBoard shows of a run: by tag, a list of (step, tensor)."""
     points = {}
-    for path in whole.glob("events.out.tfevents.*"):
+    for path in workdir.glob("events.out.tfevents.*"):
         for record in tf.data.TFRecordDataset(str(path)):
             event = tf.compat.v1.Event.FromString(record.numpy())
             for value in event.summary.value:
                 points.setdefault(value.tag, []).append((event.step, value.tensor))
+    return points
+
+
+def test_tensorboard_shows_losses_ap_angles_and_boxes(whole):
+    points = read_points(whole)
     for tag in ("loss", "box_loss", "classification_loss", "learning_rate", "images_per_second"):
         assert [step for step, _ in points[tag]] == [2, 4, 6, 8]
     for tag in ("weight_angle/class_head/logits", "sign_agreement/pyramid/output_p7"):
@@ -113,7 +128,22 @@ def test_tensorboard_shows_losses_ap_angles_and_boxes(whole):
 
 
 @pytest.mark.long
-def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(whole, options, tmp_path):
+def test_every_epoch_is_validated_and_one_is_the_best(longer):
+    _, path = longer
+    ends = [record for record in read(path) if "validation_ap" in record]
+    assert [record["step"] for record in ends] == [4, 8]
+    best = json.loads((path / "summary.json").read_text())["best"]
+    assert best["step"] in (4, 8)
+    assert best["validation_ap"] == max(record["validation_ap"] for record in ends)
+    assert np.asarray(Image.open(path / "boxes.png")).shape == (256, 1048, 3)
+    points = read_points(path)
+    for tag in ("validation_ap", "boxes"):
+        assert [step for step, _ in points[tag]] == [4, 8]
+
+
+@pytest.mark.long
+def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(longer, tmp_path):
+    options, whole = longer
     kills.copy_until(whole, tmp_path, 6)
     kills.train(options, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["resumed_at_steps"] == [6]
@@ -121,7 +151,8 @@ def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(whole, options, tmp_pa
 
 
 @pytest.mark.long
-def test_a_killed_process_ends_as_if_it_was_not(whole, options, tmp_path):
+def test_a_killed_process_ends_as_if_it_was_not(longer, tmp_path):
+    options, whole = longer
     processes = kills.context()
     kills.kill_after_checkpoint(options, tmp_path, processes)
     assert kills.killed(options, tmp_path, [None], processes) == []
