@@ -82,7 +82,7 @@ def test_an_epoch_of_files_is_pure_and_its_tails_are_its_own(tmp_path, digits):
     options = {"order": (1, 2), "augmentation": "crop_flip"}
     whole = listed(split, **options)
     assert len(whole) == split.steps(16) == len(split.batches(16)) == 4
-    for start in range(5):
+    for start in (0, 1, 4):
         tail = listed(split, start=start, **options)
         assert len(tail) == 4 - start
         for one, other in zip(whole[start:], tail, strict=True):
@@ -161,7 +161,8 @@ def test_images_to_predict_are_found_at_any_depth_and_sorted(tmp_path, digits):
 @pytest.mark.parametrize(
     ("suffix", "damage"),
     long_but(
-        [("png", "cut"), ("jpg", "cut"), ("bmp", "cut"), ("png", "gone")],
+        # Cut JPEGs are in test_photographs.py, too.
+        [("png", "cut"), ("bmp", "cut"), ("png", "gone")],
         [
             *(("png", "cut"), ("jpg", "cut"), ("bmp", "cut")),
             *(("png", "empty"), ("jpg", "text"), ("png", "gone")),
@@ -179,9 +180,8 @@ def test_a_damaged_image_is_named(tmp_path, digits, suffix, damage):
     if damage in damaged:
         path.write_bytes(damaged[damage])
     message = rf"^{re.escape(str(path))} cannot be read as an image\.$"
-    for order in (None, (0, 0)):
-        with pytest.raises(ValueError, match=message), data.clear_errors():
-            listed(dataset.train, order=order)
+    with pytest.raises(ValueError, match=message), data.clear_errors():
+        listed(dataset.train, order=(0, 0))
     with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(str(path))):
         listed(dataset.train)
     with pytest.raises(ValueError, match=message):

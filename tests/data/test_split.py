@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.cases import long_but
 from tfbio import data
 from tfbio.data import augmentation
 
@@ -89,15 +90,30 @@ def test_the_order_differs_by_seed_and_by_epoch(digits):
     assert len(set(orders)) == 5
 
 
-@pytest.mark.parametrize(("order", "augmentation"), [(None, "none"), *RANDOM])
-def test_every_tail_is_bit_identical_to_the_whole_epochs(digits, bytes_split, order, augmentation):
-    for split, size, multiple in ((digits, 64, 1), (bytes_split, 12, 2)):
-        arguments = (size, order)
-        options = {"augmentation": augmentation, "multiple": multiple}
-        whole = listed(split.batches(*arguments, **options))
-        same(whole, listed(split.batches(*arguments, **options)))
-        for start in (1, len(whole) - 1, len(whole)):
-            same(whole[start:], listed(split.batches(*arguments, start=start, **options)))
+def each_with(split, *augmentations):
+    """Return parameters of this split for some of the augmentations, in a random order."""
+    return [(split, order, name) for order, name in RANDOM if name in augmentations]
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "augmentation"),
+    long_but(
+        [
+            ("digits", None, "none"),
+            *each_with("digits", "crop_flip"),
+            *each_with("bytes_split", "none", "flip", "resized_crop_flip"),
+        ],
+        [(name, *each) for name in ("digits", "bytes_split") for each in [(None, "none"), *RANDOM]],
+    ),
+)
+def test_every_tail_is_bit_identical_to_the_whole_epochs(name, order, augmentation, request):
+    split = request.getfixturevalue(name)
+    size, multiple = {"digits": (64, 1), "bytes_split": (12, 2)}[name]
+    options = {"order": order, "augmentation": augmentation, "multiple": multiple}
+    whole = listed(split.batches(size, **options))
+    same(whole, listed(split.batches(size, **options)))
+    for start in (1, len(whole) - 1, len(whole)):
+        same(whole[start:], listed(split.batches(size, start=start, **options)))
 
 
 SCRIPT = """

@@ -136,14 +136,24 @@ def prepared(tmp_path_factory, names):
     return str(root)
 
 
-def test_shards_are_streamed_and_their_annotations_kept(prepared, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def streamed(prepared, tmp_path_factory):
+    """Return the set, its first batch, and the folder where it keeps its annotations."""
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        whole = datasets.load("coco", prepared, image_size=64)
+        return whole, batch(whole.train), cache
+
+
+def test_shards_are_streamed_and_their_annotations_kept(prepared, streamed, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("read again")
 
-    whole = datasets.load("coco", prepared, image_size=64)
+    whole, first, cache = streamed
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     check(whole.train.annotations)
-    first = batch(whole.train)
-    kept = list((tmp_path / "cache" / "tfbio").glob("coco-*.json"))
+    kept = list((cache / "tfbio").glob("coco-*.json"))
     assert len(kept) == 2
     # From here on nothing but the images is read.
     monkeypatch.setattr(tfds.core.DatasetBuilder, "as_dataset", fail)
@@ -157,7 +167,7 @@ def test_shards_are_streamed_and_their_annotations_kept(prepared, tmp_path, monk
         datasets.load("coco", prepared, image_size=64)
 
 
-def test_both_forms_give_the_same_batches(prepared):
+def test_both_forms_give_the_same_batches(streamed):
     contents = [example["image"] for example in examples()]
     document = {
         "images": [
@@ -181,7 +191,7 @@ def test_both_forms_give_the_same_batches(prepared):
     annotations = coco.parse(json.loads(json.dumps(document)), "a.json")
     source = Contents(contents, np.zeros(3), ["a", "b", "c"])
     images, boxes = batch(datasets.DetectionExamples(source, annotations, 64))
-    wanted = batch(datasets.load("coco", prepared, image_size=64).train)
+    wanted = streamed[1]
     np.testing.assert_array_equal(images, wanted[0])
     np.testing.assert_allclose(boxes, wanted[1], atol=0.01)
 

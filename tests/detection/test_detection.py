@@ -1,5 +1,6 @@
 """Detection: images and boxes that belong together, whatever is done to them; pure functions."""
 
+import functools
 import io
 import itertools
 import json
@@ -85,21 +86,35 @@ def is_green(images):
     return images[..., 1] - images[..., 0] > 127
 
 
-KINDS = [("JPEG", (64, 128)), ("PNG", 96)]
+WIDE = (64, 128)
+FAST = [
+    ("none", "JPEG", WIDE),
+    ("flip", "PNG", WIDE),
+    ("jitter", "PNG", WIDE),
+    ("jitter_flip", "JPEG", WIDE),
+]
+
+
+@pytest.fixture(scope="module")
+def augmented():
+    """Return a function of an augmentation, a form and a size that gives an epoch as one batch."""
+
+    @functools.cache
+    def read(augmentation, form, size):
+        split = split_of(*rectangles(60, form), size)
+        (batch,) = listed(split.batches(60, ORDER, augmentation=augmentation))
+        return batch
+
+    return read
 
 
 @pytest.mark.parametrize(
     ("augmentation", "form", "size"),
-    long_but(
-        [("none", *KINDS[0]), ("flip", *KINDS[1]), ("jitter", *KINDS[1]),
-         ("jitter_flip", *KINDS[0])],
-        ((name, *kind) for name, kind in itertools.product(boxes.augmentations(), KINDS)),
-    ),
-)  # fmt: skip
-def test_boxes_go_with_their_objects(augmentation, form, size):
-    split = split_of(*rectangles(24, form), size)
-    ((images, targets),) = listed(split.batches(24, ORDER, augmentation=augmentation))
-    assert images.shape == (24, *split.image_shape)
+    long_but(FAST, itertools.product(boxes.augmentations(), ("JPEG", "PNG"), (WIDE, 96))),
+)
+def test_boxes_go_with_their_objects(augmented, augmentation, form, size):
+    images, targets = augmented(augmentation, form, size)
+    assert images.shape == (60, *(WIDE if size == WIDE else (96, 96)), 3)
     assert (images.dtype, targets["boxes"].dtype) == (np.uint8, np.float32)
     for image, box, index in zip(images, targets["boxes"][:, 0], targets["classes"], strict=True):
         assert index.tolist() == [0, -1, -1]
@@ -123,12 +138,9 @@ def test_padding_is_black_and_the_aspect_ratio_is_kept(split):
     assert about["ids"].tolist() == list(range(100, 111))
 
 
-def test_jitter_scales_cuts_and_mirrors_at_random():
-    split = split_of(*rectangles(60))
-    plain = listed(split.batches(60, ORDER))[0][1]["boxes"][:, 0]
-    jittered = listed(split.batches(60, ORDER, augmentation="jitter"))[0][1]["boxes"][:, 0]
-    flipped = listed(split.batches(60, ORDER, augmentation="flip"))[0][1]["boxes"][:, 0]
-    both = listed(split.batches(60, ORDER, augmentation="jitter_flip"))[0][1]["boxes"][:, 0]
+def test_jitter_scales_cuts_and_mirrors_at_random(augmented):
+    # Whether an image is a JPEG or a PNG does not change its boxes.
+    plain, flipped, jittered, both = (augmented(*each)[1]["boxes"][:, 0] for each in FAST)
     sides = [each[:, 3] - each[:, 1] for each in (jittered, plain)]
     ratios = sides[0] / sides[1]
     assert ratios.min() < 0.85
@@ -140,7 +152,7 @@ def test_jitter_scales_cuts_and_mirrors_at_random():
     np.testing.assert_array_equal((both != jittered).any(1), mirrored)
 
 
-# Jittered tails are those of damaged images, below, too.
+# A worker's part of a tail is looked at with damaged images, below.
 @pytest.mark.long
 @pytest.mark.parametrize("augmentation", ["flip", "jitter_flip"])
 def test_every_tail_is_the_whole_epochs(split, augmentation):
@@ -154,6 +166,7 @@ def test_every_tail_is_the_whole_epochs(split, augmentation):
     assert (other[0][0] != whole[0][0]).any()
 
 
+@pytest.mark.long
 def test_every_workers_part_is_the_whole_epochs(split):
     options = {"order": ORDER, "augmentation": "jitter_flip", "multiple": 2}
     whole = listed(split.batches(4, **options))
@@ -165,6 +178,8 @@ def test_every_workers_part_is_the_whole_epochs(split):
     same(joined, whole)
 
 
+# With batches that are read, above and below.
+@pytest.mark.long
 def test_shapes_are_static_where_batches_are_full(split):
     images, targets = split.batches(4, ORDER, multiple=4).element_spec
     assert images.shape == (4, 96, 96, 3)
@@ -174,7 +189,9 @@ def test_shapes_are_static_where_batches_are_full(split):
 
 
 def test_a_batch_of_evaluation_is_filled_up_with_nothing(split):
-    batches = listed(split.batches(4, pad=True, shard=(1, 2)))
+    batches = split.batches(4, pad=True, shard=(1, 2))
+    assert all(part.shape[0] == 2 for part in tf.nest.flatten(batches.element_spec))
+    batches = listed(batches)
     ids, weights = (
         np.concatenate([about[key] for *_, about in batches]) for key in ("ids", "weights")
     )
@@ -262,13 +279,18 @@ def with_damage():
 @pytest.mark.parametrize("augmentation", long_but(["jitter"], ["none", "jitter"]))
 def test_damaged_images_are_replaced_in_training(augmentation, caplog):
     split = with_damage()
-    batches = listed(split.batches(3, ORDER, augmentation=augmentation, multiple=3))
-    assert [len(images) for images, _ in batches] == [3, 3]
+    options = {"order": ORDER, "augmentation": augmentation, "multiple": 2}
+    batches = split.batches(2, **options)
+    assert all(part.shape[0] == 2 for part in tf.nest.flatten(batches.element_spec))
+    batches = listed(batches)
+    assert [len(images) for images, _ in batches] == [2, 2, 2]
     assert all((targets["classes"][:, 0] == 0).all() for _, targets in batches)
     for name in ("2.jpg (image 102)", "4.jpg (image 104)"):
         told = f"{name} cannot be read as an image, or is not of the size that"
         assert told in caplog.text
-    same(listed(split.batches(3, ORDER, 1, augmentation=augmentation, multiple=3)), batches[1:])
+    # The first of two workers, with the first half of each batch, has all the damaged ones there.
+    part = listed(split.batches(2, start=1, shard=(0, 2), **options))
+    same(part, tf.nest.map_structure(lambda each: each[:1], batches[1:]))
 
 
 def test_damaged_images_weigh_nothing_in_evaluation():
@@ -423,9 +445,8 @@ def test_cocos_layout_is_read(year, place, parts, tmp_path):
     assert (found.train.size, found.test.size) == (5, 5)
     assert (found.validation is None) == (len(parts) == 2)
     assert found.class_names == ("green",)
-    ((images, targets),) = listed(found.train.batches(5))
-    assert images.shape == (5, 64, 64, 3)
-    assert (targets["classes"][:, 0] == 0).all()
+    # Of the annotations, and of the files' bytes.
+    assert found.train.fingerprint == split_of(*rectangles(5)).fingerprint
 
 
 def test_missing_images_are_told_left_out_or_too_many(tmp_path, caplog):
@@ -434,8 +455,9 @@ def test_missing_images_are_told_left_out_or_too_many(tmp_path, caplog):
     found = datasets.load("coco", str(root), image_size=64)
     assert "instances_train2017.json names 1 file that is not in" in caplog.text
     assert "3.jpg of image 103" in caplog.text
-    ((images, _),) = listed(found.train.batches(5, ORDER))
-    assert len(images) == 5
+    ((images, targets),) = listed(found.train.batches(5, ORDER))
+    assert images.shape == (5, 64, 64, 3)
+    assert (targets["classes"][:, 0] == 0).all()
     (root / "train2017" / "1.jpg").unlink()
     with pytest.raises(ValueError, match=r"names 2 files .* admits 1 of 5: 1.jpg of .*; 3.jpg of"):
         datasets.load("coco", str(root))
@@ -473,11 +495,11 @@ def test_sets_that_do_not_fit_together_are_refused(tmp_path, caplog):
         datasets.load("cocoa")
 
 
-def test_keras_cvs_label_encoder_takes_what_comes(split):
+def test_keras_cvs_label_encoder_takes_what_comes(augmented):
     import keras_cv
     from keras_cv.src.models.object_detection.retinanet import RetinaNetLabelEncoder
 
-    ((images, targets),) = listed(split.batches(11))
+    images, targets = augmented(*FAST[0])
     anchors = keras_cv.models.RetinaNet.default_anchor_generator(boxes.FORMAT)
     encoder = RetinaNetLabelEncoder(boxes.FORMAT, anchors, box_variance=[0.1, 0.1, 0.2, 0.2])
     encoded, classes = encoder(images, targets)

@@ -186,7 +186,9 @@ def test_saved_and_loaded_it_is_the_same_to_the_bit(tmp_path, monkeypatch):
 @pytest.mark.parametrize("jit_compile", long_but([False], [False, True]))
 def test_a_few_steps_of_fit_lower_the_loss_that_they_show(jit_compile):
     optimizer = keras.optimizers.Adam(0.003)
-    model = compiled(tfbio.convert(tiny(), "sign_symmetry"), optimizer, jit_compile=jit_compile)
+    model = tfbio.convert(tiny(head_layers=0), "sign_symmetry")
+    compiled(model, optimizer, jit_compile=jit_compile)
+    optimizer.build(model.trainable_variables)  # or the step is traced twice
     first, _ = gradients(model)
     data = tf.data.Dataset.from_tensors({"images": IMAGES, "bounding_boxes": LABELS}).repeat(40)
     history = model.fit(data, shuffle=False, verbose=0).history
@@ -245,9 +247,12 @@ def test_overrides_leave_a_part_on_backprop():
 
 def test_a_shared_heads_random_feedback_is_one_draw_per_step():
     # Only one layer's, because each costs compilation.
-    model = tfbio.convert(tiny(), "backprop", overrides={"class_head/conv1": "brsf"})
+    overrides = {"class_head/logits": "brsf"}
+    model = tfbio.convert(tiny(head_layers=0), "backprop", overrides=overrides)
     compiled(model, keras.optimizers.SGD(0.1))
-    rule = find_sites(model)["class_head/conv1"].rule
+    model.optimizer.build(model.trainable_variables)  # or the step is traced twice
+    gradients(model)  # makes the metrics, too
+    rule = find_sites(model)["class_head/logits"].rule
     drawn, feedback = [], rule.feedback
 
     def recorded(kernel):
@@ -383,7 +388,8 @@ def test_two_replicas_take_the_step_of_one_device():
         with strategy.scope():
             # One device's takes longer to compile than to take.
             eagerly = tf.distribute.has_strategy() is False
-            model = compiled(tiny(), keras.optimizers.SGD(0.1), run_eagerly=eagerly)
+            model = tiny(head_layers=0)
+            compiled(model, keras.optimizers.SGD(0.1), run_eagerly=eagerly)
         history = model.fit(IMAGES, batch, batch_size=2, epochs=2, verbose=0).history
         losses.append([history[name] for name in ("loss", "box_loss", "classification_loss")])
         weights.append(model.get_weights())
