@@ -1,4 +1,4 @@
-"""Run every benchmark with its defaults, one after the other: ``python -m benchmarks``."""
+"""Run all benchmarks but `epoch_time` with their defaults, one after the other."""
 
 import subprocess
 import sys

@@ -285,11 +285,6 @@ def get_global_seed() -> keras.Variable:
 # TensorFlow
 
 
-def get_gradient_addition() -> abc.Callable:
-    """Return the function by which TensorFlow adds up gradients (gen_math_ops.add_n)."""
-    return gen_math_ops.add_n
-
-
 @contextlib.contextmanager
 def replaced_gradient_addition(
     replace: abc.Callable[[abc.Callable], abc.Callable],
@@ -343,6 +338,11 @@ def configure_coordination(workers: int, timeout_s: int) -> None:
 
 
 # What only the tests need
+
+
+def get_gradient_addition() -> abc.Callable:
+    """Return the function by which TensorFlow adds up gradients (gen_math_ops.add_n)."""
+    return gen_math_ops.add_n
 
 
 def collect_graphs(function: abc.Callable, *arguments: object) -> list:

@@ -142,6 +142,7 @@ class Conversion:
             The model.
 
         Raises:
+            TypeError: If the rule has no network.
             ValueError: If a rule of its own is asked for a layer, which means nothing here; and as
                 the `check` of the rule's network does.
         """
@@ -152,6 +153,11 @@ class Conversion:
                     "network: the last layer learns by its true gradient, and all others as the "
                     f"rule says. Leave it out. Received: {given!r}."
                 )
+        if rule.network is None:
+            raise TypeError(
+                f"Rule {rule.alias!r}: a NetworkRule must have `network`, the subclass of "
+                "tfbio.networks.Network that a model becomes under it. Received: None."
+            )
         rule.network.check(self.model, rule)
         self._put_under(dict.fromkeys(self.kernel_layers, rule))
         return rule.network.restored(self.model, {})

@@ -14,7 +14,7 @@ def asymmetric(
     op: Callable[..., tf.Tensor],
     inputs: Any,
     kernel: tf.Tensor,
-    feedback: tf.Tensor,
+    feedback: tf.Tensor | None,
     transport: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Apply `op(inputs, kernel)`, sending the error back through `feedback` instead of `kernel`.
@@ -70,11 +70,11 @@ def asymmetric(
     """
     kernel = tf.convert_to_tensor(kernel)
     cut = feedback is None
-    feedback = tf.stop_gradient(kernel) if cut else tf.convert_to_tensor(feedback)
-    if not kernel.shape.is_compatible_with(feedback.shape):
+    matrix = tf.stop_gradient(kernel) if cut else tf.convert_to_tensor(feedback)
+    if not kernel.shape.is_compatible_with(matrix.shape):
         raise ValueError(
             "`feedback` must have the shape of `kernel`. "
-            f"Received: kernel.shape={kernel.shape}, feedback.shape={feedback.shape}."
+            f"Received: kernel.shape={kernel.shape}, feedback.shape={matrix.shape}."
         )
     # A sparse input reaches tf.custom_gradient as its components; only its values carry a gradient.
     components = tf.nest.flatten(inputs, expand_composites=True)
@@ -109,7 +109,7 @@ def asymmetric(
         return op(x, kernel), gradients
 
     transport = tf.constant(False) if transport is None else tf.convert_to_tensor(transport)
-    return substituted(kernel, feedback, transport, *components)
+    return substituted(kernel, matrix, transport, *components)
 
 
 def input_gradients(

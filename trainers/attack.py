@@ -60,8 +60,7 @@ class Command:
     @property
     def folders(self):
         """The folders, a list."""
-        given = [self.run] if self.run else filter(None, cli.split(self.runs))
-        return [os.path.expanduser(each) for each in given]
+        return [os.path.expanduser(self.run)] if self.run else cli.split_folders(self.runs)
 
     @property
     def flag(self):

@@ -204,6 +204,22 @@ def split(text):
     return [part.strip() for part in parts]
 
 
+def split_folders(text):
+    """Split paths at their commas, and expand each one's ~.
+
+    Args:
+        text: Such as ``"runs/a,~/runs/b"``.
+
+    Returns:
+        A list of paths, without empty ones.
+
+    Example:
+        >>> split_folders("runs/a, runs/b,")
+        ['runs/a', 'runs/b']
+    """
+    return [os.path.expanduser(part) for part in split(text) if part]
+
+
 def fail(message, status=1):
     """Print one line to standard error, which names flags, and exit with `status`."""
     print("error:", " ".join(name_flags(str(message), _FLAGS).split()), file=sys.stderr)

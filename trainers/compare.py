@@ -65,7 +65,7 @@ def run(values):
             odd = [name for name in fields - {"workdir"} if values[name].present]
             if odd:
                 raise ValueError(f"--{odd[0]} does not go with --runs, which trains nothing.")
-            runs = load_all(cli.split(values.runs), cli.tell_on(console))
+            runs = load_all(cli.split_folders(values.runs), cli.tell_on(console))
             report(runs, values.workdir, console)
             return
         chosen = experiments(values)

@@ -103,11 +103,11 @@ def parse(values, arguments):
 
 def _refuse_searched(words, path):
     """Refuse a flag on the command line whose values are searched."""
-    given = {re.sub(r"^--?(no)?|=.*", "", word, flags=re.S) for word in words}
+    given = {re.sub(r"^--?|=.*", "", word, flags=re.S) for word in words}
     with cli.errors_in_one_line():
         for where, text in ranges.read_lines(path):
             option = re.split(r"[.=\s]", text)[0]
-            if option in given:
+            if given & {option, f"no{option}"}:
                 cli.fail(f"--{option} is given, and searched by {where}. Remove one.", status=2)
 
 

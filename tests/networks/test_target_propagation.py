@@ -351,7 +351,8 @@ def test_iterations_of_an_inverse_are_its_own():
     for was, layer in zip(before, model.layers[1:], strict=True):
         assert not np.array_equal(was, layer.rule.inverse_kernel)
     with pytest.raises(ValueError, match="one number for each of the 2 inverses"):
-        tfbio.convert(chain(), "l_drl(rate=(0.1, 0.2, 0.3))")
+        tfbio.convert(refused := tfbio.convert(chain(), "frsf"), "l_drl(rate=(0.1, 0.2, 0.3))")
+    assert {type(layer.rule).alias for layer in refused.layers} == {"frsf"}  # as it was
 
 
 def test_noise_is_another_at_every_step_and_the_same_from_the_same_seed():

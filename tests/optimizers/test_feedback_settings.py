@@ -152,7 +152,7 @@ def test_an_own_optimizer_counts_no_step_at_which_gradients_are_only_gathered():
 )
 def test_an_own_optimizers_settings_that_would_mean_nothing_are_refused(setting):
     own = optimizers.get("sgd", 1.0, **setting)
-    with pytest.raises(ValueError, match="`optimizer` lends weights that learn alone its descent"):
+    with pytest.raises(ValueError, match="`optimizer` supplies only the update rule"):
         optimizers.Feedback(optimizer=own)
 
 

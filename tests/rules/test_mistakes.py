@@ -101,6 +101,10 @@ def test_a_mistake_in_step_or_loss_is_refused_in_the_first_call(mistake, call):
             {"feedback": lambda self, kernel: kernel, "make_state": lambda self, kernel: None},
             r"`make_state` is called as make_state\(kernel, fans\)",
         ),
+        (
+            {"feedback": lambda self, kernel, more: 0},
+            r"Received: def feedback\(self, kernel, more\)\.",
+        ),
     ],
 )
 def test_a_method_with_other_arguments_is_refused_at_conversion(members, message):
@@ -152,3 +156,20 @@ def test_a_loss_without_a_gradient_on_b_is_refused():
         loss = sum(layer.losses)
     with pytest.raises(ValueError, match="`loss` must depend on B, its first argument"):
         tape.gradient(loss, layer.rule.matrix.value)
+
+
+def test_a_rule_that_draws_at_every_step_must_say_that_it_has_steps():
+    rule = made(
+        tfbio.rules.ScaledRule,
+        make_state=lambda self, kernel, fans: self.make_draws(),
+        feedback=lambda self, kernel: kernel,
+    )
+    with pytest.raises(ValueError, match=r"`make_draws` alone, the property `has_step` as True"):
+        tfbio.convert(model(), rule)
+
+
+def test_a_rule_of_networks_without_its_network_is_refused():
+    network = model()
+    with pytest.raises(TypeError, match="must have `network`, the subclass of tfbio"):
+        tfbio.convert(network, made(tfbio.rules.NetworkRule))
+    assert type(network.layers[0]) is keras.layers.Dense

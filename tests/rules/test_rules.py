@@ -434,10 +434,13 @@ def test_registering_refuses_what_is_no_rule_and_names_that_are_taken():
         )
     with pytest.raises(TypeError, match=r"`aliases` must be a list or tuple.*'abc' of type str"):
         tfbio.rules.register("test_string", aliases="abc")
-    with pytest.raises(ValueError, match="identifier"):
-        tfbio.rules.register("no name")(
-            type("Other", (tfbio.rules.LayerRule,), {"feedback": lambda self, kernel: kernel})
-        )
+    with pytest.raises(TypeError, match=r"`aliases` must be a list or tuple.*\(3,\) of type tuple"):
+        tfbio.rules.register("test_number", aliases=(3,))
+    for name in ("no name", "Upper"):
+        with pytest.raises(ValueError, match=f"an identifier in lower case. Received: '{name}'"):
+            tfbio.rules.register(name)(
+                type("Other", (tfbio.rules.LayerRule,), {"feedback": lambda self, kernel: kernel})
+            )
     assert "test_other" not in tfbio.rules.names()
 
 

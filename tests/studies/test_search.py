@@ -550,6 +550,20 @@ def test_bad_input_is_told_in_one_line(arguments, message, status, tmp_path, cap
     assert errors.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "given"),
+    [
+        ("jit = choice(True, False)", "--nojit"),
+        ("no_sign_change = choice('none', 'hidden')", "--no_sign_change=hidden"),
+    ],
+)
+def test_a_flag_is_refused_however_its_name_begins(line, given, tmp_path, capsys):
+    write(tmp_path, line)
+    with pytest.raises(SystemExit):
+        in_process(*options(tmp_path, tmp_path / "run"), given)
+    assert f"--{line.split()[0]} is given, and searched by " in capsys.readouterr().err
+
+
 def test_without_ranges_it_says_what_is_missing(capsys):
     with pytest.raises(SystemExit):
         in_process()

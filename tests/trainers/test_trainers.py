@@ -119,7 +119,7 @@ def compare_runs(*arguments):
 
 def test_finished_runs_are_compared_without_training(compared, tmp_path, capsys):
     path, _ = compared
-    compare_runs(f"--runs={path / 'backprop'}", f"--workdir={tmp_path}")
+    compare_runs(f"--runs={path / 'backprop'},", f"--workdir={tmp_path}")  # the comma adds nothing
     printed = capsys.readouterr().out
     assert "backprop" in printed
     assert "sign_symmetry" not in printed

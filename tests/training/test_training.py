@@ -563,6 +563,8 @@ def test_a_finished_run_can_be_measured_again(whole):
         **{name: summary[name] for name in last if name.startswith(("test", "validation"))},
     }
     best = use.evaluate(experiment, "best")
+    with pytest.raises(ValueError, match=r"`checkpoint` must be .* last, best. Received: 'final'"):
+        use.evaluate(experiment, "final")
     assert best == {name: summary["best"][name] for name in best}
     elsewhere = use.evaluate(dataclasses.replace(experiment, strategy="mirrored"))
     assert elsewhere == pytest.approx(last, rel=1e-5)

@@ -53,7 +53,7 @@ def read_npz(folder: Path) -> tuple[Any, ...]:
 
     Raises:
         ValueError: If the file is damaged.
-        OSError: If it is missing or cannot be read.
+        OSError: If it is missing or cannot be opened.
 
     Example:
         >>> read_npz("/nowhere")
@@ -62,7 +62,7 @@ def read_npz(folder: Path) -> tuple[Any, ...]:
     """
     path = formats.find_file(folder, "mnist.npz")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             arrays = {
                 name: _array(archive, f"{name}.npy")
                 for name in ("x_train", "y_train", "x_test", "y_test")

@@ -1,4 +1,4 @@
-"""Scaling: bytes of 0 to 255 stand for numbers of 0 to 1, and this file alone says so."""
+"""Scaling: bytes of 0 to 255 stand for numbers of 0 to 1."""
 
 import tensorflow as tf
 

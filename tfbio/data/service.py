@@ -33,7 +33,7 @@ class Service:
     Example:
         >>> Service("host:5000", timeout=300)
         Traceback (most recent call last):
-        ValueError: `address` must be of the form grpc://host:port.  Received: 'host:5000'.
+        ValueError: `address` must be of the form grpc://host:port. Received: 'host:5000'.
     """
 
     def __init__(self, address: str, timeout: float):

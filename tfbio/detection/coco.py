@@ -54,7 +54,7 @@ def read(path: pathlib.Path | str) -> Annotations:
 def parse(document: dict, where: str) -> Annotations:
     """Check a document, and return what it says.
 
-    What cannot be understood is an error. What can be done without is left out, count and logged
+    What cannot be understood is an error. What can be done without is left out, counted and logged
     with the document's name and its ids: annotations of an image or a category that the document
     does not have, or whose box has no area or lies outside of the image, and the second of two
     with one id.

@@ -123,7 +123,7 @@ class DetectionExamples(Examples):
         return self._source.content(row).numpy()
 
     def check(self) -> None:
-        """Refuse nothing: a damaged image is left out and count when its batch comes."""
+        """Refuse nothing: a damaged image is left out and counted when its batch comes."""
 
     def _objects(self, row):
         begin, end = self._ends[row], self._ends[row + 1]

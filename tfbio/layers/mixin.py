@@ -193,8 +193,8 @@ class FeedbackMixin(_Layer):
         if not isinstance(self.quantize, functools.partial):
             # Keras binds `quantize` to each instance, so that a method here would go unseen; its
             # messages ask for the method's name.
-            guarded = functools.partial(self._quantize, self.quantize)
-            self.quantize = functools.update_wrapper(guarded, self.quantize)
+            checked = functools.partial(self._quantize, self.quantize)
+            self.quantize = functools.update_wrapper(checked, self.quantize)
         for option in ("lora_rank", "quantization_mode"):
             if getattr(self, option, None):
                 self._refuse(f"{option}={getattr(self, option)!r}")

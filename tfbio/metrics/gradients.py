@@ -200,13 +200,9 @@ class GradientMeter:
         angles = {name: tf.constant(0.0) for name, s in self._sites.items() if s.rule.symmetric}
         for name, site in self._sites.items():
             # Those of a loop within the model are out of reach here.
-            passages = [
-                sighting
-                for sighting in sightings
-                if sighting.site == site and _is_of(graph, sighting)
-            ]
-            if passages:
-                angles[name] = _local_angle(passages)
+            own = [each for each in sightings if each.site == site and _is_of(graph, each)]
+            if own:
+                angles[name] = _local_angle(own)
         return learned, angles
 
     def _of_kernels(self, batch):
@@ -225,9 +221,9 @@ def _compare(learned, true):
     return {name: angle_of_tensors([learned[name]], [true[name]]) for name in learned}
 
 
-def _local_angle(passages):
+def _local_angle(sightings):
     under_rule, true = [], []
-    for _, op, inputs, kernel, feedback, error in passages:
+    for _, op, inputs, kernel, feedback, error in sightings:
         under_rule += input_gradients(op, inputs, feedback, error)
         true += input_gradients(op, inputs, kernel, error)
     return angle_of_tensors(under_rule, true)

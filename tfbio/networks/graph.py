@@ -62,7 +62,7 @@ def inside(operation: object) -> Any:
     # A subclass with a call of its own does what it likes with its graph.
     call = getattr(type(operation), "call", None)
     if call not in (keras.Sequential.call, _keras.Functional.call) and not hasattr(
-        call, "of_rewired"
+        call, "runs_graph"
     ):
         return None
     if isinstance(operation, keras.Sequential):

@@ -79,8 +79,9 @@ class Feedback:
         if given:
             name, value = next(iter(given.items()))
             raise ValueError(
-                "`optimizer` lends weights that learn alone its descent, and nothing else: they "
-                "have no decay, clipping, averaging or variants. Give one without. "
+                "`optimizer` supplies only the update rule of weights that learn by a loss of "
+                "their own: decay, clipping, averaging and variants are not applied. Give one "
+                "without. "
                 f"Received: {name}={value!r}."
             )
 

@@ -82,10 +82,10 @@ def signatures(rule: LayerRule) -> None:
         try:
             own.bind(*arguments)
         except TypeError as error:
+            taken = ", ".join(["self", *map(str, own.parameters.values())])
             raise TypeError(
                 f"Rule {rule.alias!r}: `{name}` is called as {name}({', '.join(arguments)}), "
-                f"which its definition does not accept. Received: def {name}(self, "
-                f"{str(own).strip('()')})."
+                f"which its definition does not accept. Received: def {name}({taken})."
             ) from error
 
 

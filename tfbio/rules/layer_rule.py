@@ -122,7 +122,9 @@ class LayerRule(Rule):
         if self._step_states and not self.has_step:
             raise ValueError(
                 f"Rule {self.alias!r}: the weights {', '.join(map(repr, self._step_states))} are "
-                "made with changes='by_step', and the rule has no `step` that changes them."
+                "made with changes='by_step', and the rule has no `step` that changes them. Define "
+                "`step`, or if they are those of `make_draws` alone, the property `has_step` as "
+                "True."
             )
         self.built = True
 

@@ -28,9 +28,9 @@ def register(name: str, aliases: Sequence[str] = ()) -> Callable[[type[Rule]], t
         The decorator.
 
     Raises:
-        TypeError: If `name` is not a string, `aliases` is a string, or the decorated object is not
-            a subclass of `Rule`.
-        ValueError: If a name is taken by another rule, or no identifier.
+        TypeError: If `name` is not a string, `aliases` is no sequence of strings, or the decorated
+            object is not a subclass of `Rule`.
+        ValueError: If a name is taken by another rule, or no identifier in lower case.
 
     Example:
         >>> import tfbio
@@ -46,10 +46,10 @@ def register(name: str, aliases: Sequence[str] = ()) -> Callable[[type[Rule]], t
             '`register` takes the rule\'s name: write @tfbio.rules.register("name") above the '
             f"class. Received: {name!r}."
         )
-    if isinstance(aliases, str):
+    if isinstance(aliases, str) or not all(isinstance(alias, str) for alias in aliases):
         raise TypeError(
-            f"`aliases` must be a list or tuple of names, such as ({aliases!r},). "
-            f"Received: {aliases!r} of type str."
+            '`aliases` must be a list or tuple of names, such as ("ss",). '
+            f"Received: {aliases!r} of type {type(aliases).__name__}."
         )
 
     def decorate(cls):
@@ -58,8 +58,10 @@ def register(name: str, aliases: Sequence[str] = ()) -> Callable[[type[Rule]], t
                 f"A rule must be a subclass of LayerRule or NetworkRule. Received: {cls!r}."
             )
         for each in (name, *aliases):
-            if not each.isidentifier() or keyword.iskeyword(each):
-                raise ValueError(f"A rule's name must be an identifier. Received: {each!r}.")
+            if not each.isidentifier() or keyword.iskeyword(each) or each != each.lower():
+                raise ValueError(
+                    f"A rule's name must be an identifier in lower case. Received: {each!r}."
+                )
             taken = RULES.get(ALIASES.get(each, each))
             # The same definition run again, as in a notebook's cell, replaces itself.
             if taken and (taken.__module__, taken.__qualname__) != (
@@ -146,9 +148,9 @@ def get(identifier: str | Mapping[str, Any] | type[Rule] | Rule) -> Rule:
     if isinstance(identifier, type) and issubclass(identifier, Rule):
         _check_registered(identifier)
         return _create(identifier, {})
-    if isinstance(identifier, dict):
+    if isinstance(identifier, Mapping):
         keys = set(identifier) == {"class_name", "config"}
-        if not keys or not isinstance(identifier["config"], dict):
+        if not keys or not isinstance(identifier["config"], Mapping):
             raise ValueError(
                 "A rule's config must have the keys 'class_name' and 'config', a name and a dict. "
                 f"Received: {identifier!r}."

@@ -133,8 +133,8 @@ class Rule(keras.layers.Layer, abc.ABC):
         """Put a built model under this rule.
 
         Args:
-            conversion: The `tfbio.convert.Conversion` at work: the model, its kernel layers and
-                what the user asked for.
+            conversion: The `Conversion` (`from tfbio.convert import Conversion`) at work: the
+                model, its kernel layers and what the user asked for.
 
         Returns:
             The model.

@@ -30,7 +30,7 @@ class WeightMirror(ScaledRule):
     is constant in a response is no answer to the noise, but costs a great many samples to average
     out (a sigmoid's is about ½). The expectation of the sum is nσ²W where φ is linear, and what φ
     makes of it otherwise: W/4 times as much for a sigmoid about 0. φ is the layer's own activation;
-    one that is a layer of its own is not driven.
+    separate Activation layers are ignored.
 
     For a convolution the sum over output positions is divided by the number of positions that each
     entry of the kernel acts at, borders included, so that the expectation is the same.

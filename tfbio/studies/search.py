@@ -2,7 +2,7 @@
 
 A trial is an ordinary run with options drawn from ranges (`tfbio.studies.ranges`), in a folder of
 its own. What is drawn is a pure function of the search's seed and the trial's number, so that a
-search that was cut goes on to the same end.
+search that was interrupted ends as one that was not.
 """
 
 import dataclasses
@@ -151,7 +151,7 @@ def run(
     reporting: Callable[[str], dict[str, Any]],
     after_trial: Callable[[Outcome], Any] = lambda outcome: None,
 ) -> Outcome:
-    """Search to the end, from where a search in the folder was cut; then test the best trial.
+    """Search from where a search in the folder was interrupted; then test the best trial.
 
     The folder, `experiment.workdir`, then holds one of each trial, and study.journal.
 

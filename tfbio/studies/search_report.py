@@ -72,7 +72,7 @@ def table(outcome: Outcome, most: int | None = None) -> Table:
 def save(outcome: Outcome, path: str | pathlib.Path) -> None:
     """Write the outcome to a folder: search.json, search.png and, of the best trial, best.cfg.
 
-    Neither holds a time, so that a search which was cut ends with the same files.
+    Neither holds a time, so that an interrupted search ends with the same files.
 
     Args:
         outcome: A `tfbio.studies.search.Outcome`.

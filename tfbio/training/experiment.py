@@ -166,8 +166,8 @@ class Experiment:
     )
     jit: bool = option(False, "Compile the steps with XLA.")
     steps_per_call: int = option(
-        20, "Steps between two looks at the clock and at signals.", low=1, high=10**4,
-        changes_results=False,
+        20, "Steps per compiled call; timing and signals are handled between calls.",
+        low=1, high=10**4, changes_results=False,
     )  # fmt: skip
     # Records.
     workdir: str = option("runs/mine", "The run's folder.", changes_results=False)

@@ -300,7 +300,7 @@ def _dtype_policy(name):
         keras.config.set_dtype_policy(before)
 
 
-def slug(rule: str) -> str:
+def slug(rule: str | rules.Rule) -> str:
     """Return a rule as a folder name: ``sign_symmetry(agreement=0.9)`` by its own repr.
 
     Args:

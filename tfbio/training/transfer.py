@@ -61,7 +61,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 def copy_feedback(source: keras.Model, target: keras.Model) -> None:
     """Give kernels the feedback that another model has for them, where the rules are the same.
 
-    Where a rule or a shape is another, the feedback stays new, which is told.
+    Where a rule or a shape is another, the feedback stays new, and the log says so.
 
     Args:
         source: A model under a rule.

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfbio.training import folder, outputs, preparation, tasks
 from tfbio.training.checkpoints import Checkpoints
+from tfbio.training.experiment import CHECKPOINTS
 from tfbio.training.loop import Loop
 from tfbio.training.schedules import Schedule
 from tfbio.training.state import restore, state_variables
@@ -159,10 +160,16 @@ def latest(
     Returns:
         (step, arrays, progress), as of `Checkpoints.latest`; None if there is none.
 
+    Raises:
+        ValueError: If `checkpoint` is neither.
+
     Example:
         >>> latest("no/such/folder", "last") is None
         True
     """
+    if checkpoint not in CHECKPOINTS:
+        known = ", ".join(CHECKPOINTS)
+        raise ValueError(f"`checkpoint` must be one of {known}. Received: {checkpoint!r}.")
     inside = pathlib.Path(workdir, {"last": "checkpoints", "best": "best"}[checkpoint])
     return Checkpoints(inside, keep=1).latest(tell) if inside.is_dir() else None
 

@@ -64,7 +64,7 @@ class DirectNetwork(Network):
         outputs = outputs if run.plan is None else run.joined(outputs)
         return keras.tree.pack_sequence_as(functional.output, [outputs])
 
-    call.of_rewired = True
+    call.runs_graph = True
 
 
 rules.DirectFeedback.network = DirectNetwork
@@ -195,8 +195,8 @@ class _Run:
 
 
 def gate(
-    h: tf.Tensor, matrix: tf.Tensor, switch: keras.Variable, tap: Tap, spatial: str
-) -> tf.Tensor:
+    h: tf.Tensor, matrix: tf.Tensor, switch: tf.Variable, tap: Tap, spatial: str
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return h, and zeros through whose gradient the signal comes that h gets as its own, times B.
 
     Args:

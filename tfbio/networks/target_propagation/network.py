@@ -37,16 +37,19 @@ class TargetNetwork(Network):
 
     @classmethod
     def check(cls, model: keras.Model, rule: TargetPropagation) -> None:
-        """Refuse a model without stages; see `tfbio.networks.target_propagation.stages`."""
-        stages(model, rule)
+        """Refuse a model without stages, or whose number does not fit the rule's options.
+
+        See `tfbio.networks.target_propagation.stages` and `.adjoint.check`.
+        """
+        found = stages(model, rule)
+        if rule.learns is None:
+            adjoint.check(rule, len(_inverted(found, rule)))
 
     def wire(self) -> None:
         """Find the stages, and make the weights of the inverses if they are not there."""
         rule = next(iter(find_sites(self).values())).rule
         found = stages(self, rule)
-        inverted = found[1:] if rule.inverts_output else found[1:-1]
-        if rule.learns is None:
-            adjoint.check(rule, len(inverted))
+        inverted = _inverted(found, rule)
         for stage in inverted:
             auxiliary = rule.auxiliary if stage is found[-1] else 0
             own = stage.rule
@@ -120,6 +123,11 @@ class _Tracker(keras.metrics.Mean):
     def result(self):
         total, count = tf.convert_to_tensor(self.total), tf.convert_to_tensor(self.count)
         return total / count
+
+
+def _inverted(found, rule):
+    """Return the stages that have an inverse: without the first, and the output's if it has one."""
+    return found[1:] if rule.inverts_output else found[1:-1]
 
 
 def _bias_shape(stage):
