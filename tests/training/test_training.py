@@ -184,16 +184,33 @@ def assert_it_goes_on_to_the_same_bits(whole, path, *steps, **options):
         assert not kills.differences(kills.outcome(whole), kills.outcome(cut))
 
 
+ON_REPLICAS = {"strategy": "mirrored", "epochs": 1, "rule": "brsf", "telemetry_every": 0}
+
+
 def test_two_replicas_resume_to_the_bit(tmp_path):
-    options = {"strategy": "mirrored", "epochs": 1, "rule": "brsf", "telemetry_every": 0}
-    options |= {"augmentation": "none", "overrides": "conv=bp"}
-    train(tmp_path / "whole", **options)
-    assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, 21, **options)
-    whole = kills.outcome(tmp_path / "whole")
-    # Where replicas differ (the metrics, in both files), each has its own; the weights are alike.
-    replicas = [sum(name.endswith(f".{index}") for name in whole) for index in (0, 1)]
-    assert 0 < replicas[1] < 12
-    assert replicas[0] > 30
+    options = {**ON_REPLICAS, "augmentation": "none", "overrides": "conv=bp"}
+    ends = []
+    for begin in (0, 14):
+        told = []
+        with pytest.raises(Cut):
+            train(tmp_path, 21, tell=told.append, **options)
+        assert told == ([f"Going on from step {begin} of 26."] if begin else [])
+        newest = max((tmp_path / "checkpoints").glob("step-000000021-*.npz"))
+        with np.load(newest) as archive:
+            arrays = {name: archive[name].tobytes() for name in set(archive) - {"progress"}}
+        ends.append((arrays, (tmp_path / "metrics.csv").read_bytes()))
+        newest.unlink()
+    assert ends[0] == ends[1]
+    # Where replicas differ (the metrics), each has its own; the weights are alike.
+    replicas = [sum(name.endswith(f".{index}") for name in arrays) for index in (0, 1)]
+    assert 0 < replicas[1] < 6
+    assert replicas[0] > 15
+
+
+@pytest.mark.long
+def test_two_replicas_resume_and_end_alike(tmp_path):
+    train(tmp_path / "whole", **ON_REPLICAS)
+    assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, 21, **ON_REPLICAS)
 
 
 CHAIN = f"{ROOT / 'tests' / 'networks.py'}:chain"
@@ -227,7 +244,16 @@ def test_two_networks_on_replicas_follow_each_other_in_one_process(tmp_path):
         assert train(tmp_path / rule, **options)["steps"] == 26
 
 
-def test_a_cut_in_validation_is_written_down_once(whole, tmp_path, monkeypatch):
+def damage_all_checkpoints(path):
+    for checkpoint in (path / "checkpoints").iterdir():
+        checkpoint.write_bytes(b"nothing")
+
+
+def test_a_run_that_begins_again_and_is_cut_in_validation_is_written_down_once(
+    whole, cut, tmp_path, monkeypatch
+):
+    shutil.copytree(cut, tmp_path, dirs_exist_ok=True)
+    damage_all_checkpoints(tmp_path)
     evaluations = []
     real = training.loop.Loop.evaluate
 
@@ -238,8 +264,11 @@ def test_a_cut_in_validation_is_written_down_once(whole, tmp_path, monkeypatch):
         return real(self, split, heed, *more)
 
     monkeypatch.setattr(training.loop.Loop, "evaluate", evaluate)
+    told = []
     with pytest.raises(training.Interrupted):
-        train(tmp_path, checkpoint_every=1000)
+        train(tmp_path, tell=told.append, checkpoint_every=1000)
+    assert told[-1].startswith("Saved at step 26;")
+    assert not any("Going on" in line for line in told)
     with pytest.raises(Cut):  # it has validated, and not saved since
         train(tmp_path, 40, checkpoint_every=1000)
     train(tmp_path, checkpoint_every=1000)
@@ -423,10 +452,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(whole, cut, tmp_path,
     assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
 
 
+@pytest.mark.long
 def test_without_any_good_checkpoint_a_run_begins_again(whole, cut, tmp_path):
     shutil.copytree(cut, tmp_path, dirs_exist_ok=True)
-    for path in (tmp_path / "checkpoints").iterdir():
-        path.write_bytes(b"nothing")
+    damage_all_checkpoints(tmp_path)
     train(tmp_path)
     assert not kills.differences(kills.outcome(whole), kills.outcome(tmp_path))
 

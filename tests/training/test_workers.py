@@ -24,6 +24,7 @@ from tfbio.training.telemetry import Telemetry
 OPTIONS = {
     "model": f"{pathlib.Path(__file__).parents[1] / 'networks.py'}:chain",
     "rule": "brsf",
+    "overrides": "dense1=bp;dense2=bp",  # compiled sooner
     "epochs": 2,
     # 1150 images: no batch is trimmed to a multiple of two.
     "validation_fraction": 0.2,
