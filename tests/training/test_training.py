@@ -85,8 +85,8 @@ def images_run(tmp_path_factory, images):
 
 
 @pytest.fixture(scope="module")
-def cut(tmp_path_factory):
-    """Return the folder of a run whose disk was full from step 31 of 52 on, to take a copy of."""
+def full_disk(tmp_path_factory):
+    """Return the folder of a run whose disk was full from step 31 of 52 on, and its error."""
     path = tmp_path_factory.mktemp("runs") / "cut"
     real = Checkpoints.save
 
@@ -97,9 +97,15 @@ def cut(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Checkpoints, "save", full)
-        with pytest.raises(OSError, match=r"`workdir=.*`: No space left on device, .*a\.npz\. "):
+        with pytest.raises(OSError, match="No space left") as error:
             train(path)
-    return path
+    return path, error
+
+
+@pytest.fixture(scope="module")
+def cut(full_disk):
+    """Return the folder of a run that ended after 28 of 52 steps were saved, to take a copy of."""
+    return full_disk[0]
 
 
 def test_a_run_holds_what_it_says(whole):
@@ -575,6 +581,10 @@ def test_a_full_disk_harms_nothing(tmp_path, monkeypatch):
     step, arrays, _ = checkpoints.latest()
     assert step == 1
     assert arrays["w"].tolist() == [1, 1, 1]
+
+
+def test_a_full_disk_is_told_by_the_flag(full_disk):
+    assert full_disk[1].match(r"`workdir=.*`: No space left on device, .*a\.npz\. ")
 
 
 @pytest.mark.long

@@ -119,8 +119,8 @@ def both(tmp_path_factory):
 
     One runs through; in the other, a worker is killed.
     """
-    folder = tmp_path_factory.mktemp("workers")
-    runs = (folder / "whole", {}, {}), (folder / "cut", {1: (signal.SIGKILL, 12)}, {})
+    place = tmp_path_factory.mktemp("workers")
+    runs = (place / "whole", {}, {}), (place / "cut", {1: (signal.SIGKILL, 12)}, {})
     return [(path, reports) for (path, _, _), reports in zip(runs, run_all(*runs), strict=True)]
 
 
