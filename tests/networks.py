@@ -13,7 +13,6 @@ def network(num_classes, input_shape):
             keras.layers.ReLU(name="relu"),
             keras.layers.Flatten(name="flatten"),
             keras.layers.Dropout(0.3, name="dropout"),
-            keras.layers.Dense(16, activation="relu", name="dense"),
             keras.layers.Dense(num_classes, name="logits"),
         ]
     )

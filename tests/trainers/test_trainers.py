@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import keras
 import numpy as np
@@ -34,6 +35,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("configs/**/*.cfg"))
 
 
+CHAIN = f"--model={ROOT / 'tests' / 'networks.py'}:chain"
+"""A network that is compiled soon."""
+
+
 def run(*arguments, module="trainers.classify", cwd=ROOT):
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
@@ -42,6 +47,20 @@ def run(*arguments, module="trainers.classify", cwd=ROOT):
         text=True,
         timeout=300,
         check=False,
+    )
+
+
+def start(*arguments, module="trainers.classify", **environment):
+    """Start the real command."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -67,14 +86,24 @@ def in_process(*arguments):
     return values
 
 
+COMPARISON = ("--rule=backprop,usf(agreement=0.9)", "--seed=0,1", "--epochs=2", CHAIN,
+              "--published=bp=3.5")  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """Return the folder of a comparison, and what its command printed."""
     path, printed = tmp_path_factory.mktemp("comparison"), io.StringIO()
     with contextlib.redirect_stdout(printed):
-        in_process("--rule=backprop,usf(agreement=0.9)", "--seed=0,1", "--epochs=2",
-                   "--published=bp=3.5", f"--workdir={path}")  # fmt: skip
+        in_process(*COMPARISON, f"--workdir={path}")
     return path, printed.getvalue()
+
+
+@pytest.fixture
+def finished(compared, tmp_path):
+    """Return the folder of a finished run that a test may change."""
+    (usf,) = compared[0].glob("sign_symmetry*")
+    return shutil.copytree(usf / "seed0", tmp_path / "run")
 
 
 def test_a_comparison_writes_table_figure_and_results(compared):
@@ -100,8 +129,7 @@ def test_a_comparison_trains_only_what_is_missing(compared, capsys):
     before = {name: (run / "summary.json").read_bytes() for name, run in runs.items()}
     checkpoint = (runs["seed1"] / "checkpoints").iterdir().__next__().name
     (runs["seed1"] / "summary.json").unlink()
-    in_process("--rule=backprop,usf(agreement=0.9)", "--seed=0,1", "--epochs=2",
-               "--published=bp=3.5", f"--workdir={path}")  # fmt: skip
+    in_process(*COMPARISON, f"--workdir={path}")
     assert (runs["seed0"] / "summary.json").read_bytes() == before["seed0"]
     again = json.loads((runs["seed1"] / "summary.json").read_text())
     assert again["resumed_at_steps"] == [42]
@@ -228,9 +256,8 @@ def test_a_run_that_diverges_is_named_and_the_others_go_on(tmp_path, capsys):
     assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 1
 
 
-def test_modes_work_on_a_finished_run(tmp_path, capsys):
-    workdir = f"--workdir={tmp_path / 'run'}"
-    in_process("--rule=frsf", "--epochs=1", workdir)
+def test_modes_work_on_a_finished_run(finished, tmp_path, capsys):
+    workdir = f"--workdir={finished}"
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     in_process("--mode=evaluate", workdir)
     assert f"test_accuracy {summary['test_accuracy']}" in capsys.readouterr().out
@@ -244,15 +271,13 @@ def test_modes_work_on_a_finished_run(tmp_path, capsys):
     assert (tmp_path / "run" / "export" / "model.keras").exists()
 
 
-def test_a_runs_flags_are_a_config(tmp_path):
-    in_process("--rule=usf(agreement=0.9)", "--epochs=1", "--telemetry_every=0",
-               f"--workdir={tmp_path / 'one'}")  # fmt: skip
-    values = parsed(f"--flagfile={tmp_path / 'one' / 'flags.cfg'}", f"--workdir={tmp_path / 'two'}")
+def test_a_runs_flags_are_a_config(finished, tmp_path):
+    values = parsed(f"--flagfile={finished / 'flags.cfg'}", f"--workdir={tmp_path / 'two'}")
     (experiment,) = compare.experiments(values)
     assert experiment.rule == "usf(agreement=0.9)"
     command.act(values, "classification")
     for name in ("metrics.csv", "data.json"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        assert (finished / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_a_place_that_is_no_local_folder_is_left_as_it_is(tmp_path, monkeypatch):
@@ -274,14 +299,31 @@ class ThirdSign(tfbio.rules.LayerRule):
 """
 
 
-def test_a_rule_of_ones_own_is_trained_resumed_and_measured(tmp_path, capsys):
+def test_a_rule_of_ones_own_is_interrupted_measured_and_resumed(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(RULE)
-    arguments = ("--rule=third_sign", f"--rule_module={tmp_path / 'mine.py'}", "--epochs=1")
-    in_process(*arguments, f"--workdir={tmp_path / 'run'}")
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["sign_agreement"]["conv1"] == 1.0
-    done = run("--mode=evaluate", f"--workdir={tmp_path / 'run'}")
-    assert f"test_loss {summary['test_loss']}" in done.stdout, done.stderr
+    path = tmp_path / "run"
+    arguments = ("--rule=third_sign", f"--rule_module={tmp_path / 'mine.py'}", "--epochs=2", CHAIN,
+                 "--telemetry_every=0", f"--workdir={path}")  # fmt: skip
+    process = start(*arguments, "--checkpoint_every=1")  # the first is there early on
+    while process.poll() is None and not list(path.glob("checkpoints/step-*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 128 + signal.SIGTERM
+    (saved,) = re.findall(r"Saved at step (\d+);", output)
+    assert errors.endswith("error: Ended by SIGTERM.\n")
+    assert "Traceback" not in errors
+
+    # This process knows of the rule from the run's folder only.
+    assert "third_sign" not in rules.names()
+    in_process("--mode=evaluate", f"--workdir={path}")
+    assert f"step {saved}\n" in capsys.readouterr().out
+    in_process(*arguments)
+    assert f"Going on from step {saved} of 42." in capsys.readouterr().out
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["sign_agreement"]["dense1"] == 1.0
+    in_process("--mode=evaluate", f"--workdir={path}")
+    assert f"test_loss {summary['test_loss']}" in capsys.readouterr().out
 
 
 def header(config):
@@ -625,16 +667,7 @@ def test_an_interrupt_while_tensorflow_is_imported_is_told_in_one_line(tmp_path,
     (tmp_path / "tensorflow.py").write_text(
         "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", module],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # What a shell starts in the background ignores Ctrl-C, and so would what that starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = start(module=module, PYTHONPATH=str(tmp_path))
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -1,5 +1,6 @@
 """Telemetry of trainings: the same on all devices, from one fixed batch, drawn as heat maps."""
 
+import pathlib
 import re
 
 import numpy as np
@@ -9,7 +10,11 @@ from tfbio import training
 from tfbio.training import board, heatmap, strategies, telemetry
 from tfbio.training.records import Records
 
-OPTIONS = {"rule": "feedback_alignment", "telemetry_every": 5}
+OPTIONS = {
+    "model": f"{pathlib.Path(__file__).parents[1] / 'networks.py'}:chain",
+    "rule": "feedback_alignment",
+    "telemetry_every": 5,
+}
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests import kills
 from tests.cases import assert_same_learning
@@ -22,6 +24,7 @@ from tfbio.training.telemetry import Telemetry
 OPTIONS = {
     "model": f"{pathlib.Path(__file__).parents[1] / 'networks.py'}:chain",
     "rule": "brsf",
+    "overrides": "dense1=bp;dense2=bp",  # compiled sooner
     "epochs": 2,
     # 1150 images: no batch is trimmed to a multiple of two.
     "validation_fraction": 0.2,
@@ -34,11 +37,18 @@ OPTIONS = {
 }
 
 
-def work(index, addresses, workdir, signals, changes):
-    """Train as one of the workers, who sends itself a signal at a step, and report."""
+def work(index, addresses, runs):
+    """Train as one of the workers, one run after the other."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     task = {"type": "worker", "index": index}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+    for workdir, signals, changes in runs:
+        with pytest.MonkeyPatch.context() as patched:
+            train_and_report(index, workdir, signals, changes, patched)
+
+
+def train_and_report(index, workdir, signals, changes, patched):
+    """Train as a worker, who sends itself a signal at a step, and report."""
     real, end = Training.take_steps, Training.summarize
 
     def train(self, batches, steps):
@@ -55,7 +65,8 @@ def work(index, addresses, workdir, signals, changes):
         weights = [variable.numpy() for variable in self.model.trainable_variables]
         np.savez(f"{workdir}.worker{index}.npz", *weights)
 
-    Training.take_steps, Training.summarize = train, summarize
+    patched.setattr(Training, "take_steps", train)
+    patched.setattr(Training, "summarize", summarize)
     options = {**OPTIONS, **changes, "strategy": "multi_worker", "workdir": str(workdir)}
     experiment = training.Classification(**options)
     report = pathlib.Path(f"{workdir}.worker{index}.txt")
@@ -75,26 +86,47 @@ def free_addresses():
         return [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]
 
 
-def run(workdir, signals=None, **changes):
-    """Start both workers; return what each reports, None for one that was killed."""
+def run_all(*runs):
+    """Start both workers; return what each reports of each run, None for one that was killed.
+
+    Args:
+        *runs: (workdir, signals, changes) of each.
+    """
     addresses, context = free_addresses(), kills.context()
-    processes = [
-        context.Process(target=work, args=(index, addresses, workdir, signals or {}, changes))
-        for index in range(2)
-    ]
+    processes = [context.Process(target=work, args=(index, addresses, runs)) for index in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(300)
         assert process.exitcode is not None, "a worker hangs"
-    reports = [pathlib.Path(f"{workdir}.worker{index}.txt") for index in range(2)]
-    return [report.read_text() if report.exists() else None for report in reports]
+    return [
+        [report.read_text() if report.exists() else None for report in reports]
+        for reports in (
+            [pathlib.Path(f"{workdir}.worker{index}.txt") for index in range(2)]
+            for workdir, _, _ in runs
+        )
+    ]
+
+
+def run(workdir, signals=None, **changes):
+    (reports,) = run_all((workdir, signals or {}, changes))
+    return reports
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    path = tmp_path_factory.mktemp("workers") / "whole"
-    reports = run(path)
+def both(tmp_path_factory):
+    """Return the folders of two runs of the same workers, and their reports.
+
+    One runs through; in the other, a worker is killed.
+    """
+    place = tmp_path_factory.mktemp("workers")
+    runs = (place / "whole", {}, {}), (place / "cut", {1: (signal.SIGKILL, 12)}, {})
+    return [(path, reports) for (path, _, _), reports in zip(runs, run_all(*runs), strict=True)]
+
+
+@pytest.fixture(scope="module")
+def whole(both):
+    (path, reports), _ = both
     assert [report.split("\n")[0] for report in reports] == ["done", "done"]
     # The chief alone speaks.
     assert "epoch   2/2" in reports[0]
@@ -114,12 +146,19 @@ def test_two_workers_are_alike(whole):
 
 
 def first_steps(**changes):
-    """Return one process's weights before and after its first two steps, and what it measured."""
+    """Return one process's weights before and after its first two steps, and what it measured.
+
+    Eagerly, as there are no more of them.
+    """
     prepared = training.prepare(training.Classification(**{**OPTIONS, **changes}))
     variables = prepared.model.trainable_variables
     start = [variable.numpy() for variable in variables]
-    steps = OPTIONS["steps_per_call"]
-    assert Loop(prepared).train(iter(prepared.epoch(0, 0)), steps) == (steps, True)
+    steps, batches = OPTIONS["steps_per_call"], iter(prepared.epoch(0, 0))
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert Loop(prepared).train(batches, steps) == (steps, True)
+    finally:
+        tf.config.run_functions_eagerly(False)
     return start, [variable.numpy() for variable in variables], prepared.model.get_metrics_result()
 
 
@@ -162,9 +201,8 @@ def test_two_workers_measure_the_angles_of_one_process(tmp_path):
         assert start[name] == pytest.approx(value, rel=1e-3)
 
 
-def test_a_worker_that_was_killed_is_missed(tmp_path):
-    path = tmp_path / "cut"
-    left, killed = run(path, {1: (signal.SIGKILL, 12)})
+def test_a_worker_that_was_killed_is_missed(both):
+    _, (path, (left, killed)) = both
     assert killed is None
     assert left.startswith(
         "WorkerLost: `strategy='multi_worker'`: worker 0 of 2 has lost the others"
@@ -174,9 +212,9 @@ def test_a_worker_that_was_killed_is_missed(tmp_path):
 
 
 @pytest.mark.long
-def test_what_is_cut_goes_on_to_the_same_bits(whole, tmp_path):
+def test_what_is_cut_goes_on_to_the_same_bits(both, whole, tmp_path):
     path = tmp_path / "cut"
-    run(path, {1: (signal.SIGKILL, 12)})
+    shutil.copytree(both[1][0], path)
     reports = run(path)
     assert "Going on from step 7 of 46." in reports[0]
     assert [report.split("\n")[0] for report in reports] == ["done", "done"]
