@@ -25,7 +25,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 OPTIONS = {
-    "model": f"{pathlib.Path(__file__).parent / 'networks.py'}:network",
+    "model": f"{pathlib.Path(__file__).parent / 'user_networks.py'}:network",
     "rule": "brsf",
     "augmentation": "crop_flip",
     "epochs": 12,

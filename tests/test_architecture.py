@@ -151,6 +151,20 @@ def test_private_attributes_of_the_library_are_its_own():
     assert not foreign
 
 
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_private_attribute_is_used_in_its_own_module(path):
+    if path == ONE_MODULE:
+        return
+    tree = parse(path)
+    others = {
+        ast.unparse(node)
+        for node in private_attributes(tree)
+        if ast.unparse(node.value) not in ("self", "cls") and not is_super(node)
+        if node.attr not in defined(tree) | NAMEDTUPLE
+    }
+    assert not others - OF_PYTHON
+
+
 def private_names(tree):
     """Yield the names of others that begin with an underscore: read, imported, patched, quoted.
 

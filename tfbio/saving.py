@@ -260,7 +260,7 @@ def _described(layer):
     for index, child in enumerate(_children(layer)):
         entry = {}
         if isinstance(child, FeedbackMixin):
-            entry["rule"] = dict(child._rule_config)
+            entry["rule"] = child.rule_config
         if below := _described(child):
             entry["layers"] = below
         if entry:
@@ -296,7 +296,7 @@ def _put_back(layer, described):
 
 
 def _put_under(layer, rule):
-    if isinstance(layer, FeedbackMixin) and layer._rule_config == rule:
+    if isinstance(layer, FeedbackMixin) and layer.rule_config == rule:
         return
     if not isinstance(layer, FeedbackMixin):
         if type(layer) not in TWINS:

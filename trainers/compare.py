@@ -21,8 +21,6 @@ from tfbio.studies.runs import check_folders, load_all, train_missing
 
 from . import cli
 
-TRAINERS = {"classification": "classify", "detection": "detect"}
-"""The module that trains each task, trainers.<name>."""
 LISTS = ("rule", "seed")
 """The options of which a command line may name several."""
 
@@ -155,12 +153,12 @@ def report(runs, workdir, console):
 
 
 def _tell_what_next(task, console):
-    config = {"classification": "fashion_mnist_lenet", "detection": "digits_detection"}[task]
-    trainer = f"{cli.python()} -m {__package__}.{TRAINERS[task]}"
+    task = training.tasks.get(task)
+    trainer = f"{cli.python()} -m {__package__}.{task.trainer}"
     console.print(
         f"Try next:    {trainer} --rule='sign_symmetry(agreement=0.8)'\n"
         f"             {trainer} --rule=backprop,frsf,brsf --seed=0,1,2\n"
-        f"             {trainer} --flagfile=configs/{config}.cfg\n"
+        f"             {trainer} --flagfile=configs/{task.example}.cfg\n"
         f"             {trainer} --help",
         soft_wrap=True,
         highlight=False,

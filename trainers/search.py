@@ -27,7 +27,6 @@ from tfbio.studies.runs import format_score
 from tfbio.training import tasks
 
 from . import cli
-from .compare import TRAINERS
 
 _LEADERS = 5
 """The trials that are listed after each one."""
@@ -155,7 +154,7 @@ def run(values):
                 f"All of {len(outcome.trials)} trials have failed; {path / 'search.json'} says "
                 "how. Give other ranges, such as lower learning rates, and another --workdir."
             )
-        trainer = f"{cli.python()} -m {__package__}.{TRAINERS[command.task]}"
+        trainer = f"{cli.python()} -m {__package__}.{tasks.get(command.task).trainer}"
         console.print(
             f"{outcome.best.name}: validation {experiment.label} {outcome.best.score:.2%}, "
             f"{format_score(experiment, outcome.tested)}\n"

@@ -35,7 +35,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("configs/**/*.cfg"))
 
 
-CHAIN = f"--model={ROOT / 'tests' / 'networks.py'}:chain"
+CHAIN = f"--model={ROOT / 'tests' / 'user_networks.py'}:chain"
 """A network that is compiled soon."""
 
 

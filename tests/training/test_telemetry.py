@@ -11,7 +11,7 @@ from tfbio.training import board, heatmap, strategies, telemetry
 from tfbio.training.records import Records
 
 OPTIONS = {
-    "model": f"{pathlib.Path(__file__).parents[1] / 'networks.py'}:chain",
+    "model": f"{pathlib.Path(__file__).parents[1] / 'user_networks.py'}:chain",
     "rule": "feedback_alignment",
     "telemetry_every": 5,
 }

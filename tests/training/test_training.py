@@ -219,7 +219,7 @@ def test_two_replicas_resume_and_end_alike(tmp_path):
     assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, 21, **ON_REPLICAS)
 
 
-CHAIN = f"{ROOT / 'tests' / 'networks.py'}:chain"
+CHAIN = f"{ROOT / 'tests' / 'user_networks.py'}:chain"
 ALTERNATING = "sdtp(schedule='alternating')"
 
 

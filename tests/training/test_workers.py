@@ -22,7 +22,7 @@ from tfbio.training.strategies import Devices
 from tfbio.training.telemetry import Telemetry
 
 OPTIONS = {
-    "model": f"{pathlib.Path(__file__).parents[1] / 'networks.py'}:chain",
+    "model": f"{pathlib.Path(__file__).parents[1] / 'user_networks.py'}:chain",
     "rule": "brsf",
     "overrides": "dense1=bp;dense2=bp",  # compiled sooner
     "epochs": 2,

@@ -86,12 +86,12 @@ def prepare(
     counts = Counts() if counts is None else Counts(*counts)
     if type(size) is not int or not 32 <= size <= 4096 or size % 32:
         raise ValueError(
-            f"Canvases must have a multiple of 32 pixels a side, 32 to 4096. Received: {size!r}."
+            f"`size` must be a multiple of 32, 32 to 4096, in pixels. Received: {size!r}."
         )
     if any(type(count) is not int or count < 1 for count in counts):
-        raise ValueError(f"Of canvases, every part needs one or more. Received: {counts}.")
+        raise ValueError(f"`counts` must be integers of 1 or more. Received: {counts}.")
     if type(seed) is not int or not 0 <= seed < 2**63:
-        raise ValueError(f"The canvases' seed must be an integer, 0 or more. Received: {seed!r}.")
+        raise ValueError(f"`seed` must be an integer of 0 or more. Received: {seed!r}.")
     home = pathlib.Path(cache).expanduser() if cache else records.cache_folder()
     name = "-".join(map(str, ("digits_detection", f"v{_VERSION}", size, *counts, seed)))
     folder = home / name

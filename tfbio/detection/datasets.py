@@ -187,9 +187,9 @@ def _from_files(found, image_size, options):
 
 
 def _dataset(parts):
-    first = parts["train"]._annotations
+    first = parts["train"].annotations
     for part in parts.values():
-        other = part._annotations
+        other = part.annotations
         if (other.category_ids, other.class_names) != (first.category_ids, first.class_names):
             raise ValueError(
                 f"{other.where} must have the categories of {first.where}. Received: "
@@ -198,13 +198,13 @@ def _dataset(parts):
     if not len(first.classes):
         raise ValueError(f"{first.where} has no object to learn from.")
     for part in ("val", "test"):
-        if part in parts and parts[part]._annotations.crowds.all():
+        if part in parts and parts[part].annotations.crowds.all():
             _LOG.warning(
                 "%s has no object to evaluate on: its AP and AR are NaN",
-                parts[part]._annotations.where,
+                parts[part].annotations.where,
             )
     if "test" not in parts:
-        _LOG.info("%s is the test split", parts["val"]._annotations.where)
+        _LOG.info("%s is the test split", parts["val"].annotations.where)
         parts = {"train": parts["train"], "test": parts["val"]}
     return DetectionSet(
         parts["train"], parts.get("val"), parts["test"], first.class_names, first.category_ids

@@ -141,7 +141,7 @@ class Detection(Experiment):
         return _numbers("mean", self.mean, low=-1e6), _numbers("std", self.std, low=1e-6)
 
 
-def _numbers(flag, text, low):
+def _numbers(name, text, low):
     if not text:
         return None
     try:
@@ -150,7 +150,7 @@ def _numbers(flag, text, low):
         found = []
     if len(found) != 3 or not all(low <= number <= 1e6 for number in found):
         raise ValueError(
-            f"`{flag}` must be three numbers, {low:g} or more and at most 1e+06, separated by "
+            f"`{name}` must be three numbers, {low:g} or more and at most 1e+06, separated by "
             f"commas, such as '0.485, 0.456, 0.406'. Received: {text!r}."
         )
     return found

@@ -56,6 +56,8 @@ class DetectionTask(Task):
     experiment: ClassVar[type] = Detection
     facts: ClassVar[type] = Facts
     predictions: ClassVar[str] = "predictions"
+    trainer: ClassVar[str] = "detect"
+    example: ClassVar[str] = "digits_detection"
     charts: ClassVar[dict] = {
         "Learning": {
             "Average precision on validation images": ("^validation_ap(50|75)?$",),

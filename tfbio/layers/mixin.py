@@ -316,6 +316,11 @@ class FeedbackMixin(_Layer):
             return [self] if include_self else []
         return super()._flatten_layers(include_self, recursive)
 
+    @property
+    def rule_config(self) -> dict[str, Any]:
+        """The config of the layer's rule, as `tfbio.rules.serialize` gives it."""
+        return dict(self._rule_config)
+
     def _refuse(self, what):
         if not self.symmetric:
             raise ValueError(
@@ -326,4 +331,4 @@ class FeedbackMixin(_Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the Keras twin's config, and the rule's."""
-        return {**super().get_config(), "rule": dict(self._rule_config)}
+        return {**super().get_config(), "rule": self.rule_config}

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tfbio.studies import plots
 from tfbio.studies.search import Outcome
-from tfbio.training import folder
+from tfbio.training import folder, tasks
 from tfbio.training.checkpoints import write
 
 _ACROSS = 4  # panels
@@ -152,12 +152,11 @@ def config(outcome: Outcome, path: str | pathlib.Path) -> str:
     """
     best: Any = outcome.best
     path = pathlib.Path(path)
-    trainer = {"classification": "classify", "detection": "detect"}
     kind, *flags = folder.flagfile(
         dataclasses.replace(best.experiment, workdir=str(path / "best"))
     ).splitlines()
     when = "after the last step" if outcome.settings.search_by == "last" else "of the best step"
-    name = trainer[best.experiment.task]
+    name = tasks.get(best.experiment.task).trainer
     lines = [
         kind,
         f"# {best.name}, the best of {len(outcome.trials)} by validation {best.experiment.label}: "

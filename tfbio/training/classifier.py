@@ -49,6 +49,8 @@ class ClassificationTask(Task):
     experiment: ClassVar[type] = Classification
     facts: ClassVar[type] = Facts
     predictions: ClassVar[str] = "predictions.csv"
+    trainer: ClassVar[str] = "classify"
+    example: ClassVar[str] = "fashion_mnist_lenet"
     charts: ClassVar[dict] = {
         "Learning": {
             "Accuracy": ("^accuracy$", "^validation_accuracy$"),

@@ -96,9 +96,9 @@ class named:  # noqa: N801
     ValueError and OSError are raised again with that message.
 
     Args:
-        flag: The option's name.
+        option: The option's name.
         **arguments: The options behind a function's arguments. A message that begins with one of
-            these arguments is about its option, not about `flag`.
+            these arguments is about its option, not about `option`.
 
     Example:
         >>> with named("rule"):
@@ -113,8 +113,8 @@ class named:  # noqa: N801
         ValueError: `last_layer_rule` cannot be found.
     """
 
-    def __init__(self, flag: str, **arguments: str):
-        self.flag = flag
+    def __init__(self, option: str, **arguments: str):
+        self.option = option
         self.arguments = arguments
 
     def __enter__(self):
@@ -123,7 +123,7 @@ class named:  # noqa: N801
     def __exit__(self, kind, error, traceback):
         if not isinstance(error, ValueError | OSError):
             return
-        message = f"`{self.flag}`: {error}"
+        message = f"`{self.option}`: {error}"
         for argument, flag in self.arguments.items():
             if str(error).startswith((f"`{argument}`", f"`{argument}=")):
                 message = str(error).replace(f"`{argument}", f"`{flag}", 1)

@@ -32,12 +32,16 @@ class Task(abc.ABC):
         charts: The charts of TensorBoard's Custom Scalars page: a dict from category to a dict
             from title to patterns of tags.
         predictions: What `predict` writes in the run's folder where no other place is given.
+        trainer: The command that trains it, ``python -m trainers.<trainer>``.
+        example: The config in configs/ to try next, without its suffix.
     """
 
     experiment: ClassVar[type]
     facts: ClassVar[type]
     charts: ClassVar[dict]
     predictions: ClassVar[str]
+    trainer: ClassVar[str]
+    example: ClassVar[str]
 
     @abc.abstractmethod
     def load(self, experiment: Any) -> Any:

@@ -90,7 +90,7 @@ def train_and_evaluate(
 
 @contextlib.contextmanager
 def _explaining_full_disk(path):
-    """Name the flag in the error of a full disk, which may come from any writing."""
+    """Name the option in the error of a full disk, which may come from any writing."""
     try:
         yield
     except OSError as error:
