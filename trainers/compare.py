@@ -18,6 +18,7 @@ from tfbio import training
 from tfbio._extras import require
 from tfbio.studies import comparison, comparison_figure, sweep
 from tfbio.studies.runs import check_folders, load_all, train_missing
+from tfbio.training import tasks
 
 from . import cli
 
@@ -153,7 +154,7 @@ def report(runs, workdir, console):
 
 
 def _tell_what_next(task, console):
-    task = training.tasks.get(task)
+    task = tasks.get(task)
     trainer = f"{cli.python()} -m {__package__}.{task.trainer}"
     console.print(
         f"Try next:    {trainer} --rule='sign_symmetry(agreement=0.8)'\n"

@@ -408,9 +408,9 @@ def test_no_digit_and_no_background_is_in_two_parts():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 100}, "a multiple of 32 pixels a side"),
-        ({"counts": (1, 0, 1)}, "every part needs one or more"),
-        ({"seed": -1}, "seed must be an integer, 0 or more"),
+        ({"size": 100}, "`size` must be a multiple of 32"),
+        ({"counts": (1, 0, 1)}, "`counts` must be integers of 1 or more"),
+        ({"seed": -1}, "`seed` must be an integer of 0 or more"),
     ],
 )
 def test_canvases_of_wrong_options_are_refused(options, message, tmp_path):
