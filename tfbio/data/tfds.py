@@ -305,14 +305,26 @@ def _in_memory(tfds, builder, split):
     return contents, labels, [f"{name} {index}" for index in range(len(labels))]
 
 
+def too_large(builder: Any) -> ValueError:
+    """Return the error of a dataset that can neither be held nor streamed.
+
+    Args:
+        builder: A `tfds.core.DatasetBuilder`.
+
+    Example:
+        >>> raise too_large(tfds.builder("mnist"))  # doctest: +SKIP
+    """
+    return ValueError(
+        f"{builder.name} does not fit in half of the memory and must be in files of "
+        f"TFRecords to be streamed. Received: {builder.info.file_format}."
+    )
+
+
 def _source(tfds, builder, split, num_classes, large):
     """Return a source of encoded images: files where they are of TFRecords, else memory."""
     info = builder.info.splits[split]
     if str(builder.info.file_format) == "FileFormat.TFRECORD" and info.filepaths:
         return records.Records(info.filepaths, records.TFDS, num_classes)
     if large:
-        raise ValueError(
-            f"{builder.name} does not fit in half of the memory and must be in files of "
-            f"TFRecords to be streamed. Received: {builder.info.file_format}."
-        )
+        raise too_large(builder)
     return Contents(*_in_memory(tfds, builder, split))

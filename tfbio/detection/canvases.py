@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -17,6 +16,7 @@ import numpy as np
 
 from tfbio._extras import require
 from tfbio.data import chance, records
+from tfbio.training.checkpoints import digest
 
 if TYPE_CHECKING:
     from tfbio.data.chance import Draws
@@ -131,13 +131,9 @@ def _whole(folder):
     """Return whether a folder holds every file that its manifest names, to the byte."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
-        return all(_digest((folder / name).read_bytes()) == text for name, text in manifest.items())
+        return all(digest((folder / name).read_bytes()) == text for name, text in manifest.items())
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def _digest(content):
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _write(folder, size, counts, seed):
@@ -157,7 +153,7 @@ def _write(folder, size, counts, seed):
             canvas, objects = draw(draws, size, backgrounds, digits[part])
             name, content = f"{number:06}.jpg", _jpeg(canvas)
             (folder / part / name).write_bytes(content)
-            manifest[f"{part}/{name}"] = _digest(content)
+            manifest[f"{part}/{name}"] = digest(content)
             # No image is in two parts, so none has the id of another part's.
             key = 10**6 * (index + 1) + number
             document["images"].append({"id": key, "file_name": name, "height": size, "width": size})
@@ -175,7 +171,7 @@ def _write(folder, size, counts, seed):
                 first += 1
         content = json.dumps(document).encode()
         (folder / f"instances_{part}.json").write_bytes(content)
-        manifest[f"instances_{part}.json"] = _digest(content)
+        manifest[f"instances_{part}.json"] = digest(content)
     (folder / _MANIFEST).write_text(json.dumps(manifest))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfbio.detection.examples import original
+from tfbio.training import checkpoints
 
 if TYPE_CHECKING:
     from tfbio.detection.annotations import Annotations
@@ -149,10 +150,7 @@ def write(path: str | os.PathLike[str], results: Sequence[Mapping[str, Any]]) ->
         >>> read(path) == [one]
         True
     """
-    path = pathlib.Path(path)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(results))
-    unfinished.replace(path)
+    checkpoints.write(path, json.dumps(results).encode())
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -67,10 +67,7 @@ def _part(builder, split):
             _load_document(builder, split, where, names, info.filepaths), where
         )
     if int(builder.info.dataset_size or 0) > catalog.LARGEST:
-        raise ValueError(
-            f"{builder.name} does not fit in half of the memory and must be in files of "
-            f"TFRecords to be streamed. Received: {builder.info.file_format}."
-        )
+        raise catalog.too_large(builder)
     contents = []
     document = _document(builder, split, names, contents.append)
     called = [f"{where}, {image['file_name']}" for image in document["images"]]

@@ -4,13 +4,11 @@ import dataclasses
 from typing import Any, ClassVar
 
 from tfbio.detection import boxes, coco_metrics, datasets
+from tfbio.detection.retinanet import ANCHORS, BACKBONES
 from tfbio.training.experiment import Experiment
 from tfbio.training.options import option
 
-BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 BOX_LOSSES = ("retinanet", "smoothl1")
-ANCHORS = (32, 64, 128, 256, 512)
-"""The paper's anchors, smallest first: the shortest side at each level of the pyramid."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Detection(Experiment):
         below=1,
     )
     # Network.
-    backbone: str = option("resnet18", "The backbone of RetinaNet.", choices=BACKBONES)
+    backbone: str = option("resnet18", "The backbone of RetinaNet.", choices=tuple(BACKBONES))
     frozen_norm: bool = option(
         False, "Leave the backbone's batch normalization as it is, with its moving statistics."
     )

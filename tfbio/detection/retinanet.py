@@ -15,7 +15,10 @@ from tfbio.models.resnet import stages
 if TYPE_CHECKING:
     from tfbio.detection.keras_cv_model import RetinaNet
 
-_BACKBONES = {f"resnet{depth}": depth for depth in (10, 18, 34, 50, 101, 152)}
+BACKBONES = {f"resnet{depth}": depth for depth in (10, 18, 34, 50, 101, 152)}
+"""The depth of each backbone."""
+ANCHORS = (32, 64, 128, 256, 512)
+"""The paper's anchors, smallest first: the shortest side at each level of the pyramid."""
 _LEVELS = ("P3", "P4", "P5")
 
 
@@ -30,7 +33,7 @@ def retinanet(
     std: Sequence[float] | None = None,
     frozen_norm: bool = False,
     bounding_box_format: str = "xyxy",
-    anchor_sizes: Sequence[float] = (32, 64, 128, 256, 512),
+    anchor_sizes: Sequence[float] = ANCHORS,
     box_variance: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
     score_threshold: float = 0.05,
     iou_threshold: float = 0.5,
@@ -207,11 +210,9 @@ def _backbone(backbone, input_shape) -> Any:
             "`backbone` must be a name or a keras.Model. Received: "
             f"{backbone!r} of type {type(backbone).__name__}."
         )
-    if backbone not in _BACKBONES:
-        hint = suggest(backbone, list(_BACKBONES))
-        raise ValueError(
-            f"Unknown backbone {backbone!r}.{hint} Backbones: {', '.join(_BACKBONES)}."
-        )
+    if backbone not in BACKBONES:
+        hint = suggest(backbone, list(BACKBONES))
+        raise ValueError(f"Unknown backbone {backbone!r}.{hint} Backbones: {', '.join(BACKBONES)}.")
     shape = tuple(input_shape)
     if len(shape) != 3 or not shape[2] or any(side is not None and side % 32 for side in shape[:2]):
         raise ValueError(
@@ -219,7 +220,7 @@ def _backbone(backbone, input_shape) -> Any:
             f"Received: {input_shape}."
         )
     images = keras.Input(shape, name="images")
-    maps = dict(zip(_LEVELS, stages(images, _BACKBONES[backbone])[1:], strict=True))
+    maps = dict(zip(_LEVELS, stages(images, BACKBONES[backbone])[1:], strict=True))
     return keras.Model(images, maps, name="backbone")
 
 
