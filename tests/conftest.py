@@ -42,7 +42,7 @@ SLOW = ("training", "trainers", "detect", "workers", "conformance", "steps")
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what takes longest, so that two workers, a module to each, end together."""
+    """Begin with what takes longest, so that the workers, a module to each, end together."""
     rank = {f"test_{name}.py": place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: rank.get(item.path.name, len(SLOW)))
 

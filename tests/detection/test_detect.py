@@ -141,9 +141,7 @@ def test_every_epoch_is_validated_and_one_is_the_best(longer):
         assert [step for step, _ in points[tag]] == [4, 8]
 
 
-@pytest.mark.long
-def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(longer, tmp_path):
-    options, whole = longer
+def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(whole, options, tmp_path):
     kills.copy_until(whole, tmp_path, 6)
     kills.train(options, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["resumed_at_steps"] == [6]
