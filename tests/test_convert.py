@@ -17,8 +17,10 @@ from tests.cases import (
     random,
     twin_of,
 )
+from tfbio import saving
 from tfbio.layers import TWINS, FeedbackMixin
 from tfbio.layers.sites import find_sites
+from tfbio.networks.target_propagation.network import TargetNetwork
 
 
 def plain(extra=()):
@@ -287,6 +289,59 @@ def compiled():
     model = plain()
     model.compile("sgd", "mse")
     return model
+
+
+def raise_after(monkeypatch, owner, name, error):
+    """Have a function raise an error when it has done its work."""
+    original = getattr(owner, name)
+
+    def function(*arguments):
+        original(*arguments)
+        raise error
+
+    monkeypatch.setattr(owner, name, function)
+
+
+def chain(rule):
+    """Return a model under a rule, or under none, whose kernels are bfloat16 but for the last."""
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy("bfloat16")
+    layers = [keras.layers.Dense(60, "tanh"), keras.layers.Dense(3, dtype="float32")]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    keras.config.set_dtype_policy("float32")
+    return tfbio.convert(model, rule) if rule else model
+
+
+@pytest.mark.parametrize("before", [None, "fa", "dfa", "dtp"])
+@pytest.mark.parametrize("cause", ["memory", "interruption", "users_class"])
+def test_a_conversion_that_fails_late_changes_nothing(before, cause, monkeypatch):
+    model, reference = chain(before), chain(before)
+    attributes = [dict(vars(part)) for part in (model, *model.layers)]
+    if cause == "memory":  # of the matrices, which only the network's wiring makes
+        with pytest.raises(ValueError, match="max_feedback_gib"):
+            tfbio.convert(model, "dfa(max_feedback_gib=5e-7)")
+    elif cause == "interruption":
+        raise_after(monkeypatch, TargetNetwork, "wire", KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            tfbio.convert(model, "sdtp")
+    else:
+        raise_after(monkeypatch, saving, "contain", RuntimeError("of the class"))
+        with pytest.raises(RuntimeError, match="of the class"):
+            tfbio.convert(model, "kp")
+    monkeypatch.undo()
+    assert [type(part) for part in (model, *model.layers)] == [
+        type(part) for part in (reference, *reference.layers)
+    ]
+    assert [dict(vars(part)) for part in (model, *model.layers)] == attributes
+    x, y = random((6, 4), "float32"), np.arange(6) % 3
+    for each in (model, reference):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        each.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)
+        each.fit(x, y, batch_size=3, shuffle=False, verbose=0)
+    assert [w.name for w in model.weights] == [w.name for w in reference.weights]
+    for ours, expected in zip(model.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert tfbio.convert(chain(before), "frsf").layers[0].rule.alias == "frsf"
 
 
 def test_bad_input_is_refused_and_changes_nothing():

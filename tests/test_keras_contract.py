@@ -90,6 +90,28 @@ def test_unlocked():
         layer.other = keras.layers.ReLU()
 
 
+def test_undone_on_error():
+    layer, sub = keras.layers.Dense(2), keras.layers.ReLU()
+    layer.sub = sub
+    layer.build((None, 3))
+    attributes = dict(vars(layer))
+    with pytest.raises(KeyboardInterrupt), _keras.undone_on_error([layer]):  # noqa: PT012
+        _keras.untrack(layer, sub)
+        layer.__class__ = keras.layers.Layer
+        with _keras.unlocked(layer):
+            layer.sub = layer.other = keras.layers.Dropout(0.5)
+            layer.metric = keras.metrics.Mean()
+        raise KeyboardInterrupt
+    assert type(layer) is keras.layers.Dense
+    assert vars(layer) == attributes
+    assert _keras.get_sublayers(layer) == [sub]
+    assert layer.metrics == []
+    layer.sub = sub  # tracked already
+    assert _keras.get_sublayers(layer) == [sub]
+    with pytest.raises(ValueError, match="cannot add new elements of state"):
+        layer.other = keras.layers.ReLU()
+
+
 def test_untrack():
     layer = keras.layers.Layer()
     layer.sub, layer.metric = dense(), keras.metrics.Mean()

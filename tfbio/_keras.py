@@ -92,6 +92,35 @@ def unlocked(layer: keras.layers.Layer) -> abc.Iterator[None]:
             tracker.lock()
 
 
+@contextlib.contextmanager
+def undone_on_error(layers: abc.Iterable[keras.layers.Layer]) -> abc.Iterator[None]:
+    """Make layers what they were before if the context ends in an error (Layer._tracker).
+
+    What they were is their class, their attributes with what these lists, dicts and sets held, and
+    what Keras tracks. Keras has no way to take an attribute back with all that it has tracked of it.
+    """
+    before = [(layer, type(layer), dict(vars(layer)), _copy_contents(layer)) for layer in layers]
+    try:
+        yield
+    except BaseException:  # an interruption too
+        for layer, cls, attributes, contents in before:
+            layer.__class__ = cls
+            vars(layer).clear()
+            vars(layer).update(attributes)
+            for container, content in contents:
+                container.clear()
+                (container.extend if type(container) is list else container.update)(content)
+        raise
+
+
+def _copy_contents(layer):
+    """Return pairs (container, copy of its content) of all that a layer changes in place."""
+    tracker = layer._tracker
+    containers = [value for value in vars(layer).values() if type(value) in (list, dict, set)]
+    containers += [store for _, store in tracker.config.values()] + [*tracker.stored_ids.values()]
+    return [(container, container.copy()) for container in containers]
+
+
 def untrack(layer: keras.layers.Layer, value: object) -> None:
     """Stop tracking a sub-layer or metric of a layer, whose attribute stays (Layer._tracker).
 

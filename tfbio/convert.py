@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tfbio import rules, saving
+from tfbio import _keras, rules, saving
 from tfbio.layers import TWINS, FeedbackMixin
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_layers, find_without_twin
@@ -51,8 +51,8 @@ def convert(
         ValueError: If the model is not built, or compiled; if a rule is unknown; if a layer has no
             twin, or LoRA or quantization under a rule other than backprop; if an override matches
             no kernel layer; if the model has none, or its last layers are asked for and cannot be
-            found; if a rule returns a B that is not its kernel's equal in shape and dtype. Nothing
-            has been changed then, nor after whatever a rule of the user's raises.
+            found; if a rule returns a B that is not its kernel's equal in shape and dtype. The
+            model is then as it was, and so it is after any other error, or Ctrl-C.
 
     Example:
         >>> import keras, tfbio
@@ -66,7 +66,9 @@ def convert(
     References:
         Xiao et al. 2018, "Biologically-plausible learning algorithms can scale to large datasets".
     """
-    return rules.get(rule).apply(Conversion(model, last_layer, overrides, unsupported))
+    conversion = Conversion(model, last_layer, overrides, unsupported)
+    with _keras.undone_on_error(conversion.parts):
+        return rules.get(rule).apply(conversion)
 
 
 class Conversion:
@@ -74,6 +76,7 @@ class Conversion:
 
     Attributes:
         model: The model.
+        parts: The model and all layers below it, a list.
         kernel_layers: A dict from name to layer: those that have, or are, a feedback twin.
         last_layer, overrides, unsupported: As in `convert`.
 
@@ -108,10 +111,11 @@ class Conversion:
             for pattern, rule in (overrides or {}).items()
         }
         self.unsupported = unsupported
-        self._all = find_layers(model)
+        below = find_layers(model)
+        self.parts = [model, *below.values()]
         self.kernel_layers = {
             name: layer
-            for name, layer in self._all.items()
+            for name, layer in below.items()
             if type(layer) in TWINS or isinstance(layer, FeedbackMixin)
         }
         self._check_layers()
@@ -167,9 +171,8 @@ class Conversion:
             _check_plain(name, layer, chosen[name])
         for layer, own, copies in self._prepared(chosen):
             layer.put_under(own, copies)
-        for part in (self.model, *self._all.values()):
+        for part in self.parts:
             unwire(part)
-        for part in (self.model, *self._all.values()):
             if isinstance(part, keras.Model):
                 # Compiled before, they would go on without the feedback.
                 part.train_function = part.test_function = part.predict_function = None
@@ -191,21 +194,13 @@ class Conversion:
         return [name for name in found if name in self.kernel_layers]
 
     def _prepared(self, chosen):
-        """Turn all kernel layers into their twins, each with its rules made but not yet its own.
-
-        A rule of the user's may raise while it looks at its kernel: the model is then as it was.
-        """
-        prepared, classes = [], {name: type(layer) for name, layer in self.kernel_layers.items()}
-        try:
-            for index, (name, layer) in enumerate(self.kernel_layers.items()):
-                twin: Any = TWINS.get(type(layer), type(layer))
-                layer.__class__ = twin
-                own = chosen[name].spawn(index)
-                prepared.append((layer, own, layer.prepare(own)))
-        except BaseException:  # an interruption too
-            for name, cls in classes.items():
-                self.kernel_layers[name].__class__ = cls
-            raise
+        """Turn all kernel layers into their twins, each with its rules made but not yet its own."""
+        prepared = []
+        for index, (name, layer) in enumerate(self.kernel_layers.items()):
+            twin: Any = TWINS.get(type(layer), type(layer))
+            layer.__class__ = twin
+            own = chosen[name].spawn(index)
+            prepared.append((layer, own, layer.prepare(own)))
         return prepared
 
     def _check_of_layers(self, rule):
