@@ -97,7 +97,7 @@ def undone_on_error(layers: abc.Iterable[keras.layers.Layer]) -> abc.Iterator[No
     """Make layers what they were before if the context ends in an error (Layer._tracker).
 
     What they were is their class, their attributes with what these lists, dicts and sets held, and
-    what Keras tracks. Keras has no way to take an attribute back with all that it has tracked of it.
+    what Keras tracks. Keras cannot take an attribute back with all that it has tracked of it.
     """
     before = [(layer, type(layer), dict(vars(layer)), _copy_contents(layer)) for layer in layers]
     try:
