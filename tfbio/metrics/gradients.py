@@ -200,9 +200,9 @@ class GradientMeter:
         angles = {name: tf.constant(0.0) for name, s in self._sites.items() if s.rule.symmetric}
         for name, site in self._sites.items():
             # Those of a loop within the model are out of reach here.
-            own = [each for each in sightings if each.site == site and _is_of(graph, each)]
-            if own:
-                angles[name] = _local_angle(own)
+            of_site = [each for each in sightings if each.site == site and _is_of(graph, each)]
+            if of_site:
+                angles[name] = _local_angle(of_site)
         return learned, angles
 
     def _of_kernels(self, batch):

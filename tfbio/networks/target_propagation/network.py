@@ -126,7 +126,7 @@ class _Tracker(keras.metrics.Mean):
 
 
 def _inverted(found, rule):
-    """Return the stages that have an inverse: without the first, and the output's if it has one."""
+    """Return the stages with an inverse: all but the first, and under some rules but the last."""
     return found[1:] if rule.inverts_output else found[1:-1]
 
 
