@@ -169,8 +169,10 @@ class Conversion:
     def _put_under(self, chosen):
         for name, layer in self.kernel_layers.items():
             _check_plain(name, layer, chosen[name])
-        for layer, own, copies in self._prepared(chosen):
-            layer.put_under(own, copies)
+        for index, (name, layer) in enumerate(self.kernel_layers.items()):
+            twin: Any = TWINS.get(type(layer), type(layer))
+            layer.__class__ = twin
+            layer.put_under(chosen[name].spawn(index))
         for part in self.parts:
             unwire(part)
             if isinstance(part, keras.Model):
@@ -192,16 +194,6 @@ class Conversion:
                 f"`last_layer`: {error} Or leave it out, and name them in `overrides`."
             ) from error
         return [name for name in found if name in self.kernel_layers]
-
-    def _prepared(self, chosen):
-        """Turn all kernel layers into their twins, each with its rules made but not yet its own."""
-        prepared = []
-        for index, (name, layer) in enumerate(self.kernel_layers.items()):
-            twin: Any = TWINS.get(type(layer), type(layer))
-            layer.__class__ = twin
-            own = chosen[name].spawn(index)
-            prepared.append((layer, own, layer.prepare(own)))
-        return prepared
 
     def _check_of_layers(self, rule):
         several = {"last_layer": self.last_layer, **{

@@ -34,7 +34,7 @@ class Derived(_Layer):
     Attributes:
         key: Under what name the config holds it.
         kind: The kind of a class made at run time; None for a kind.
-        own_class: The layer's own class, likewise.
+        own_class: Of a class made at run time, the layer's own class; None for a kind.
     """
 
     key: ClassVar[str]

@@ -173,21 +173,27 @@ class FeedbackMixin(_Layer):
         """Whether the layer backpropagates: the error passes through W itself."""
         return all(site.rule.symmetric for site in self.sites())
 
-    def put_under(self, rule: Any, prepared: list[Rule] | None = None) -> None:
+    def put_under(self, rule: Any) -> None:
         """Give the layer copies of `rule`, one per kernel; built with it, or now if it is built.
 
         Args:
             rule: Anything that `tfbio.rules.get` takes.
-            prepared: What `prepare(rule)` returned, None to call it here.
 
         Raises:
             ValueError: As the constructor does, and if a rule returns a B that is not W's equal in
-                shape and dtype.
+                shape and dtype; whatever else the rule itself raises.
         """
         rule = rules.get(rule)
-        copies = self.prepare(rule) if prepared is None else prepared
+        several = len(self.kernel_names) > 1
+        config = rules.serialize(rule)
+        copies = [
+            rule.spawn(index) if several else rules.get(config)
+            for index in range(len(self.kernel_names))
+        ]
+        if self.built:
+            self._attach(copies)
         # Past Keras's tracking, whose dict holds the layer: no config could be copied.
-        vars(self)["_rule_config"] = rules.serialize(rule)
+        vars(self)["_rule_config"] = config
         for site, copy in zip(self.sites(), copies, strict=True):
             site.adopt(copy)
         if not isinstance(self.quantize, functools.partial):
@@ -200,29 +206,6 @@ class FeedbackMixin(_Layer):
                 self._refuse(f"{option}={getattr(self, option)!r}")
         if self.built:
             self._make_switch()
-
-    def prepare(self, rule: Rule) -> list[Rule]:
-        """Return copies of `rule`, one per kernel, without changing the layer.
-
-        Args:
-            rule: A `tfbio.rules.Rule`.
-
-        Returns:
-            A list of rules, with their state made if the layer is built.
-
-        Raises:
-            ValueError: If the rule returns a B that is not W's equal in shape and dtype; whatever
-                else the rule itself raises.
-        """
-        several = len(self.kernel_names) > 1
-        config = rules.serialize(rule)
-        copies = [
-            rule.spawn(index) if several else rules.get(config)
-            for index in range(len(self.kernel_names))
-        ]
-        if self.built:
-            self._attach(copies)
-        return copies
 
     def _post_build(self):
         # Keras's hook. Not `build`, which Keras binds to each layer as it is made: a layer that

@@ -138,7 +138,7 @@ class BatchwiseRandomSignFeedback(ScaledRule):
 
     @property
     def has_step(self) -> bool:
-        """Whether M is drawn anew with every step: always."""
+        """True: M is drawn at every step, though there is no `step` to override."""
         return True
 
     def make_state(self, kernel: tf.Tensor, fans: Fans) -> None:

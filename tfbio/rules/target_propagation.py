@@ -290,8 +290,8 @@ class LocalDifferenceReconstruction(TargetPropagation):
         beta: β, greater than 0.
         iterations: K, 1 to 2000: a number, or one for each inverse, from the second kernel layer
             up, in a tuple.
-        rate: The learning rate of the inverses, likewise.
-        noise: σ, greater than 0, likewise.
+        rate: The learning rate of the inverses, a number or a tuple as `iterations`.
+        noise: σ, greater than 0, a number or a tuple as `iterations`.
         momentum: Theirs, 0 or more and less than 1.
         seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
 
