@@ -66,6 +66,19 @@ OPTIONS = {
 TASKS = {"detect": "detection"}
 """The task of a trainer; of any other, classification."""
 
+COMING = {
+    "loss": "cross_entropy",
+    "weight_decay_exclude": "",
+    "bias_learning_rate_scale": "1",
+    "warmup_steps": "0",
+    "warmup_from": "0",
+    "freeze": "",
+    "cosine_epochs": "0",
+    "final_learning_rate": "0",
+    "schedule_by": "step",
+}
+"""Options that are still to come, by their default; those that are there are read instead."""
+
 KINDS = {"code": "code", "code (not read again)": "code", "paper": "paper", "ours": "ours"}
 PLACE = re.compile(r"`[^`]+:\d+(?:[-–,]\d+)*`")
 """A file and its lines, as `` `biotorch/datasets/cifar.py:41` ``."""
@@ -126,7 +139,7 @@ class Config(NamedTuple):
 
 def read_defaults(task: str) -> dict[str, str]:
     """Return the defaults of a task's options, read from the sources, as a flagfile writes them."""
-    defaults = {}
+    defaults: dict[str, str] = {}
     for path, name in OPTIONS[task]:
         tree = ast.parse((ROOT / path).read_text())
         (options,) = (
@@ -141,7 +154,8 @@ def read_defaults(task: str) -> dict[str, str]:
             ):
                 value = ast.literal_eval(node.value.args[0])
                 defaults[node.target.id] = str(value)
-    return {name: {"True": "true", "False": "false"}.get(v, v) for name, v in defaults.items()}
+    as_flags = {"True": "true", "False": "false"}
+    return {name: as_flags.get(value, value) for name, value in defaults.items()}
 
 
 def read_config(path: pathlib.Path) -> Config:
@@ -414,7 +428,7 @@ def draw_table(papers: Sequence[Paper]) -> str:
 
 def find_all_problems(papers: Sequence[Paper]) -> list[str]:
     """Return what is wrong with all papers' tables and configs, a sentence each."""
-    defaults = {task: read_defaults(task) for task in OPTIONS}
+    defaults = {task: COMING | read_defaults(task) for task in OPTIONS}
     return [problem for paper in papers for problem in find_problems(paper, defaults)]
 
 
