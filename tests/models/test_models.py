@@ -174,6 +174,23 @@ def test_resnet_starts_as_the_docstring_says():
         models.residual(21, 10, (32, 32, 3))
 
 
+@pytest.mark.parametrize(
+    "name",
+    long_but(
+        ["resnet20", "resnet18", "resnet50", "alexnet", "ernoult_vgg", "lee_mnist", "lenet_cifar"],
+        [name for name in SMALLEST if ":" not in name],
+    ),
+)
+def test_no_two_kernels_start_from_the_same_numbers(name):
+    # One initializer object gives every layer the same numbers, also in kernels of other shapes.
+    side = SMALLEST[name]
+    model = models.build(name, 10, (side, side, 3))
+    kernels = [layer.kernel.numpy().ravel() for layer in model.layers if hasattr(layer, "kernel")]
+    starts = [kernel[:100] / np.linalg.norm(kernel[:100]) for kernel in kernels]
+    for one, other in itertools.combinations([s for s in starts if len(s) == 100], 2):
+        assert abs(one @ other) < 0.6  # six standard deviations of a chance likeness
+
+
 def test_the_shortcut_keeps_every_second_pixel_between_channels_of_zeros(tmp_path):
     layer = models.IdentityShortcut(5, 2)
     x = random((2, 5, 4, 2))
