@@ -24,6 +24,7 @@ from tfbio.models.bartunov import (
 from tfbio.models.batch_normalization import BatchNormalization
 from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.ernoult import ernoult_lenet, ernoult_vgg
+from tfbio.models.initialization import initialize
 from tfbio.models.lee import lee_mnist
 from tfbio.models.lenet import lenet, lenet_tanh
 from tfbio.models.lenet_cifar import lenet_cifar
@@ -77,6 +78,7 @@ __all__ = [
     "ernoult_vgg",
     "find",
     "from_file",
+    "initialize",
     "lee_mnist",
     "lenet",
     "lenet_cifar",

@@ -5,6 +5,7 @@ import math
 from typing import ClassVar
 
 from tfbio import data, models, rules
+from tfbio.models import initialization
 from tfbio.training.experiment import Experiment
 from tfbio.training.options import default, named, named_values, option
 
@@ -76,6 +77,11 @@ class Classification(Experiment):
     weights: str = option(
         "", "Weights to start from: a file, or imagenet for keras:<name>; empty: random ones."
     )
+    initialization: str = option(
+        "",
+        "The distribution that all kernels of the network are drawn from, with biases at 0 unless "
+        f"it is pytorch: {', '.join(initialization.names())}; empty: the network's own.",
+    )
     # Records.
     workdir: str = option("runs/classify", "The run's folder.", changes_results=False)
     published: str = option(
@@ -105,6 +111,15 @@ class Classification(Experiment):
             )
         with named("model"):
             models.find(self.model)
+        if self.initialization:
+            with named("initialization"):
+                initialization.check(self.initialization)
+            for name in ("weights", "init_from"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"`initialization` has no effect with `{name}`, which also says where to "
+                        "start: give one."
+                    )
         if self.init_from and self.weights:
             raise ValueError("`init_from` and `weights` both say where to start: give one.")
         self.published_errors()

@@ -106,6 +106,9 @@ class ClassificationTask(Task):
             model = models.build(
                 experiment.model, len(facts.class_names), facts.image_shape, experiment.weights
             )
+        if experiment.initialization:
+            with named("initialization"):
+                models.initialize(model, experiment.initialization)
         if facts.mean is None:
             return model
         return models.standardize(model, facts.mean, facts.std)
