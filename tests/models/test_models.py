@@ -57,12 +57,25 @@ def test_lenet_is_the_published_one():
             assert not layer.bias.numpy().any()
 
 
-def test_lees_network_starts_orthogonal():
+def test_lees_network_starts_with_the_orthogonal_factors_of_uniform_matrices(monkeypatch):
+    drawn = []
+    original = keras.initializers.RandomUniform.__call__
+
+    def draw(self, *arguments):
+        drawn.append(original(self, *arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr(keras.initializers.RandomUniform, "__call__", draw)
     model = models.build("lee_mnist", 10, (28, 28, 1))
     kernels = [layer.kernel.numpy() for layer in model.layers if hasattr(layer, "kernel")]
     assert [k.shape for k in kernels] == [(784, 240), *6 * [(240, 240)], (240, 10)]
-    for kernel in kernels:
+    assert not any(layer.bias.numpy().any() for layer in model.layers[1:])
+    for kernel, uniform in zip(kernels, drawn, strict=True):
         np.testing.assert_allclose(kernel.T @ kernel, np.eye(kernel.shape[1]), atol=1e-5)
+        # The factor of A is the orthogonal matrix for which QᵀA is symmetric and positive.
+        rest = kernel.astype("float64").T @ uniform.numpy()
+        np.testing.assert_allclose(rest, rest.T, atol=1e-4)
+        assert np.linalg.eigvalsh(rest).min() > -1e-4
 
 
 def test_lenet_for_cifar_is_the_published_one():
