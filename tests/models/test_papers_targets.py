@@ -1,6 +1,5 @@
 """The networks of the papers on target propagation, beside what the authors' public code says."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
