@@ -28,6 +28,7 @@ from tfbio.models.initialization import initialize
 from tfbio.models.lee import lee_mnist
 from tfbio.models.lenet import lenet, lenet_tanh
 from tfbio.models.lenet_cifar import lenet_cifar
+from tfbio.models.pooling import PaddedMaxPooling2D
 from tfbio.models.resnet import (
     resnet,
     resnet18,
@@ -58,6 +59,7 @@ _FILES = (".weights.h5", ".keras")
 __all__ = [
     "BatchNormalization",
     "IdentityShortcut",
+    "PaddedMaxPooling2D",
     "Preprocess",
     "akrout_cifar",
     "akrout_mnist",
