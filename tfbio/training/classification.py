@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import ClassVar
 
-from tfbio import data, models, rules
+from tfbio import data, losses, models, rules
 from tfbio.training.experiment import Experiment
 from tfbio.training.options import default, named, named_values, option
 
@@ -48,6 +48,9 @@ class Classification(Experiment):
     augmentation: str = option(
         "none", "What is done to training images.", choices=data.augmentations()
     )
+    shuffle: bool = option(
+        True, "Take the training images in a new random order every epoch, not as they are stored."
+    )
     standardize: bool = option(
         False, "Take every channel to mean 0 and standard deviation 1 over the training images."
     )
@@ -76,6 +79,14 @@ class Classification(Experiment):
     weights: str = option(
         "", "Weights to start from: a file, or imagenet for keras:<name>; empty: random ones."
     )
+    # What it learns.
+    loss: str = option(
+        "cross_entropy",
+        "What is minimized, computed from the logits: the softmax's cross-entropy; or of sigmoid "
+        "outputs the binary cross-entropy, its mean over the classes or their sum, or the mean "
+        "squared error.",
+        choices=losses.NAMES,
+    )
     # Records.
     workdir: str = option("runs/classify", "The run's folder.", changes_results=False)
     published: str = option(
@@ -95,6 +106,7 @@ class Classification(Experiment):
                 "`standardize` does not go with the networks of keras.applications, which prepare "
                 f"their images in their own way. Received: `model={self.model}`."
             )
+        self._check_loss()
         if self.data_service:
             with named("data_service", address="data_service"):
                 data.Service(self.data_service, self.data_service_timeout)
@@ -108,6 +120,23 @@ class Classification(Experiment):
         if self.init_from and self.weights:
             raise ValueError("`init_from` and `weights` both say where to start: give one.")
         self.published_errors()
+
+    def _check_loss(self):
+        """Refuse what takes the outputs for those of a softmax under a loss of sigmoid ones."""
+        if self.loss == "cross_entropy":
+            return
+        if self.evaluation_crops > 1:
+            raise ValueError(
+                f"`evaluation_crops` averages a softmax's probabilities, and `loss='{self.loss}'` "
+                f"has none. Give `evaluation_crops=1`. Received: {self.evaluation_crops}."
+            )
+        rule = self.parsed_rule
+        if isinstance(rule, rules.TargetPropagation) and rule.reads_targets:
+            raise ValueError(
+                f"`rule={self.rule!r}` compares the outputs' softmax with the label, which does "
+                f"not go with `loss='{self.loss}'`. Give `loss='cross_entropy'`, or a rule such as "
+                "dtp, which takes any loss."
+            )
 
     def published_errors(self) -> dict[str, float]:
         """Return the published errors as a dict from the rule's own name to percent.
