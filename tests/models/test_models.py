@@ -316,6 +316,13 @@ def test_the_networks_for_imagenet_start_as_published():
         assert 0.99 < np.abs(kernel).max() * np.sqrt(fan_in) <= 1.0001
         assert abs(kernel.std() * np.sqrt(3 * fan_in) - 1) < 0.02
         assert (model.get_layer(name).bias is None) == (name != "logits")
+    gammas = [layer.gamma.numpy() for layer in model.layers if hasattr(layer, "gamma")]
+    assert [len(gamma) for gamma in gammas] == [64, 192, 384, 256, 256, 4096, 4096]
+    for gamma in gammas:
+        assert 0 <= gamma.min() < 0.05
+        assert 0.95 < gamma.max() <= 1
+        assert abs(gamma.mean() - 0.5) < 0.1
+    assert np.abs(gammas[-1] - gammas[-2]).max() > 0.5  # a draw for each layer
     with pytest.raises(ValueError, match=r"`depth` must be one of 10, 18, .* Received: 20."):
         models.resnet(20, 10, (32, 32, 3))
 
