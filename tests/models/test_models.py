@@ -13,6 +13,7 @@ from tests.cases import long_but, random
 from tfbio import models
 
 SMALLEST = {
+    "frenkel_mnist": 2,
     "digits_cnn": 4,
     "lenet": 32,
     "lenet_tanh": 32,
