@@ -48,6 +48,7 @@ REQUIRED = {
 WITH_EFFECT = {
     "momentum": lambda value: value("optimizer") in ("sgd", "nesterov", "rmsprop"),
     "decay_factor": lambda value: value("schedule") == "step",
+    "weight_decay_exclude": lambda value: float(value("weight_decay")) > 0,
 }
 """Whether a flag has an effect, by the values of others; where it has none it needs no row."""
 PROPERTIES = ("initialization", "padding", "pooling", "normalization", "last layer")
@@ -66,17 +67,7 @@ OPTIONS = {
 TASKS = {"detect": "detection"}
 """The task of a trainer; of any other, classification."""
 
-COMING = {
-    "loss": "cross_entropy",
-    "weight_decay_exclude": "",
-    "bias_learning_rate_scale": "1",
-    "warmup_steps": "0",
-    "warmup_from": "0",
-    "freeze": "",
-    "cosine_epochs": "0",
-    "final_learning_rate": "0",
-    "schedule_by": "step",
-}
+COMING = {"loss": "cross_entropy"}
 """Options that are still to come, by their default; those that are there are read instead."""
 
 KINDS = {"code": "code", "code (not read again)": "code", "paper": "paper", "ours": "ours"}
