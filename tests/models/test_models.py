@@ -13,6 +13,7 @@ from tests.cases import long_but, random
 from tfbio import models
 
 SMALLEST = {
+    "frenkel_mnist": 2,
     "digits_cnn": 4,
     "lenet": 32,
     "lenet_tanh": 32,
@@ -211,6 +212,23 @@ def test_resnet_starts_as_the_docstring_says():
     assert (norm.momentum, norm.epsilon) == (0.9, 1e-5)
     with pytest.raises(ValueError, match=r"`depth` must be 6n \+ 2, n 1 or more. Received: 21."):
         models.residual(21, 10, (32, 32, 3))
+
+
+@pytest.mark.parametrize(
+    "name",
+    long_but(
+        ["resnet20", "resnet18", "resnet50", "alexnet", "ernoult_vgg", "lee_mnist", "lenet_cifar"],
+        [name for name in SMALLEST if ":" not in name],
+    ),
+)
+def test_no_two_kernels_start_from_the_same_numbers(name):
+    # One initializer object gives every layer the same numbers, also in kernels of other shapes.
+    side = SMALLEST[name]
+    model = models.build(name, 10, (side, side, 3))
+    kernels = [layer.kernel.numpy().ravel() for layer in model.layers if hasattr(layer, "kernel")]
+    starts = [kernel[:100] / np.linalg.norm(kernel[:100]) for kernel in kernels]
+    for one, other in itertools.combinations([s for s in starts if len(s) == 100], 2):
+        assert abs(one @ other) < 0.6  # six standard deviations of a chance likeness
 
 
 def test_the_shortcut_keeps_every_second_pixel_between_channels_of_zeros(tmp_path):

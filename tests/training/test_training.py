@@ -676,26 +676,31 @@ def test_images_that_are_not_square_are_predicted(images_run, tmp_path, images, 
 
 SCHEDULES = [
     (Schedule(0.1, "constant", 100), lambda t: 0.1),
-    (Schedule(0.1, "constant", 100, warmup_steps=10), lambda t: 0.1 * min(1, (t + 1) / 10)),
+    (Schedule(0.1, "constant", 100, warmup_steps=10), lambda t: 0.1 * min(1, t / 10)),
+    (
+        Schedule(0.3, "constant", 100, warmup_steps=50, warmup_from=1 / 3),
+        lambda t: 0.3 * min(1, (1 - t / 50) / 3 + t / 50),  # Detectron's
+    ),
     (
         Schedule(0.1, "step", 100, milestones=(50, 75)),
         lambda t: 0.1 if t < 50 else 0.01 if t < 75 else 0.001,
     ),
     (
         Schedule(0.2, "cosine", 100, warmup_steps=20),
-        lambda t: 0.2 * (t + 1) / 20 if t < 20 else 0.1 * (1 + math.cos(math.pi * (t - 20) / 80)),
+        lambda t: 0.2 * t / 20 if t < 20 else 0.1 * (1 + math.cos(math.pi * (t - 20) / 80)),
     ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("schedule", "oracle"), SCHEDULES, ids=["constant", "warm-up", "step", "cosine"]
+    ("schedule", "oracle"), SCHEDULES, ids=["constant", "warm-up", "from 1/3", "step", "cosine"]
 )
 def test_schedules(schedule, oracle):
     again = Schedule.from_config(schedule.get_config())
     for step in (0, 1, 9, 10, 19, 20, 49, 50, 74, 75, 99):
         assert float(schedule(step)) == pytest.approx(oracle(step), rel=1e-5, abs=1e-9)
-        assert float(tf.function(again)(tf.constant(step))) == pytest.approx(oracle(step), rel=1e-5)
+        compiled = float(tf.function(again)(tf.constant(step)))
+        assert compiled == pytest.approx(oracle(step), rel=1e-5, abs=1e-9)
 
 
 def recursive_cosine(rate, final, length, epochs):

@@ -14,8 +14,8 @@ import tensorflow as tf
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """A linear warm-up, then constant, falling in steps, or a half cosine.
 
-    With warm-up over w steps, ``η_t = η·(t+1)/w`` for t < w. After it, ``η_t = η`` (constant),
-    ``η·f^m`` with m the number of milestones at or before t (step), or
+    With warm-up over w steps, ``η_t = η·(s + (1−s)·t/w)`` for t < w. After it, ``η_t = η``
+    (constant), ``η·f^m`` with m the number of milestones at or before t (step), or
     ``η·(1 + cos(π(t−w)/(T−w)))/2`` (cosine), with steps t counted from 0 and T in all.
 
     The cosine may end elsewhere than at 0, and reach its end before the last step; it then rises
@@ -35,11 +35,13 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         hold_steps: E, the steps between two changes of the cosine; warm-up rises at every step all
             the same.
         factor: f.
+        warmup_from: s, the share of η at which warm-up begins; with 0 the first step has the rate
+            0.
 
     Example:
         >>> schedule = Schedule(0.1, "step", 30, milestones=(10, 20), warmup_steps=2)
-        >>> [round(float(schedule(step)), 6) for step in (0, 1, 9, 10, 20)]
-        [0.05, 0.1, 0.1, 0.01, 0.001]
+        >>> [round(float(schedule(step)), 6) for step in (0, 1, 2, 10, 20)]
+        [0.0, 0.05, 0.1, 0.01, 0.001]
 
     References:
         Goyal et al. 2017, "Accurate, large minibatch SGD" (warm-up); Loshchilov and Hutter 2017,
@@ -57,6 +59,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         final_learning_rate: float = 0.0,
         hold_steps: int = 1,
         factor: float = 0.1,
+        warmup_from: float = 0.0,
     ):
         self.learning_rate = learning_rate
         self.kind = kind
@@ -67,6 +70,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.final_learning_rate = final_learning_rate
         self.hold_steps = hold_steps
         self.factor = factor
+        self.warmup_from = warmup_from
 
     def __call__(self, step):
         """Return the learning rate of a step, a scalar float32 tensor."""
@@ -87,8 +91,9 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             fallen = tf.cos(math.pi / 2 * share) ** 2
             rate = self.final_learning_rate + (rate - self.final_learning_rate) * fallen
         if self.warmup_steps:
-            warming = self.learning_rate * tf.cast(step + 1, tf.float32) / self.warmup_steps
-            rate = tf.where(step < self.warmup_steps, warming, rate)
+            share = tf.cast(step, tf.float32) / self.warmup_steps
+            share = self.warmup_from + (1.0 - self.warmup_from) * share
+            rate = tf.where(step < self.warmup_steps, self.learning_rate * share, rate)
         return rate
 
     def get_config(self) -> dict[str, Any]:
@@ -103,4 +108,5 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             "final_learning_rate": self.final_learning_rate,
             "hold_steps": self.hold_steps,
             "factor": self.factor,
+            "warmup_from": self.warmup_from,
         }
