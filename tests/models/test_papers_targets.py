@@ -125,7 +125,7 @@ def test_lees_targets_teach_the_first_layer_what_theirs_do(double):
 
 def their_pool(x):
     """Return torch.nn.MaxPool2d(3, 2, padding=1) of an array, and each maximum's place."""
-    n, rows, columns, channels = x.shape
+    rows, columns = x.shape[1:3]
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     windows = np.stack([
         padded[:, i : i + rows : 2, j : j + columns : 2] for i in range(3) for j in range(3)
