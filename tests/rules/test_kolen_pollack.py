@@ -117,3 +117,131 @@ def test_what_would_reach_w_alone_is_refused(option):
     with pytest.raises(ValueError, match=rf"kernel without a {next(iter(option))[7:]}.*weight_dec"):
         tfbio.convert(model, "kolen_pollack")
     assert type(model.layers[0]) is keras.layers.Dense
+
+
+def critic(rule=None, conv=False):
+    """Return a network of one output in float64, as a WGAN's critic is."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(5, "tanh", dtype="float64", name="first")]
+    if conv:
+        first = keras.layers.Conv2D(3, 3, activation="tanh", dtype="float64", name="first")
+        layers = [first, keras.layers.Flatten()]
+    layers += [
+        keras.layers.Dense(4, "tanh", dtype="float64", name="second"),
+        keras.layers.Dense(1, dtype="float64", name="third"),
+    ]
+    model = keras.Sequential([keras.Input((5, 5, 2) if conv else (3,), dtype="float64"), *layers])
+    return tfbio.convert(model, rule) if rule else model
+
+
+def penalized(model, x):
+    """Return the mean output and Gulrajani et al.'s penalty on the gradient at the input."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.reduce_mean(model(x, training=True))
+    slope = tf.reshape(tape.gradient(y, x) * len(x), (len(x), -1))
+    return y + 10 * tf.reduce_mean(tf.square(tf.norm(slope, axis=1) - 1))
+
+
+def penalized_gradients(model, x):
+    """Return the gradients of `penalized`, by "layer/weight"."""
+    variables = {
+        f"{layer.name}/{v.name}": v for layer in model.layers for v in layer.trainable_variables
+    }
+    with tf.GradientTape() as tape:
+        loss = penalized(model, x)
+    return tape.gradient(loss, {name: v.value for name, v in variables.items()})
+
+
+def oracle(model, x):
+    """Return ∂/∂W and ∂/∂V of the same, with the error written out through matrices V = B.
+
+    op(sg(x), W) + op(x, sg(V)) − sg(op(x, V)) has op's value, its kernel gradient, and V's input
+    gradient; the error at the input depends on V as it is written here.
+    """
+    sites = find_sites(model).values()
+    w = [tf.convert_to_tensor(site.kernel) for site in sites]
+    v = [tf.convert_to_tensor(site.feedback) for site in sites]
+    with tf.GradientTape() as tape:
+        tape.watch([w, v])
+        h, activations = x, []
+        for kernel, back in zip(w, v, strict=True):
+            constant = tf.stop_gradient(back)
+            through = h @ constant
+            h = tf.stop_gradient(h) @ kernel + through - tf.stop_gradient(through)
+            h = tf.tanh(h) if kernel is not w[-1] else h
+            activations.append(h)
+        error = tf.ones_like(h)
+        for h, back in zip([*activations[-2::-1], None], reversed(v), strict=True):
+            error = error @ tf.transpose(back)
+            error = error if h is None else error * (1 - h**2)
+        penalty = tf.reduce_mean(tf.square(tf.norm(error, axis=1) - 1))
+        loss = tf.reduce_mean(activations[-1]) + 10 * penalty
+    return tape.gradient(loss, [w, v])
+
+
+@pytest.mark.parametrize("rule", ["kolen_pollack", "feedback_alignment", "sign_symmetry"])
+def test_under_a_penalty_on_the_gradient_w_and_b_get_all_of_it(rule):
+    """B as it stands in the error is a part of it; other rules' B is a constant."""
+    model, x = critic(rule), random((6, 3))
+    of_w, of_v = oracle(model, x)
+    found = penalized_gradients(model, x)
+    for name, w, v in zip(("first", "second", "third"), of_w, of_v, strict=True):
+        whole = w + v if rule == "kolen_pollack" else w
+        np.testing.assert_allclose(found[f"{name}/kernel"], whole, rtol=1e-10, atol=1e-13)
+        assert float(tf.norm(v)) > 0.01
+        if rule == "kolen_pollack":
+            np.testing.assert_array_equal(found[f"{name}/feedback"], found[f"{name}/kernel"])
+
+
+@pytest.mark.parametrize("true_gradient", [False, True], ids=["B = W", "true gradient"])
+def test_the_penalty_is_backpropagations(true_gradient):
+    """With B = W, and for the true gradient with any B."""
+    model, plain, x = critic("kolen_pollack", conv=True), critic(conv=True), random((4, 5, 5, 2))
+    expected = penalized_gradients(plain, x)
+    if true_gradient:
+        with tfbio.true_gradient(model):
+            found = penalized_gradients(model, x)
+    else:
+        for site in find_sites(model).values():
+            site.rule.matrix.assign(site.kernel)
+        found = penalized_gradients(model, x)
+    for name, gradient in expected.items():
+        if name == "third/bias":
+            np.testing.assert_allclose(found[name], gradient)
+            continue
+        np.testing.assert_allclose(found[name], gradient, rtol=1e-10, atol=1e-13)
+        assert float(tf.norm(gradient)) > 0.01, name
+
+
+def test_the_difference_decays_under_a_penalty_too():
+    model = critic("kolen_pollack", conv=True)
+    optimizer = optimizers.get("sgd", 0.02, weight_decay=DECAY)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = penalized(model, x)
+        values = [v.value for v in model.trainable_variables]
+        optimizer.apply(tape.gradient(loss, values))
+
+    start = differences(model)
+    for index in range(10):
+        step(random((4, 5, 5, 2), seed=index))
+    for before, now in zip(start, differences(model), strict=True):
+        # The rate is a float32.
+        np.testing.assert_allclose(now, (1 - 0.02 * DECAY) ** 10 * before, rtol=1e-6, atol=1e-10)
+
+
+def test_a_wrapper_that_rescales_w_is_refused():
+    def wrapped():
+        dense = keras.layers.SpectralNormalization(keras.layers.Dense(3), name="spectral")
+        return keras.Sequential([keras.Input((2,)), dense, keras.layers.Dense(1, name="last")])
+
+    with pytest.raises(ValueError, match=r"'spectral' of class SpectralNorm.*'kolen_pollack'.*ove"):
+        tfbio.convert(wrapped(), "kolen_pollack")
+    with pytest.raises(ValueError, match="SpectralNormalization"):
+        tfbio.convert(wrapped(), "fa", overrides={"spectral/*": "kolen_pollack"})
+    for rule, overrides in (("kolen_pollack", {"spectral/*": "fa"}), ("sign_symmetry", None)):
+        assert tfbio.convert(wrapped(), rule, overrides=overrides)

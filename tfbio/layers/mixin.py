@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from tfbio import _keras, rules
-from tfbio.feedback import asymmetric
+from tfbio.feedback import asymmetric, shared_gradient
 from tfbio.layers import context
 from tfbio.layers.guard import guarded
 from tfbio.rules import contract
@@ -268,6 +268,8 @@ class FeedbackMixin(_Layer):
         last = site.kernel_name == self.kernel_names[-1]
         circuit = rules.Circuit(op, inputs, self.respond if last else tf.identity)
         feedback = tf.cast(site.rule(full, circuit=circuit), kernel.dtype)
+        if site.rule.learns == "with_kernel":
+            kernel, feedback = shared_gradient(kernel, feedback, self.true_gradient_switch)
         outputs = asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
         return context.show(outputs, site, op, inputs, kernel, feedback)
 

@@ -87,7 +87,7 @@ class LayerRule(Rule):
         Called once per optimizer step, whatever drives the training, `fit` or a loop of one's own:
         in the first training call that finds the kernel changed since the last. A layer shared
         within a model, several micro-batches of an accumulated gradient and several replicas see
-        one step.
+        one step. The rule of a frozen layer (`trainable=False`) takes none.
 
         Args:
             kernel: The kernel W as the optimizer left it, a constant tensor.
@@ -162,7 +162,7 @@ class LayerRule(Rule):
         if circuit is not None and training is not False:
             constant = tf.stop_gradient(kernel)
             circuit = _constant(circuit, constant.dtype)
-            if self.has_step:
+            if self.has_step and self.trainable:
                 self._advance(kernel, circuit)
             self.learn(constant, circuit)
         return self.feedback(tf.stop_gradient(kernel))
