@@ -95,6 +95,11 @@ class Experiment:
     batch_size: int = option(
         64, "Examples per optimizer step, over all devices.", low=1, high=10**6
     )
+    drop_remainder: bool = option(
+        False,
+        "Leave out the last batch of an epoch where it would be smaller than the others; every "
+        "epoch leaves out other images. On a TPU it always is left out.",
+    )
     accumulate: int = option(
         1,
         "Micro-batches per optimizer step: every device takes its part of the batch in so many "
@@ -162,6 +167,21 @@ class Experiment:
     milestones: str = option(
         "", "With `schedule='step'`: epochs, separated by commas, after which the rate falls."
     )
+    cosine_epochs: int = option(
+        0,
+        "With `schedule='cosine'`: the epochs until the rate is least; in those after them it "
+        "rises again. 0: all epochs.",
+        low=0,
+        high=10**6,
+    )
+    final_learning_rate: float = option(
+        0.0, "With `schedule='cosine'`: the least rate.", low=0, high=10**6
+    )
+    schedule_by: str = option(
+        "step",
+        "With `schedule='cosine'`: whether the rate falls at every step, or after every epoch.",
+        choices=("step", "epoch"),
+    )
     decay_factor: float = option(
         0.1, "With `schedule='step'`: what the rate is multiplied by.", low=0, high=1
     )
@@ -226,6 +246,7 @@ class Experiment:
         """Check every option."""
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
+        self._check_cosine()
         self._check_schedule()
         if not self.workdir:
             raise ValueError("`workdir` must not be empty.")
@@ -289,6 +310,30 @@ class Experiment:
             and pathlib.Path(self.init_from).resolve() == pathlib.Path(self.workdir).resolve()
         ):
             raise ValueError("`init_from` must be another folder than `workdir`.")
+
+    def _check_cosine(self):
+        for name in ("cosine_epochs", "final_learning_rate", "schedule_by"):
+            value = getattr(self, name)
+            if self.schedule != "cosine" and value != default(self, name):
+                raise ValueError(
+                    f"`{name}` belongs to `schedule='cosine'`, not to "
+                    f"`schedule='{self.schedule}'`. Received: {value!r}."
+                )
+        if self.final_learning_rate >= self.learning_rate:
+            raise ValueError(
+                "`final_learning_rate` must be less than "
+                f"`learning_rate={self.learning_rate}`. Received: {self.final_learning_rate}."
+            )
+        if self.cosine_epochs > self.epochs:
+            raise ValueError(
+                f"`cosine_epochs` must be `epochs={self.epochs}` at most, or 0 for all of them. "
+                f"Received: {self.cosine_epochs}."
+            )
+        if self.cosine_epochs and self.warmup_epochs >= self.cosine_epochs:
+            raise ValueError(
+                f"`cosine_epochs` must be more than `warmup_epochs={self.warmup_epochs}`. "
+                f"Received: {self.cosine_epochs}."
+            )
 
     def _check_schedule(self):
         epochs = self.milestone_epochs()

@@ -37,6 +37,9 @@ def make_schedule(experiment: Experiment, steps_per_epoch: int) -> Schedule:
         total_steps=experiment.epochs * steps_per_epoch,
         warmup_steps=_count_warmup_steps(experiment, steps_per_epoch),
         milestones=[epoch * steps_per_epoch for epoch in experiment.milestone_epochs()],
+        cosine_steps=experiment.cosine_epochs * steps_per_epoch,
+        final_learning_rate=experiment.final_learning_rate,
+        hold_steps=steps_per_epoch if experiment.schedule_by == "epoch" else 1,
         factor=experiment.decay_factor,
         warmup_from=experiment.warmup_from,
     )
