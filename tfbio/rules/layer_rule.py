@@ -27,11 +27,14 @@ class Circuit:
         op: The layer's linear operation, a function ``(inputs, kernel) -> outputs``.
         inputs: The layer's input x, in the kernel's precision; no gradient flows through it.
         respond: The function ``z ↦ φ(z + b)`` of what `op` returns.
+        bias: b, a constant tensor in the kernel's precision that adds to what `op` returns; None
+            for none.
     """
 
     op: Callable
     inputs: Any
     respond: Callable
+    bias: Any = None
 
 
 class LayerRule(Rule):
@@ -212,8 +215,10 @@ class LayerRule(Rule):
 
 
 def _constant(circuit, dtype):
-    """Return a circuit with inputs of a dtype, through which no gradient flows."""
+    """Return a circuit with inputs and bias of a dtype, through which no gradient flows."""
     inputs = tf.nest.map_structure(
         tf.stop_gradient, tf.cast(circuit.inputs, dtype), expand_composites=True
     )
-    return dataclasses.replace(circuit, inputs=inputs)
+    bias = circuit.bias
+    bias = None if bias is None else tf.stop_gradient(tf.cast(bias, dtype))
+    return dataclasses.replace(circuit, inputs=inputs, bias=bias)
