@@ -278,15 +278,22 @@ def test_a_shared_heads_random_feedback_is_one_draw_per_step():
 @pytest.mark.parametrize("name", ["stages", "keras_cv"])
 def test_decay_may_spare_all_biases_and_all_normalization(name, keras_cv):
     """With ours and keras_cv's own backbones: what is left are the kernels."""
-    images = keras.Input((None, None, 3))
-    maps = dict(zip(("P2", "P3", "P4", "P5"), stages(images, 10), strict=True))
-    backbone = keras.Model(images, maps, name="backbone")
     if name == "keras_cv":
-        backbone = keras_cv.models.ResNetBackbone(
-            *([64, 64, 64], [1, 1, 1], [1, 2, 2]),
-            **{"include_rescaling": False, "block_type": "basic_block"},
+        whole = keras_cv.models.ResNetBackbone(
+            stackwise_filters=[64, 64, 64, 64],
+            stackwise_blocks=[1, 1, 1, 1],
+            stackwise_strides=[1, 2, 2, 2],
+            include_rescaling=False,
+            block_type="basic_block",
             input_shape=(None, None, 3),
         )
+        images = whole.input
+        maps = [whole.get_layer(f"v2_stack_{i}_block1_out").output for i in (1, 2, 3)]
+    else:
+        images = keras.Input((None, None, 3))
+        maps = stages(images, 10)[1:]
+    maps = dict(zip(("P3", "P4", "P5"), maps, strict=True))
+    backbone = keras.Model(images, maps, name="backbone")
     model = detection.retinanet(3, backbone, head_layers=1, channels=8)
     spared = optimizers.Exceptions.of(model, "bias,normalization").without_decay
     kept = [v for i, v in enumerate(model.trainable_variables) if i not in spared]

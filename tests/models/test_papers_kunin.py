@@ -24,7 +24,7 @@ def test_kunins_network_has_theirs_weights():
                 expected += [shape, (filters,), (filters,)]
             before = filters
     expected += [(512, 1000), (1000,)]
-    assert sorted(v.shape for v in model.trainable_variables) == sorted(expected)
+    assert sorted(tuple(v.shape) for v in model.trainable_variables) == sorted(expected)
     # ResNet-18's, and the first stage's shortcut with its normalization.
     assert sum(map(np.prod, expected)) == 11_689_512 + 64 * 64 + 2 * 64
     assert model.get_layer("average").input.shape == (None, 7, 7, 512)

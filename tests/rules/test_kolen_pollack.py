@@ -28,6 +28,15 @@ def network(policy="float32"):
     return tfbio.convert(model, "kolen_pollack")
 
 
+def with_momentum(step, momentum=0.9):
+    """Return what is left where the momentum gathers the decay, too: buf ← μ·buf + λ·d."""
+    left, buffer = 1.0, 0.0
+    for _ in range(step):
+        buffer = momentum * buffer + DECAY * left
+        left -= RATE * buffer
+    return left
+
+
 def differences(model):
     return [site.kernel.numpy() - site.feedback.numpy() for site in find_sites(model).values()]
 
@@ -41,6 +50,18 @@ OPTIMIZERS = {
     "papers' SGD without decay": (lambda: optimizers.get("sgd", RATE), lambda t: 1.0),
     "decoupled SGD with momentum": (
         lambda: keras.optimizers.SGD(RATE, momentum=0.9, weight_decay=DECAY),
+        lambda t: (1 - RATE * DECAY) ** t,
+    ),
+    "papers' SGD with momentum": (
+        lambda: optimizers.get("sgd", RATE, momentum=0.9, weight_decay=DECAY),
+        with_momentum,
+    ),
+    "Keras's Adam": (
+        lambda: keras.optimizers.Adam(0.01, weight_decay=DECAY),
+        lambda t: (1 - 0.01 * DECAY) ** t,
+    ),
+    "Keras's global_clipnorm": (
+        lambda: keras.optimizers.SGD(RATE, weight_decay=DECAY, global_clipnorm=0.01),
         lambda t: (1 - RATE * DECAY) ** t,
     ),
     "AdamW": (
@@ -73,6 +94,52 @@ def test_the_difference_decays_elementwise_at_every_step(name):
         np.abs(w - v.numpy()).max() for w, v in zip(weights, model.trainable_weights, strict=True)
     ]
     assert min(moved) > 1e-5
+
+
+def left_after(optimizer, steps=30):
+    """Return the share of |W − B| that is left in each layer, and how far it is from a factor."""
+    model = network()
+    model.compile(optimizer, "mse")
+    start = differences(model)
+    for step in range(steps):
+        x, y = random((8, 6, 6, 2), "float32", step), random((8, 3), "float32", step + 100)
+        model.train_on_batch(x, y)
+    pairs = list(zip(start, differences(model), strict=True))
+    shares = [np.vdot(d, before) / np.vdot(before, before) for before, d in pairs]
+    apart = [
+        np.linalg.norm(d - share * before) / np.linalg.norm(before)
+        for share, (before, d) in zip(shares, pairs, strict=True)
+    ]
+    return shares, apart
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: optimizers.get("adam", 0.01, weight_decay=DECAY),
+        lambda: keras.optimizers.Lamb(0.01, weight_decay=DECAY),
+        lambda: keras.optimizers.Adafactor(0.01, weight_decay=DECAY),
+    ],
+    ids=["Adam with the decay in the gradient", "Lamb", "Adafactor"],
+)
+def test_under_these_the_difference_is_no_factor_of_what_it_was(optimizer):
+    """As docs/rules/kolen_pollack.md says: a step that depends on the weight itself differs."""
+    _, apart = left_after(optimizer())
+    assert max(apart) > 0.01
+
+
+def test_adam_with_the_decay_in_the_gradient_brings_b_to_w_sooner():
+    shares, _ = left_after(optimizers.get("adam", 0.01, weight_decay=DECAY))
+    assert max(shares) < 0.9 * (1 - 0.01 * DECAY) ** 30
+
+
+def test_muon_decays_matrices_and_other_kernels_at_rates_of_their_own():
+    shares, apart = left_after(
+        keras.optimizers.Muon(0.01, weight_decay=DECAY, adam_weight_decay=0.5 * DECAY)
+    )
+    dense, others = (1 - 0.01 * DECAY) ** 30, (1 - 0.005 * DECAY) ** 30
+    np.testing.assert_allclose(shares, [others, others, dense, dense], rtol=1e-4)
+    assert max(apart) < 1e-4
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -239,9 +306,12 @@ def test_a_wrapper_that_rescales_w_is_refused():
         dense = keras.layers.SpectralNormalization(keras.layers.Dense(3), name="spectral")
         return keras.Sequential([keras.Input((2,)), dense, keras.layers.Dense(1, name="last")])
 
+    # The wrapper has a kernel and no twin: it must be left alone to come as far as this.
+    alone = {"spectral": "backprop"}
     with pytest.raises(ValueError, match=r"'spectral' of class SpectralNorm.*'kolen_pollack'.*ove"):
-        tfbio.convert(wrapped(), "kolen_pollack")
-    with pytest.raises(ValueError, match="SpectralNormalization"):
-        tfbio.convert(wrapped(), "fa", overrides={"spectral/*": "kolen_pollack"})
-    for rule, overrides in (("kolen_pollack", {"spectral/*": "fa"}), ("sign_symmetry", None)):
-        assert tfbio.convert(wrapped(), rule, overrides=overrides)
+        tfbio.convert(wrapped(), "kolen_pollack", overrides=alone)
+    with pytest.raises(ValueError, match="SpectralNormalization rescales the kernel of 'spectral/"):
+        tfbio.convert(wrapped(), "fa", overrides={**alone, "spectral/*": "kolen_pollack"})
+    for rule, of_inner in (("kolen_pollack", "fa"), ("sign_symmetry", "sign_symmetry")):
+        model = tfbio.convert(wrapped(), rule, overrides={**alone, "spectral/*": of_inner})
+        assert model.layers[0].layer.rule.alias == tfbio.rules.get(of_inner).alias

@@ -68,7 +68,7 @@ def rehearse(config, imagenet, workdir, *more):
         *more,
     )
     (experiment,) = compare.experiments(values)
-    steps = []
+    steps, checkpoints = [], Checkpoints(pathlib.Path(experiment.workdir, "checkpoints"), 2)
 
     def interrupt(step, total):
         if step % 2 == 0:
@@ -77,7 +77,7 @@ def rehearse(config, imagenet, workdir, *more):
     for _ in range(2):
         with memory.freed(), pytest.raises(Interrupted):
             training.train_and_evaluate(experiment, lambda text: None, interrupt)
-        steps.append(Checkpoints(workdir / "checkpoints", 2).latest(print)[0])
+        steps.append(checkpoints.latest(print)[0])
     with memory.freed():
         return steps, use.evaluate(experiment, tell=lambda text: None)
 
