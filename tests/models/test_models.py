@@ -23,6 +23,7 @@ SMALLEST = {
     "alexnet": 63,
     "resnet18": 1,
     "resnet18_zero_gamma": 1,
+    "kunin_resnet18": 1,
     "resnet20": 4,
     "resnet32": 4,
     "resnet34": 1,
@@ -251,7 +252,10 @@ def test_the_shortcut_keeps_every_second_pixel_between_channels_of_zeros(tmp_pat
     np.testing.assert_array_equal(again(images), model(images))
 
 
-ALIKE = ("resnet32", "resnet56", "resnet18_zero_gamma", "resnet34", "resnet101", "resnet152")
+ALIKE = (
+    *("resnet32", "resnet56", "resnet18_zero_gamma", "kunin_resnet18", "resnet34"),
+    *("resnet101", "resnet152"),
+)
 """Others with more of the same blocks or another start, which take long."""
 
 PARAMETERS = {
