@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from tfbio import _keras, rules, saving
+from tfbio._arguments import shorten
 from tfbio.layers import TWINS, FeedbackMixin
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_layers, find_without_twin
@@ -169,6 +170,7 @@ class Conversion:
     def _put_under(self, chosen):
         for name, layer in self.kernel_layers.items():
             _check_plain(name, layer, chosen[name])
+            _check_unwrapped(name, layer, chosen[name], self.parts)
         for index, (name, layer) in enumerate(self.kernel_layers.items()):
             twin: Any = TWINS.get(type(layer), type(layer))
             layer.__class__ = twin
@@ -227,7 +229,7 @@ class Conversion:
             if not fnmatch.filter([*self.kernel_layers, *without_twin], pattern):
                 raise ValueError(
                     f"`overrides` has a pattern that matches no kernel layer: {pattern!r}. "
-                    f"The kernel layers: {_shortened(self.kernel_layers)}."
+                    f"The kernel layers: {shorten(self.kernel_layers)}."
                 )
         for name, layer in without_twin.items():
             if not self._left_alone(name):
@@ -290,7 +292,15 @@ def _check_plain(name, layer, rule):
             )
 
 
-def _shortened(names, most=8):
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _check_unwrapped(name, layer, rule, parts):
+    """Refuse a wrapper that changes W without an optimizer, where B must follow W."""
+    if rule.learns != "with_kernel":
+        return
+    for wrapper in parts:
+        if isinstance(wrapper, keras.layers.SpectralNormalization) and wrapper.layer is layer:
+            raise ValueError(
+                f"Layer {wrapper.name!r} of class SpectralNormalization rescales the kernel of "
+                f"{name!r} in every training call, which would reach W and not the B that follows "
+                f"it. Received: rule {rule.alias!r}. Leave the wrapper out, or give overrides="
+                f"{{{name!r}: another rule}}, such as 'backprop' or 'sign_symmetry'."
+            )

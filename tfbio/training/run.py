@@ -122,6 +122,7 @@ class Training:
             self._resume_from(*found)
         self.calls = []  # seconds per step
         self.clock = self.step, self.progress.seconds  # at the last record
+        self.saved_at = time.monotonic()
         self.telemetry = Telemetry(prepared)
         learned = self.model.get_metrics_result()
         self.validated = [f"validation_{name}" for name in self.experiment.measures]
@@ -212,10 +213,19 @@ class Training:
                 self._record(self.telemetry.of_weights() | self.telemetry.of_gradients())
             elif self.experiment.log_every and self.step % self.experiment.log_every == 0:
                 self._record({})
-            if self.step == self.total or self.step % self.experiment.checkpoint_every == 0:
+            if self._due_to_save():
                 self.save()
             self.reporter.progress(self.step, self.total)
             yield
+
+    def _due_to_save(self):
+        """Return whether a checkpoint is due; if it is to one worker, all write it."""
+        e = self.experiment
+        late = (
+            e.checkpoint_minutes and time.monotonic() - self.saved_at >= 60 * e.checkpoint_minutes
+        )
+        due = self.step == self.total or self.step % e.checkpoint_every == 0 or late
+        return bool(self.prepared.devices.agree(int(bool(due))))
 
     def _steps_to_next_event(self):
         e = self.experiment
@@ -301,6 +311,7 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint of the present step."""
         self._save_to(self.checkpoints)
+        self.saved_at = time.monotonic()
 
     def _save_to(self, checkpoints):
         arrays = snapshot(self.variables, self.prepared.devices)
