@@ -29,7 +29,8 @@ class AnyConvolution(FeedbackMixin):
             channels = self.bias.shape[0]
             last = self.data_format == "channels_last"
             shape = (1,) * (self.rank + 1) + (channels,)
-            bias = keras.ops.reshape(self.bias, shape if last else (1, channels) + (1,) * self.rank)
+            shape = shape if last else (1, channels) + (1,) * self.rank
+            bias = keras.ops.reshape(self.clipped(self.bias), shape)
             outputs = keras.ops.add(outputs, bias)
         return outputs if self.activation is None else self.activation(outputs)
 

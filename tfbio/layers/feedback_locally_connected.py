@@ -26,7 +26,7 @@ class LocalConnection(FeedbackMixin):
 
     def respond(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return ``activation(outputs + b)``, b the layer's bias of every position and filter."""
-        return self.activate(outputs)
+        return self.activate(outputs, self.clipped(self.bias))
 
     def fans(self, kernel_name: str) -> Fans:
         """Return (k·in, k·filters), k kernel positions: a convolution's of the same shape.
