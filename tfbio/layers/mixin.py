@@ -270,6 +270,8 @@ class FeedbackMixin(_Layer):
             full = tf.convert_to_tensor(site.kernel)
             bias = self.bias_of_outputs() if last else None
         kernel = tf.cast(full, self.compute_dtype) if self.autocast else full
+        if not context.current().rewired:
+            return op(inputs, kernel)
         if not site.rule.has_matrix:
             return self._propagate_in_network(op, inputs, kernel, site)
         circuit = rules.Circuit(op, inputs, self.respond if last else tf.identity, bias)

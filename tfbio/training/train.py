@@ -52,18 +52,22 @@ def train_and_evaluate(
         `test_loss`) and validation (`validation_accuracy`, ...), and on the training split as it
         was learned (`accuracy`, `loss`), `weight_angles`, `norm_ratios`, `sign_agreement`,
         `gradient_angles` (global) and `local_gradient_angles` by layer, the last two None where
-        they are not measured, `steps`, all as they are after the last step; `best`, the
+        they are not measured, their means (`mean_weight_angle`, ...) and the `averaged_layers`,
+        over which these are, `steps`, all as they are after the last step; `best`, the
         measures at the step of the best validation `score`, or None without validation;
         `seconds_per_step`, the median; `seconds` of training steps in all; `resumed_at_steps`.
+        `diverged` says why a run whose loss stayed finite has diverged all the same
+        (`tfbio.training.divergence`), or is None.
         Without `test`, of a run that was not tested before, only the measures on validation,
-        `best` and `steps`.
+        `best`, `steps` and `diverged`.
 
     Raises:
         ValueError: If options do not fit together, data are damaged, or the folder is another
             run's or in use.
         OSError: If data cannot be read or the folder not be written.
         Interrupted: After SIGTERM or SIGINT, once the state is saved.
-        Diverged: If the loss or a weight is no finite number; the last checkpoint is good.
+        Diverged: If the loss or a weight is no finite number; the last checkpoint is good, and
+            diverged.json says when and why.
         WorkerLost: If another worker of `strategy='multi_worker'` has ended or does not answer.
 
     Example:
