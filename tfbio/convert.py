@@ -57,9 +57,10 @@ def convert(
         ValueError: If the model is not built, or compiled; if a rule is unknown; if a layer has no
             twin, or LoRA or quantization under a rule other than backprop; if an override matches
             no kernel layer; if the model has none, or its last layers are asked for and cannot be
-            found; if a rule returns a B that is not its kernel's equal in shape and dtype; if
-            `clip` is no number above 0, or there is no layer that it would have an effect on. The
-            model is then as it was, and so it is after any other error, or Ctrl-C.
+            found; if a layer in a SpectralNormalization gets a rule whose B follows W
+            (Kolen–Pollack); if a rule returns a B that is not its kernel's equal in shape and
+            dtype; if `clip` is no number above 0, or there is no layer that it would have an effect
+            on. The model is then as it was, and so it is after any other error, or Ctrl-C.
 
     Example:
         >>> import keras, tfbio
