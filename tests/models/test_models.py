@@ -296,9 +296,11 @@ class Reference:
     def unit(self, x, name, strides=1, padding=0):
         return self.norm(self.conv(x, name, strides, padding), name)
 
+    def dense(self, x, name):
+        return x @ self.model.get_layer(name).kernel
+
     def logits(self, x):
-        kernel, bias = self.model.get_layer("logits").get_weights()
-        return x @ kernel + bias
+        return self.dense(x, "logits") + self.model.get_layer("logits").bias
 
     @staticmethod
     def pool(x, padding):
@@ -333,7 +335,7 @@ def xiao_alexnet(reference, x):
         x = tf.nn.relu(reference.unit(x, name, 1, 1))
     x = tf.reshape(reference.pool(x, 0), (len(x), -1))
     for name in ("dense1", "dense2"):
-        x = tf.nn.relu(reference.norm(x @ reference.model.get_layer(name).kernel, name))
+        x = tf.nn.relu(reference.norm(reference.dense(x, name), name))
     return reference.logits(x)
 
 
