@@ -88,6 +88,11 @@ class TargetPropagation(NetworkRule):
         super().attach(kernel, fans)
 
     @property
+    def exact_layers(self) -> int:
+        """How many layers from the output down learn what backpropagation would teach them."""
+        return 1 if self.inverts_output else 2
+
+    @property
     def takes_turns(self) -> bool:
         """Whether inverses and kernels learn in turns."""
         return self.schedule == "alternating"

@@ -127,6 +127,7 @@ class Training:
         self.records = NoRecords()
         if prepared.devices.chief:
             self.starts = folder.note_start(path, self.step if found else None)
+            folder.save_json(path / "layers.json", self.telemetry.averaged._asdict())
             lines = self.progress.lines
             self.records = Records(path, columns, kept if found else None, lines, self.tell)
             self.records.describe(*board.descriptions(self.experiment))
@@ -269,7 +270,7 @@ class Training:
         """Draw the angles of all layers over all steps, from metrics.csv, as heat maps."""
         if self.prepared.devices.chief:
             try:
-                image = heatmap.draw(read(self.path))
+                image = heatmap.draw(read(self.path), self.telemetry.averaged)
             except MissingExtraError as error:
                 self.tell(f"angles.png is not drawn: {error}")
                 return
@@ -357,6 +358,8 @@ class Training:
             "resumed_at_steps": [start["step"] for start in self.starts[1:]],
             **{_IN_SUMMARY[tag]: _get_by_layer(tag, final) for tag in OF_WEIGHTS},
             **{_IN_SUMMARY[tag]: _get_by_layer(tag, final) or None for tag in OF_GRADIENTS},
+            **{name: value for name, value in final.items() if name.startswith(metrics.PREFIX)},
+            "averaged_layers": self.telemetry.averaged._asdict(),
             "seconds_per_step": self.progress.seconds_per_step,
             "seconds": self.progress.seconds,
         }
