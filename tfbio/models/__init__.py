@@ -25,9 +25,11 @@ from tfbio.models.batch_normalization import BatchNormalization
 from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.ernoult import ernoult_lenet, ernoult_vgg
 from tfbio.models.frenkel import frenkel_mnist
+from tfbio.models.initialization import initialize
 from tfbio.models.lee import lee_mnist
 from tfbio.models.lenet import lenet, lenet_tanh
 from tfbio.models.lenet_cifar import lenet_cifar
+from tfbio.models.pooling import PaddedMaxPooling2D
 from tfbio.models.resnet import (
     resnet,
     resnet18,
@@ -58,6 +60,7 @@ _FILES = (".weights.h5", ".keras")
 __all__ = [
     "BatchNormalization",
     "IdentityShortcut",
+    "PaddedMaxPooling2D",
     "Preprocess",
     "akrout_cifar",
     "akrout_mnist",
@@ -79,6 +82,7 @@ __all__ = [
     "find",
     "frenkel_mnist",
     "from_file",
+    "initialize",
     "lee_mnist",
     "lenet",
     "lenet_cifar",

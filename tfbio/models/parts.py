@@ -26,7 +26,8 @@ def conv_norm(
         size: The kernel's height and width.
         strides: The steps between two positions.
         padding: Zeros on each side.
-        initializer: The kernel's.
+        initializer: The kernel's. Each layer draws from a copy: Keras's initializers give the same
+            numbers at every call.
         name: What the names of the layers begin with.
         gamma: The initializer of batch norm's γ.
 
@@ -41,7 +42,12 @@ def conv_norm(
     if padding:
         x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
     x = keras.layers.Conv2D(
-        filters, size, strides, use_bias=False, kernel_initializer=initializer, name=f"{name}_conv"
+        filters,
+        size,
+        strides,
+        use_bias=False,
+        kernel_initializer=initializer.clone(),
+        name=f"{name}_conv",
     )(x)
     return batch_norm(x, name, gamma)
 

@@ -84,7 +84,7 @@ class ClassificationTask(Task):
         self, experiment: Classification, dataset: Any, train: Any
     ) -> tuple[Any, ...]:
         """Return `Facts`; see the base class."""
-        mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)
+        mean, std = _get_channel_statistics(experiment, train)
         digest = hashlib.blake2b(digest_size=16)
         for split in (dataset.train, dataset.test):
             digest.update(split.fingerprint.encode())
@@ -110,6 +110,9 @@ class ClassificationTask(Task):
             model = models.build(
                 experiment.model, len(facts.class_names), facts.image_shape, experiment.weights
             )
+        if experiment.initialization:
+            with named("initialization"):
+                models.initialize(model, experiment.initialization)
         if facts.mean is None:
             return model
         return models.standardize(model, facts.mean, facts.std)
@@ -181,6 +184,24 @@ class ClassificationTask(Task):
 
 TASK = ClassificationTask()
 """The task, for `tfbio.training.tasks`."""
+
+
+def _get_channel_statistics(experiment, train):
+    """Return the mean and deviation of every channel to standardize with, or None and None."""
+    if not experiment.standardize:
+        return None, None
+    given = experiment.channel_statistics()
+    if given is None:
+        return data.channel_statistics(train)
+    channels = train.image_shape[-1]
+    if len(given[0]) not in (1, channels):
+        raise ValueError(
+            "`channel_mean` and `channel_std` must have one number, or one for each of the "
+            f"{channels} channels of `dataset={experiment.dataset}`. "
+            f"Received: `channel_mean={experiment.channel_mean}`."
+        )
+    mean, std = (numbers * (channels // len(numbers)) for numbers in given)
+    return mean, std
 
 
 def _service(experiment):
