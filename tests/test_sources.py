@@ -18,10 +18,8 @@ sys.modules["sources"] = sources
 _SPEC.loader.exec_module(sources)
 
 MISSING = (
-    "akrout2019",
     "bartunov2018",
     "ernoult2022",
-    "frenkel2021",
     "kunin2020",
     "lee2015",
     "liao2016",
