@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import tfbio
 from tests.cases import long_but, random
+from tests.training.test_strategies import NETWORK, distance, learned
 from tfbio import attacks, losses, training
 from tfbio.networks import direct
 
@@ -245,3 +246,18 @@ def test_the_trainer_learns_measures_and_predicts_by_the_loss(rule, kind, tmp_pa
     np.testing.assert_array_equal(np.concatenate(stored), np.concatenate(in_order))
     shuffled = training.prepare(dataclasses.replace(experiment, shuffle=True)).epoch(0, start=0)
     assert any(np.any(a != b[1]) for a, b in zip(stored, shuffled, strict=True))
+
+
+@pytest.mark.parametrize(
+    "more",
+    long_but([{"strategy": "mirrored"}], [{"strategy": "mirrored"}, {"accumulate": 2}]),
+    ids=str,
+)
+def test_targets_arrive_on_replicas_and_in_micro_batches(more, tmp_path):
+    (tmp_path / "small.py").write_text(NETWORK.format(normalization=""))
+    options = {"model": f"{tmp_path}/small.py:network", "rule": "drtp(seed=1)"}
+    options |= {"loss": "squared_error", "jit": False}
+    start, whole, _ = learned(options)
+    _, parts, _ = learned(options, **more)
+    assert distance(start, whole) > 1e-3
+    assert distance(parts, whole) < 1e-5
