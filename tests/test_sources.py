@@ -17,11 +17,7 @@ sources = importlib.util.module_from_spec(_SPEC)
 sys.modules["sources"] = sources
 _SPEC.loader.exec_module(sources)
 
-MISSING = (
-    "akrout2019",
-    "frenkel2021",
-    "xiao2018",
-)
+MISSING = ("xiao2018",)
 """Papers whose table is not complete yet."""
 
 

@@ -479,7 +479,7 @@ def as_configured(pair, config, images, tmp_path):
         "--schedule=constant",
         "--milestones=",
         "--warmup_epochs=0",
-        "--nodrop_remainder",
+        "--nodrop_remainder",  # there are fewer images than a batch takes
         f"--workdir={tmp_path}",
     )
     (experiment, *_) = [e for e in compare.experiments(values) if e.rule.split("(")[0] == pair[1]]

@@ -37,8 +37,8 @@ class KolenPollack(ScaledRule):
     `keras.layers.SpectralNormalization`, which `tfbio.convert` refuses.
 
     Args:
-        scale: The scale s of the first B ~ N(0, s²), see `tfbio.rules.scales.magnitude`. "xavier"
-            and "unit", and "xiao" on dense layers, draw uniformly instead, see
+        scale: The scale s of the first B ~ N(0, s²), see `tfbio.rules.scales.magnitude`. "xavier",
+            "kaiming" and "unit", and "xiao" on dense layers, draw uniformly instead, see
             `tfbio.rules.scales.draw`.
         seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
 
