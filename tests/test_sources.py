@@ -78,7 +78,7 @@ VALUES = {
 
 def write_paper(folder, old="", new=""):
     """Write a paper's folder without a mistake but for a text that is replaced, and read it."""
-    defaults = sources.COMING | sources.read_defaults("classification")
+    defaults = sources.read_defaults("classification")
     without = {"decay_factor", "weight_decay_exclude"}
     required = set(sources.REQUIRED["classification"]) & set(defaults) - without
     values = {**{name: defaults[name] for name in sorted(required)}, **VALUES}
