@@ -148,12 +148,10 @@ class DetectionTask(Task):
             _check_standardization(source, *experiment.standardization())
             _copy_backbone(source, model)
 
-    def copy_feedback(self, source: Any, model: keras.Model) -> None:
+    def copy_feedback(self, experiment: Detection, source: Any, model: keras.Model) -> None:
         """Copy a detector's feedback, or a classifier's to the backbone."""
-        if _is_detector(source):
-            transfer.copy_feedback(source, model)
-        else:
-            transfer.copy_backbone_feedback(source, model)
+        copy = transfer.copy_feedback if _is_detector(source) else transfer.copy_backbone_feedback
+        copy(source, model, experiment.accept_new_feedback)
 
     def make_evaluator(self, prepared: Any) -> Callable[..., Any]:
         """Return a function that gives COCO's metrics, and AP by class; see the base class.
