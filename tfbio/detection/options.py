@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from tfbio.detection import boxes, coco_metrics, datasets
-from tfbio.detection.retinanet import ANCHORS, BACKBONES
+from tfbio.detection.retinanet import ANCHORS, BACKBONES, BEST_ANCHORS
 from tfbio.training.experiment import Experiment
 from tfbio.training.options import option
 
@@ -78,6 +78,12 @@ class Detection(Experiment):
         low=0.01,
         high=100,
     )
+    best_anchor: str = option(
+        "never",
+        "When the anchor that overlaps an object most is positive although its IoU is below 0.5: "
+        "never; from 0.4 on, as in Detectron; or always, as in detectron2.",
+        choices=BEST_ANCHORS,
+    )
     mean: str = option(
         "",
         "A number per channel, such as '0.485, 0.456, 0.406', for (x − mean)/std before the "
@@ -118,6 +124,11 @@ class Detection(Experiment):
             raise ValueError(
                 "`sync_batch_norm` has no effect with `frozen_norm`: all batch normalization is "
                 "in the backbone."
+            )
+        if self.frozen_norm and not self.init_from:
+            raise ValueError(
+                "`frozen_norm` needs `init_from`: without another run's moving statistics, batch "
+                "normalization would stay as it is initialized and normalize nothing."
             )
 
     def anchor_sizes(self) -> list[float]:

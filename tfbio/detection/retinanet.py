@@ -19,6 +19,8 @@ BACKBONES = {f"resnet{depth}": depth for depth in (10, 18, 34, 50, 101, 152)}
 """The depth of each backbone."""
 ANCHORS = (32, 64, 128, 256, 512)
 """The paper's anchors, smallest first: the shortest side at each level of the pyramid."""
+BEST_ANCHORS = ("never", "from_0.4", "always")
+"""When the anchor that overlaps an object most is positive below an IoU of 0.5."""
 _LEVELS = ("P3", "P4", "P5")
 
 
@@ -35,6 +37,8 @@ def retinanet(
     bounding_box_format: str = "xyxy",
     anchor_sizes: Sequence[float] = ANCHORS,
     box_variance: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    best_anchor: str = "never",
+    candidates: int = 1000,
     score_threshold: float = 0.05,
     iou_threshold: float = 0.5,
     max_detections: int = 100,
@@ -74,6 +78,11 @@ def retinanet(
         bounding_box_format: Of true boxes and detections, by keras_cv's name, such as "xyxy".
         anchor_sizes: The smallest anchor's side at each of the five levels, in pixels.
         box_variance: What the coordinates' differences are divided by.
+        best_anchor: When the anchor that overlaps an object most is positive although its IoU is
+            below 0.5: "never"; "from_0.4" on, as in Detectron; or "always", as in detectron2. See
+            `tfbio.detection.matching.BoxMatcher`.
+        candidates: The most pairs of a box and a class of each level of the pyramid, the most
+            confident, that become detections.
         score_threshold: Detections with less confidence are left out. keras_cv's 0.5 would leave
             out most of what counts in average precision.
         iou_threshold: Of two boxes of a class that overlap more, the less confident is left out.
@@ -105,6 +114,7 @@ def retinanet(
         ("num_classes", num_classes, 1),
         ("head_layers", head_layers, 0),
         ("channels", channels, 1),
+        ("candidates", candidates, 1),
         ("max_detections", max_detections, 1),
     ):
         check_integer(name, value, least)
@@ -126,6 +136,8 @@ def retinanet(
         bounding_box_format=bounding_box_format,
         anchor_sizes=anchor_sizes,
         box_variance=box_variance,
+        best_anchor=best_anchor,
+        candidates=candidates,
         mean=mean,
         std=std,
     )

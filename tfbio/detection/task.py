@@ -126,6 +126,7 @@ class DetectionTask(Task):
             frozen_norm=experiment.frozen_norm,
             bounding_box_format=boxes.FORMAT,
             anchor_sizes=experiment.anchor_sizes(),
+            best_anchor=experiment.best_anchor,
             score_threshold=experiment.score_threshold,
         )
 
