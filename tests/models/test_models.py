@@ -174,6 +174,23 @@ def test_resnet_starts_as_the_docstring_says():
         models.residual(21, 10, (32, 32, 3))
 
 
+@pytest.mark.parametrize(
+    "name",
+    long_but(
+        ["resnet20", "resnet18", "resnet50", "alexnet", "ernoult_vgg", "lee_mnist", "lenet_cifar"],
+        [name for name in SMALLEST if ":" not in name],
+    ),
+)
+def test_no_two_kernels_start_from_the_same_numbers(name):
+    # One initializer object gives every layer the same numbers, also in kernels of other shapes.
+    side = SMALLEST[name]
+    model = models.build(name, 10, (side, side, 3))
+    kernels = [layer.kernel.numpy().ravel() for layer in model.layers if hasattr(layer, "kernel")]
+    starts = [kernel[:100] / np.linalg.norm(kernel[:100]) for kernel in kernels]
+    for one, other in itertools.combinations([s for s in starts if len(s) == 100], 2):
+        assert abs(one @ other) < 0.6  # six standard deviations of a chance likeness
+
+
 def test_the_shortcut_keeps_every_second_pixel_between_channels_of_zeros(tmp_path):
     layer = models.IdentityShortcut(5, 2)
     x = random((2, 5, 4, 2))
@@ -316,6 +333,13 @@ def test_the_networks_for_imagenet_start_as_published():
         assert 0.99 < np.abs(kernel).max() * np.sqrt(fan_in) <= 1.0001
         assert abs(kernel.std() * np.sqrt(3 * fan_in) - 1) < 0.02
         assert (model.get_layer(name).bias is None) == (name != "logits")
+    gammas = [layer.gamma.numpy() for layer in model.layers if hasattr(layer, "gamma")]
+    assert [len(gamma) for gamma in gammas] == [64, 192, 384, 256, 256, 4096, 4096]
+    for gamma in gammas:
+        assert 0 <= gamma.min() < 0.05
+        assert 0.95 < gamma.max() <= 1
+        assert abs(gamma.mean() - 0.5) < 0.1
+    assert np.abs(gammas[-1] - gammas[-2]).max() > 0.5  # a draw for each layer
     with pytest.raises(ValueError, match=r"`depth` must be one of 10, 18, .* Received: 20."):
         models.resnet(20, 10, (32, 32, 3))
 

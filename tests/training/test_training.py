@@ -236,6 +236,19 @@ def test_what_rules_learn_or_draw_resumes_to_the_bit(tmp_path, rule):
 
 
 @pytest.mark.long
+def test_a_run_that_drops_remainders_resumes_to_the_bit(tmp_path, images):
+    options = {"dataset": "folder", "data_dir": str(images), "model": "digits_cnn", "rule": "bp"}
+    options |= {"validation_fraction": 0.2, "augmentation": "none", "telemetry_every": 0}
+    # Of 20 images 16 are learned from: two batches of 6.
+    options |= {"batch_size": 6, "drop_remainder": True, "checkpoint_every": 1}
+    options |= {"keep_checkpoints": 9, "log_every": 1, "steps_per_call": 1}
+    assert train(tmp_path / "whole", **options)["steps"] == 4
+    assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, 3, **options)
+    with pytest.raises(ValueError, match="drop_remainder"):
+        train(tmp_path / "whole", **{**options, "drop_remainder": False})
+
+
+@pytest.mark.long
 def test_a_turn_of_the_forward_weights_resumes_to_the_bit(tmp_path):
     options = {"model": CHAIN, "rule": ALTERNATING, "momentum": 0.5, "epochs": 2}
     train(tmp_path / "whole", **options, keep_checkpoints=9)

@@ -100,6 +100,11 @@ class Experiment:
     batch_size: int = option(
         64, "Examples per optimizer step, over all devices.", low=1, high=10**6
     )
+    drop_remainder: bool = option(
+        False,
+        "Leave out the last batch of an epoch where it would be smaller than the others; every "
+        "epoch leaves out other images. On a TPU it always is left out.",
+    )
     accumulate: int = option(
         1,
         "Micro-batches per optimizer step: every device takes its part of the batch in so many "

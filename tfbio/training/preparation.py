@@ -231,9 +231,12 @@ def steps(experiment: Experiment, devices: Devices, split: Any) -> int:
     """
     found = split.steps(experiment.batch_size, multiple(experiment, devices))
     if not found:
+        option = "drop_remainder"
+        if not experiment.drop_remainder:
+            option = f"strategy='{experiment.strategy}'"
         raise ValueError(
             f"`batch_size={experiment.batch_size}` is more than the {split.size} images to train "
-            f"on, which `strategy='{experiment.strategy}'` takes in whole batches only."
+            f"on, which `{option}` takes in whole batches only."
         )
     return found
 
@@ -250,8 +253,11 @@ def multiple(experiment: Experiment, devices: Devices) -> int:
         >>> experiment = Classification(accumulate=2)
         >>> multiple(experiment, strategies.get_devices(experiment))
         2
+        >>> experiment = Classification(batch_size=100, drop_remainder=True)
+        >>> multiple(experiment, strategies.get_devices(experiment))
+        100
     """
-    if devices.static:
+    if devices.static or experiment.drop_remainder:
         return experiment.batch_size
     return devices.replicas * experiment.accumulate
 
