@@ -92,7 +92,8 @@ def load(
             train2017/, instances_val2017.json and val2017/, or the same with 2014, or without a
             year. The documents may be in annotations/, the images' folders in images/. Where there
             is instances_test.json too, val is the validation split, else it is the test split. Or
-            the folder of TFDS's datasets, "" for its own. For "digits_detection", where to keep
+            the folder of TFDS's datasets, "" for its own, with COCO's documents for the exact
+            areas, see `coco_tfds`. For "digits_detection", where to keep
             it, "" for the cache.
         download: Whether to have TFDS download and prepare COCO where it is not there.
         image_size: As for `DetectionExamples`; 0 without `shorter_side` for the canvases' size, or
@@ -172,6 +173,8 @@ def _documents(folder):
                 continue
             images = [os.path.join(folder, place, name) for place in ("", "images")]
             if not any(map(tf.io.gfile.isdir, images)):
+                if tf.io.gfile.isdir(os.path.join(folder, "coco", "2017")):
+                    continue  # it belongs to the images of TensorFlow Datasets
                 raise FileNotFoundError(
                     f"{folder} has {os.path.relpath(document, folder)}, but no folder {name} of "
                     "its images."
