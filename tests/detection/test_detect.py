@@ -345,7 +345,21 @@ def test_a_folder_is_of_one_kind_of_run(whole, capsys):
 BAD = [
     (["--backbone=resnet17"], "--backbone must be one of resnet10, resnet18"),
     (["--box_loss=l2"], "--box_loss must be one of retinanet, smoothl1"),
-    (["--image_size=100"], "--image_size must be a multiple of 32, or 0. Received: 100"),
+    (
+        ["--image_size=100"],
+        "--image_size must be HEIGHT,WIDTH in pixels or one number for a square",
+    ),
+    (
+        ["--image_size=64,96,32"],
+        "multiples of 32 from 32 to 4096, such as '800,1344'. Received: '64",
+    ),
+    (["--image_size=64,x"], "Received: '64,x'"),
+    (["--shorter_side=64"], "--shorter_side and --longest_side go together"),
+    (["--shorter_side=96", "--longest_side=64"], "Received: --shorter_side=96 --longest_side=64"),
+    (
+        ["--image_size=64", "--shorter_side=64", "--longest_side=96"],
+        "--image_size does not go with --shorter_side, whose canvas is a square of --longest_side.",
+    ),
     (["--mean=0.5,0.5,0.5"], "--mean and --std go together"),
     (["--mean=0.5,0.5", "--std=1,1,1"], "--mean must be three numbers"),
     (["--mean=0,0,0", "--std=1,1,0"], "--std must be three numbers, 1e-06 or more"),

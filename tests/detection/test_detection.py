@@ -312,7 +312,75 @@ def test_sides_that_are_no_multiple_of_32_are_refused(size):
         split_of(*rectangles(1), size)
 
 
+def detectron_sides(height, width, shorter, longest):
+    """Return (sides, scale) of Detectron's `prep_im_for_blob`; cv2.resize rounds the sides."""
+    scale = float(shorter) / float(min(height, width))
+    if np.round(scale * max(height, width)) > longest:
+        scale = float(longest) / float(max(height, width))
+    return [int(np.round(height * scale)), int(np.round(width * scale))], scale
+
+
+def test_the_shorter_side_is_resized_as_detectron_resizes_it():
+    # COCO's frequent sizes, both orientations, long ones, and what enlarges many times.
+    sizes = [(480, 640), (640, 480), (427, 640), (640, 360), (612, 612), (51, 640), (640, 59)]
+    random = np.random.default_rng(0)
+    sizes += random.integers(20, 700, (40, 2)).tolist()
+    for shorter, longest in ((800, 1333), (600, 1000), (64, 96)):
+        canvas = examples.canvas_sides(0, shorter, longest)
+        assert canvas == (-(-longest // 32) * 32,) * 2
+        for size in sizes:
+            wanted, _ = detectron_sides(*size, shorter, longest)
+            found = boxes.fit(tf.constant(size), canvas, shorter, longest).numpy().tolist()
+            assert found == wanted
+            assert max(found) <= longest
+
+
+def test_images_of_both_orientations_keep_one_scale_on_a_canvas():
+    contents, document = [], rectangles(3)[1]
+    for image, entry, size in zip(
+        document["images"], document["annotations"], ((40, 90), (90, 40), (60, 60)), strict=True
+    ):
+        image["height"], image["width"] = size
+        pixels = np.full((*size, 3), GRAY, np.uint8)
+        x, y, w, h = entry["bbox"] = [5, 7, 25, 30]
+        pixels[y : y + h, x : x + w] = GREEN
+        contents.append(jpeg(pixels, "PNG"))
+    split = split_of(contents, document, 0, shorter_side=72, longest_side=150)
+    assert split.image_shape == (160, 160, 3)
+    ((images, targets, about),) = listed(split.batches(3, pad=True))
+    assert np.rint(about["scales"] * about["sizes"]).tolist() == [[67, 150], [150, 67], [72, 72]]
+    for image, box, scale, size in zip(
+        images, targets["boxes"][:, 0], about["scales"], about["sizes"], strict=True
+    ):
+        rows, columns = np.nonzero(is_green(image))
+        pixels = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(box, pixels, atol=1.5)
+        height, width = np.rint(scale * size).astype(int)
+        assert not image[height:].any()
+        assert not image[:, width:].any()
+    # Exactly: the ratio of whole sides, not Detectron's scale, is what the image was resized by.
+    back = examples.original(targets["boxes"], about)[:, 0]
+    np.testing.assert_allclose(back, [[5, 7, 30, 37]] * 3, atol=1e-5)
+    # Jitter changes this scale, and an epoch is the same function of seed and epoch as ever.
+    options = {"order": ORDER, "augmentation": "jitter"}
+    whole = listed(split.batches(1, **options))
+    same(listed(split.batches(1, start=1, **options)), whole[1:])
+    sides = [targets["boxes"][0, 0, 3] - targets["boxes"][0, 0, 1] for _, targets in whole]
+    assert all(30 * 1.2 * 0.8 - 1 < side < 30 * 1.667 * 1.25 + 1 for side in sides)
+
+
 def test_other_options_are_refused(split):
+    for options, message in (
+        ({"shorter_side": 64}, r"`shorter_side` and `longest_side` go together"),
+        ({"shorter_side": 96, "longest_side": 64}, r"the second at least as long as the first"),
+        ({"shorter_side": -1, "longest_side": 64}, r"`shorter_side` must be an integer of 0 or"),
+        (
+            {"shorter_side": 64, "longest_side": 96},
+            r"`image_size` does not go with `shorter_side`.*`image_size=96` `shorter_side=64`",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            split_of(*rectangles(1), **options)
     with pytest.raises(ValueError, match=r"`max_boxes` must be an integer of 1 or more"):
         split_of(*rectangles(1), max_boxes=0)
     with pytest.raises(ValueError, match=r"must be one of none, flip, jitter, jitter_flip.*'crop"):

@@ -73,7 +73,9 @@ def predict(
 
 def _predict(experiment, paths, names, drawings, output, checkpoint, tell):
     model, facts = use.restored(experiment, checkpoint, tell)
-    split = datasets.images(paths, tuple(facts.image_shape[:2]))
+    scaling = experiment.shorter_side, experiment.longest_side
+    canvas = 0 if experiment.shorter_side else tuple(facts.image_shape[:2])
+    split = datasets.images(paths, canvas, *scaling)
     held = dataclasses.replace(
         split.annotations,
         category_ids=tuple(facts.category_ids),

@@ -79,9 +79,11 @@ class DetectionTask(Task):
             experiment.dataset,
             experiment.data_dir,
             experiment.download,
-            experiment.image_size,
+            experiment.image_sides(),
             experiment.max_boxes,
             experiment.max_corrupt,
+            shorter_side=experiment.shorter_side,
+            longest_side=experiment.longest_side,
         )
 
     def split(self, experiment: Detection, dataset: DetectionSet) -> tuple[Any, Any]:
