@@ -173,6 +173,18 @@ class Detection(Experiment):
         """
         return [self.anchor_scale * size for size in ANCHORS]
 
+    def padding(self) -> tuple[int, ...]:
+        """Return the color beside an image, which is 0 once the image is standardized.
+
+        It is the mean rounded to a byte, within 0.5/(255·std) of 0; black without `mean`.
+
+        Example:
+            >>> Detection(mean="0.485, 0.456, 0.406", std="0.229, 0.224, 0.225").padding()
+            (124, 116, 104)
+        """
+        mean, _ = self.standardization()
+        return tuple(min(max(round(255 * value), 0), 255) for value in mean or (0.0,) * 3)
+
     def standardization(self) -> tuple[Any, Any]:
         """Return the means and standard deviations of the channels, or (None, None).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import keras
 
 from tfbio import _keras
 from tfbio._arguments import check_integer, check_number, suggest
+from tfbio.detection import parts
 from tfbio.models.resnet import stages
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ ANCHORS = (32, 64, 128, 256, 512)
 """The paper's anchors, smallest first: the shortest side at each level of the pyramid."""
 BEST_ANCHORS = ("never", "from_0.4", "always")
 """When the anchor that overlaps an object most is positive below an IoU of 0.5."""
-_LEVELS = ("P3", "P4", "P5")
+_LEVELS = parts.LEVELS
 
 
 def retinanet(
@@ -128,9 +128,9 @@ def retinanet(
                 layer.trainable = False
     return RetinaNet(
         network,
-        _pyramid([network.output[level].shape[-1] for level in _LEVELS], channels),
-        _head("box_head", head_layers, channels, "boxes", 9 * 4, "zeros"),
-        _head("class_head", head_layers, channels, "logits", 9 * num_classes, _prior(0.01)),
+        parts.make_pyramid([network.output[level].shape[-1] for level in _LEVELS], channels),
+        parts.make_head("box_head", head_layers, channels, "boxes", 9 * 4),
+        parts.make_head("class_head", head_layers, channels, "logits", 9 * num_classes, 0.01),
         num_classes,
         _decoder(bounding_box_format, score_threshold, iou_threshold, max_detections),
         bounding_box_format=bounding_box_format,
@@ -234,61 +234,6 @@ def _backbone(backbone, input_shape) -> Any:
     images = keras.Input(shape, name="images")
     maps = dict(zip(_LEVELS, stages(images, BACKBONES[backbone])[1:], strict=True))
     return keras.Model(images, maps, name="backbone")
-
-
-def _pyramid(widths, channels):
-    """Return keras_cv's feature pyramid as a model, with names and as the paper's code starts."""
-
-    def convolution(size, name, strides=1):
-        initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
-        return keras.layers.Conv2D(
-            channels, size, strides, "same", kernel_initializer=initializer, name=name
-        )
-
-    inputs = {
-        level: keras.Input((None, None, width), name=level)
-        for level, width in zip(_LEVELS, widths, strict=True)
-    }
-    merged, outputs = None, {}
-    for level in reversed(_LEVELS):
-        lateral = convolution(1, f"lateral_{level.lower()}")(inputs[level])
-        if merged is not None:
-            above = keras.layers.UpSampling2D(2, name=f"above_{level.lower()}")(merged)
-            lateral = keras.layers.Add(name=f"sum_{level.lower()}")([lateral, above])
-        merged = lateral
-        outputs[level] = convolution(3, f"output_{level.lower()}")(merged)
-    outputs["P6"] = convolution(3, "output_p6", 2)(inputs["P5"])
-    x = keras.layers.ReLU(name="relu_p6")(outputs["P6"])
-    outputs["P7"] = convolution(3, "output_p7", 2)(x)
-    return keras.Model(inputs, dict(sorted(outputs.items())), name="pyramid")
-
-
-def _head(name, layers, channels, last, outputs, bias):
-    initializer = keras.initializers.RandomNormal(stddev=0.01)
-    hidden = [
-        keras.layers.Conv2D(
-            channels,
-            3,
-            padding="same",
-            activation="relu",
-            kernel_initializer=initializer.clone(),
-            name=f"conv{index}",
-        )
-        for index in range(1, layers + 1)
-    ]
-    last = keras.layers.Conv2D(
-        outputs,
-        3,
-        padding="same",
-        kernel_initializer=initializer.clone(),
-        bias_initializer=bias,
-        name=last,
-    )
-    return keras.Sequential([keras.Input((None, None, channels)), *hidden, last], name=name)
-
-
-def _prior(probability):
-    return keras.initializers.Constant(-math.log((1 - probability) / probability))
 
 
 def _decoder(bounding_box_format, score_threshold, iou_threshold, max_detections):

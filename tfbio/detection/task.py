@@ -84,6 +84,7 @@ class DetectionTask(Task):
             experiment.max_corrupt,
             shorter_side=experiment.shorter_side,
             longest_side=experiment.longest_side,
+            padding=experiment.padding(),
         )
 
     def split(self, experiment: Detection, dataset: DetectionSet) -> tuple[Any, Any]:
