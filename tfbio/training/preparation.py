@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tfbio import _keras, rules
+from tfbio._arguments import shorten
 from tfbio.convert import convert
-from tfbio.layers.sites import find_layers, find_rules
+from tfbio.layers.sites import find_layers, find_rules, match_layers
 from tfbio.networks import turns
 from tfbio.training import strategies, tasks
 from tfbio.training.experiment import Experiment
@@ -188,6 +189,8 @@ def build(
         if source:
             with named("init_from"):
                 task.copy_weights(experiment, source, model)
+        if experiment.freeze:
+            _freeze(model, experiment.freeze)
         last = experiment.parsed_last_layer_rule
         with named("rule", last_layer="last_layer_rule", overrides="overrides"):
             convert(
@@ -282,6 +285,26 @@ def hold_out(experiment: Experiment, split: Any) -> tuple[Any, Any]:
             split, validation = split.hold_out(experiment.validation_fraction, experiment.seed)
     with named("train_fraction", fraction="train_fraction"):
         return split.share(experiment.train_fraction, experiment.seed), validation
+
+
+def _freeze(model, patterns):
+    """Keep the layers that match one of several patterns as they are, as Keras freezes layers."""
+    layers = []
+    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+        matched = match_layers(model, pattern)
+        if not matched:
+            raise ValueError(
+                f"`freeze` has a pattern that matches no layer with weights: {pattern!r}. "
+                f"The layers: {shorten(match_layers(model, '*'))}."
+            )
+        layers += matched.values()
+    for layer in layers:
+        layer.trainable = False
+    if not model.trainable_variables:
+        raise ValueError(
+            "`freeze` must leave layers that learn, and every layer matches. "
+            f"Received: {patterns!r}."
+        )
 
 
 def _synchronize(model):
