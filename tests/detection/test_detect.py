@@ -416,6 +416,7 @@ def test_a_fraction_is_held_out_only_where_the_data_have_no_validation(options, 
 def prepared_from(config, options, tmp_path):
     """Prepare each run of a config on small images; layers, losses, rule and optimizer are its."""
     smaller = ("--dataset=coco", f"--data_dir={options['data_dir']}", "--image_size=64",
+               "--shorter_side=0", "--longest_side=0", "--warmup_steps=5",
                "--channels=8", "--batch_size=2", "--validation_fraction=0.1")  # fmt: skip
     values = parsed(f"--flagfile={config}", *smaller, f"--workdir={tmp_path}")
     return [training.prepare(each) for each in compare.experiments(values, detection.Detection)]
