@@ -1,5 +1,6 @@
 """COCO in two commands, from the configs: a classifier, then a detector that starts from it."""
 
+import dataclasses
 import pathlib
 
 import keras
@@ -39,7 +40,7 @@ def configured(kind, config, *arguments):
     """Return the experiment of a config, with some flags given otherwise."""
     values = parsed(kind, f"--flagfile={config}", *arguments)
     (experiment,) = compare.experiments(values, training.tasks.get(kind).experiment)
-    return experiment
+    return dataclasses.replace(experiment, workdir=values.workdir)  # as for a single run
 
 
 def classifier_of(config):
