@@ -29,6 +29,7 @@ PATCHES = {"setattr", "getattr", "delattr", "hasattr", "object", "attrgetter"}
 # From the ground up: a room imports from rooms of earlier lines, and from itself.
 ROOMS = """
     feedback version _keras _arguments _extras
+    losses
     rules
     layers
     saving

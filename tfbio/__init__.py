@@ -11,7 +11,7 @@ if keras.backend.backend() != "tensorflow":
         f"{keras.backend.backend()!r}, from KERAS_BACKEND or ~/.keras/keras.json."
     )
 
-from tfbio import attacks, callbacks, layers, metrics, models, networks, optimizers, rules
+from tfbio import attacks, callbacks, layers, losses, metrics, models, networks, optimizers, rules
 from tfbio.convert import convert
 from tfbio.layers.true_gradient import true_gradient
 from tfbio.summary import summary
@@ -28,6 +28,7 @@ __all__ = [
     "data",
     "detection",
     "layers",
+    "losses",
     "metrics",
     "models",
     "networks",

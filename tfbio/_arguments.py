@@ -38,6 +38,22 @@ def suggest(name: object, known: Iterable[str], count: int = 1) -> str:
     return f" Did you mean {hint}?" if close else ""
 
 
+def shorten(names: Iterable[str], most: int = 8) -> str:
+    """Return the first of many names, for an error message.
+
+    Args:
+        names: Strings.
+        most: How many of them to show.
+
+    Example:
+        >>> shorten(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def is_integer(value: Any, low: int, high: int | None = None) -> bool:
     """Return whether a value is an integer, but no bool, within its bounds.
 

@@ -1,13 +1,14 @@
 """Attacks: images changed by at most eps a pixel, along the model's gradient, to be misread.
 
 Both attacks stay in the ball ``‖x' − x‖_∞ ≤ eps`` and in the range of images, 0 to 1, and climb the
-cross-entropy of the true class y. Its gradient by the image is that of the margin m, but for a
-positive factor, which the sign forgets::
+loss of the true class y, one of `tfbio.losses`. The gradient of the softmax's cross-entropy by the
+image is that of the margin m, but for a positive factor, which the sign forgets::
 
     m(x) = log Σ_{j≠y} exp z_j(x) − z_y(x),    L = log(1 + exp m),    ∇L = σ(m) ∇m
 
 They follow ∇m: where the softmax is sure of itself, float32 rounds 1 − p_y to 0, and with it the
-share of z_y in ∇L.
+share of z_y in ∇L. Likewise a loss of sigmoid outputs is followed along ``Σ_j w_j ∇z_j``, w its
+gradient by the logits divided by its largest entry, which is computed from logarithms.
 
 Which gradient that is, is the caller's choice: within `tfbio.true_gradient(model)` it is that of
 the function which the model computes, outside of it, under a learning rule, the one that has passed
@@ -21,13 +22,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfbio import losses
 from tfbio._arguments import check_integer, check_number
 
 _LEAST = tf.float32.min  # exp of it is 0
 _STREAM = 0x61747461  # sets the starts apart from what else is drawn from a seed
 
 
-def fgsm(model: keras.Model, images: Any, labels: Any, eps: float | tf.Tensor) -> tf.Tensor:
+def fgsm(
+    model: keras.Model,
+    images: Any,
+    labels: Any,
+    eps: float | tf.Tensor,
+    *,
+    loss: str = "cross_entropy",
+) -> tf.Tensor:
     """Return images changed by one step of the fast gradient sign method.
 
     ``x' = clip(x + eps · sign(∇_x L(x, y)), 0, 1)``. A pixel without a gradient, or whose gradient
@@ -40,13 +49,14 @@ def fgsm(model: keras.Model, images: Any, labels: Any, eps: float | tf.Tensor) -
         labels: The true classes (B,), integers.
         eps: The most that a pixel changes by, 0 to 1, in units of the images' range: 8/255 are
             eight levels of a byte. A number or a scalar tensor.
+        loss: The loss L, one of `tfbio.losses.NAMES`.
 
     Returns:
         A tensor of the images' shape, floating-point of 0 to 1.
 
     Raises:
-        ValueError: If `eps` or, eagerly, a pixel is out of its range, or the model's outputs are no
-            logits of two or more classes.
+        ValueError: If `loss` is unknown, `eps` or, eagerly, a pixel is out of its range, or the
+            model's outputs are no logits of two or more classes.
         TypeError: If images are integers other than uint8.
 
     Example:
@@ -62,7 +72,7 @@ def fgsm(model: keras.Model, images: Any, labels: Any, eps: float | tf.Tensor) -
     """
     images = _to_unit_range(images)
     low, high = _ball(images, eps)
-    step = _as(images, eps) * tf.sign(gradient(model, images, labels))
+    step = _as(images, eps) * tf.sign(gradient(model, images, labels, loss))
     return tf.clip_by_value(images + step, low, high)
 
 
@@ -78,6 +88,7 @@ def pgd(
     indices: Any = None,
     restarts: int = 1,
     random_start: bool = True,
+    loss: str = "cross_entropy",
 ) -> tf.Tensor:
     """Return images changed by projected gradient ascent: many small steps, back into the ball.
 
@@ -102,6 +113,7 @@ def pgd(
         indices: The examples' numbers (B,), integers, that `u` is drawn by; None for 0 to B − 1.
         restarts: How many starts, 1 or more.
         random_start: Whether there is u; without it, ``x_0 = x``.
+        loss: As for `fgsm`.
 
     Returns:
         A tensor of the images' shape, floating-point of 0 to 1.
@@ -138,7 +150,7 @@ def pgd(
         indices = tf.range(tf.shape(images)[0])
 
     def climb(changed):
-        step = size * tf.sign(gradient(model, changed, labels))
+        step = size * tf.sign(gradient(model, changed, labels, loss))
         return tf.clip_by_value(changed + step, low, high)
 
     best = None
@@ -150,12 +162,16 @@ def pgd(
         (changed,) = tf.while_loop(
             lambda _: True, lambda now: (climb(now),), (changed,), maximum_iterations=steps
         )
-        best = changed if best is None else _worse(model, labels, best, changed)
+        best = changed if best is None else _worse(model, labels, best, changed, loss)
     return best
 
 
-def gradient(model: keras.Model, images: Any, labels: Any) -> tf.Tensor:
-    """Return the margin's gradient by the images, in whose direction the loss grows fastest.
+def gradient(
+    model: keras.Model, images: Any, labels: Any, loss: str = "cross_entropy"
+) -> tf.Tensor:
+    """Return a gradient by the images, in whose direction the loss grows fastest.
+
+    That of the margin m, or under a loss of sigmoid outputs ``Σ_j w_j ∇z_j``; see the module.
 
     Under mixed_float16, what is smaller than 6e-8 on its way down through the layers becomes 0:
     attack a float32 model of the same weights. In full precision, zeros all over an image are a
@@ -165,12 +181,14 @@ def gradient(model: keras.Model, images: Any, labels: Any) -> tf.Tensor:
         model: As for `fgsm`.
         images: As for `fgsm`, floating-point.
         labels: As for `fgsm`.
+        loss: As for `fgsm`.
 
     Returns:
         A tensor of the images' shape; 0 where there is no gradient, or none that is finite.
 
     Raises:
-        ValueError: If the model's outputs are no logits of two or more classes.
+        ValueError: If `loss` is unknown, or the model's outputs are no logits of two or more
+            classes.
 
     Example:
         >>> import keras, tensorflow as tf
@@ -182,33 +200,53 @@ def gradient(model: keras.Model, images: Any, labels: Any) -> tf.Tensor:
     images = tf.convert_to_tensor(images)
     with tf.GradientTape() as tape:
         tape.watch(images)
-        margins, _ = _margins(model, images, labels)
+        logits = _logits(model, images, loss)
+        climbed = _climbed(logits, labels, loss)
     # Of their sum: no example's share depends on how many there are.
-    slope = tape.gradient(margins, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    slope = tape.gradient(climbed, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return tf.where(tf.math.is_finite(slope), slope, tf.zeros_like(slope))
 
 
-def _margins(model, images, labels):
-    """Return (m (B,), whether the class of greatest logit is another (B,))."""
+def _logits(model, images, loss):
+    if loss not in losses.NAMES:
+        raise ValueError(f"`loss` must be one of {', '.join(losses.NAMES)}. Received: {loss!r}.")
     logits = model(images, training=False)
     if len(logits.shape) != 2 or logits.shape[1] < 2:
         raise ValueError(
             "`model` must return logits (B, classes) of two or more classes. "
             f"Received: outputs of shape {tuple(logits.shape)}."
         )
-    if logits.dtype != tf.float64:
-        logits = tf.cast(logits, tf.float32)
+    return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+
+
+def _climbed(logits, labels, loss):
+    """Return (B,) whose gradient by the logits is the loss's, times a positive factor for each."""
+    if loss == "cross_entropy":
+        return _margins(logits, labels)
+    sign, log = losses.log_slopes(loss, labels, logits)
+    weights = sign * tf.exp(log - tf.reduce_max(log, axis=1, keepdims=True))
+    return tf.reduce_sum(tf.stop_gradient(weights) * logits, axis=1)
+
+
+def _margins(logits, labels):
     labels = tf.cast(labels, tf.int64)
     true = tf.one_hot(labels, logits.shape[1], on_value=True, off_value=False, dtype=tf.bool)
     others = tf.reduce_logsumexp(tf.where(true, tf.cast(_LEAST, logits.dtype), logits), axis=1)
-    margins = others - tf.gather(logits, labels, batch_dims=1)
-    return margins, tf.argmax(logits, axis=1) != labels
+    return others - tf.gather(logits, labels, batch_dims=1)
 
 
-def _worse(model, labels, one, other):
+def _worse(model, labels, one, other, loss):
     """Return of two versions of each image the one that the model does worse on."""
-    (margin, wrong), (its_margin, its_wrong) = (_margins(model, x, labels) for x in (one, other))
-    chosen = (its_wrong & ~wrong) | ((its_wrong == wrong) & (its_margin > margin))
+
+    def judged(x):
+        logits = _logits(model, x, loss)
+        wrong = tf.argmax(logits, axis=1) != tf.cast(labels, tf.int64)
+        if loss == "cross_entropy":  # which grows with the margin
+            return _margins(logits, labels), wrong
+        return losses.example_losses(loss, labels, logits), wrong
+
+    (value, wrong), (its_value, its_wrong) = judged(one), judged(other)
+    chosen = (its_wrong & ~wrong) | ((its_wrong == wrong) & (its_value > value))
     return tf.where(tf.reshape(chosen, (-1, *[1] * (len(one.shape) - 1))), other, one)
 
 

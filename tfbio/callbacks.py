@@ -1,5 +1,6 @@
 """Callbacks for `fit`: what the feedback does while the network learns."""
 
+import logging
 import os
 from typing import Any
 
@@ -15,14 +16,25 @@ def _get_step(model) -> int:
     return int(model.optimizer.iterations)
 
 
+def _find_averaged_layers(model):
+    """Return the layers of each mean; none, with a warning, of a model that cannot be traced."""
+    metrics.sites_with_matrix(model)  # without feedback layers, that is the error
+    try:
+        return metrics.find_averaged_layers(model)
+    except ValueError as error:
+        logging.getLogger(__name__).warning("No means over layers are recorded: %s", error)
+        return metrics.AveragedLayers({}, {})
+
+
 class Telemetry(keras.callbacks.Callback):
     """Record all metrics of the feedback, before training, after each epoch, and every so often.
 
     Scalars in degrees, ratios and shares: ``weight_angle/<layer>``, ``norm_ratio/<layer>``,
     ``sign_agreement/<layer>``; with a batch also ``gradient_angle/<layer>``, the global one, and
-    ``local_gradient_angle/<layer>``. They are written at ``step = optimizer.iterations``, so that a
-    resumed training continues its curves, and measured in compiled functions that leave the model
-    as it is (`tfbio.metrics.GradientMeter`).
+    ``local_gradient_angle/<layer>``. Their means, ``mean_weight_angle`` and so on, are over the
+    layers of `tfbio.metrics.find_averaged_layers`. They are written at
+    ``step = optimizer.iterations``, so that a resumed training continues its curves, and measured
+    in compiled functions that leave the model as it is (`tfbio.metrics.GradientMeter`).
 
     Args:
         log_dir: The TensorBoard directory to write to, or None to keep the history only.
@@ -59,6 +71,7 @@ class Telemetry(keras.callbacks.Callback):
         self._writer: Any = None
         self._weights: Any = None
         self._gradients: Any = None
+        self._averaged: Any = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Measure before the first step."""
@@ -67,6 +80,7 @@ class Telemetry(keras.callbacks.Callback):
         # Anew for each fit: the model may have been put under another rule since.
         self._weights = metrics.WeightMeter(self.model)
         self._gradients = None if self.batch is None else metrics.GradientMeter(self.model)
+        self._averaged = _find_averaged_layers(self.model)
         self._record()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -86,9 +100,12 @@ class Telemetry(keras.callbacks.Callback):
 
     def _record(self):
         step = _get_step(self.model)
-        values = metrics.tagged(self._weights())
+        measured = [self._weights()]
         if self._gradients is not None and self.batch is not None:
-            values |= metrics.tagged(self._gradients(*self.batch))
+            measured.append(self._gradients(*self.batch))
+        values = {}
+        for each in measured:
+            values |= metrics.tagged(each) | metrics.tagged_means(each, self._averaged)
         self.history.append((step, values))
         if self._writer is not None:
             with self._writer.as_default(step):
@@ -102,8 +119,9 @@ class WeightAngles(keras.callbacks.Callback):
 
     `Telemetry` records this and more.
 
-    Written as scalars ``weight_angle/<layer>`` in degrees, at ``step = optimizer.iterations``, so
-    that a resumed training continues its curves.
+    Written as scalars ``weight_angle/<layer>`` in degrees, and ``mean_weight_angle``, over the
+    layers of `tfbio.metrics.find_averaged_layers`, at ``step = optimizer.iterations``, so that a
+    resumed training continues its curves.
 
     Args:
         log_dir: The TensorBoard directory to write to, or None to keep the history only.
@@ -129,11 +147,13 @@ class WeightAngles(keras.callbacks.Callback):
         self.log_dir = log_dir
         self.history: list[tuple[int, dict[str, float]]] = []
         self._writer: Any = None
+        self._averaged: Any = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Record the angles before the first step."""
         if self.log_dir is not None:
             self._writer = tf.summary.create_file_writer(str(self.log_dir))
+        self._averaged = _find_averaged_layers(self.model)
         self._record()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -153,4 +173,7 @@ class WeightAngles(keras.callbacks.Callback):
             with self._writer.as_default():
                 for name, degrees in angles.items():
                     tf.summary.scalar(f"weight_angle/{name}", degrees, step=step)
+                if self._averaged.feedback:
+                    mean = metrics.mean_over(angles, self._averaged.feedback)
+                    tf.summary.scalar("mean_weight_angle", mean, step=step)
             self._writer.flush()

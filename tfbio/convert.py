@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from tfbio import _keras, rules, saving
+from tfbio._arguments import shorten
 from tfbio.layers import TWINS, FeedbackMixin
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_layers, find_without_twin
@@ -227,7 +228,7 @@ class Conversion:
             if not fnmatch.filter([*self.kernel_layers, *without_twin], pattern):
                 raise ValueError(
                     f"`overrides` has a pattern that matches no kernel layer: {pattern!r}. "
-                    f"The kernel layers: {_shortened(self.kernel_layers)}."
+                    f"The kernel layers: {shorten(self.kernel_layers)}."
                 )
         for name, layer in without_twin.items():
             if not self._left_alone(name):
@@ -288,9 +289,3 @@ def _check_plain(name, layer, rule):
                 f"Received: {option}={getattr(layer, option)!r} under rule {rule!r}. Merge or "
                 "remove it, or give overrides={" + repr(name) + ": 'backprop'}."
             )
-
-
-def _shortened(names, most=8):
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

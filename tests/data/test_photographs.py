@@ -210,6 +210,21 @@ def test_shards_are_indexed_once(shards, monkeypatch):
         data.load("imagenet2012", shards)
 
 
+def test_a_smaller_last_batch_of_photographs_is_dropped(parts):
+    contents = [content for *_, content in parts["train"]][:19]
+    whole = in_memory(contents)
+    damaged = in_memory([contents[0][:40], *contents[1:]])
+    for split in (whole, damaged):
+        assert split.steps(8, multiple=8) == 2
+        batches = split.batches(8, ORDER, augmentation="flip", multiple=8)
+        batches = listed(batches)
+        assert [len(labels) for _, labels in batches] == [8, 8]
+        same(
+            batches[1:],
+            listed(split.batches(8, ORDER, augmentation="flip", multiple=8, start=1)),
+        )
+
+
 # That of random crops is looked at with damaged images, below.
 def test_a_workers_part_of_a_tail_is_the_whole_epochs(split):
     options = {"order": ORDER, "augmentation": "flip", "multiple": 2}

@@ -154,11 +154,14 @@ def test_flips_are_of_whole_images_and_half_of_them():
     assert 160 < kept.sum() < 240
 
 
-def test_crops_are_every_shift_of_a_padded_image_alike_often():
+@pytest.mark.parametrize(
+    ("augmentation", "mode"), [("crop_flip", "constant"), ("edge_crop_flip", "edge")]
+)
+def test_crops_are_every_shift_of_a_padded_image_alike_often(augmentation, mode):
     image = np.arange(1, 37, dtype="f4").reshape(1, 6, 6, 1) / 36
     split = data.Arrays(np.repeat(image, 8100, 0), np.zeros(8100))
-    ((out, _),) = listed(split.batches(8100, (0, 0), augmentation="crop_flip"))
-    padded = np.pad(image[0], ((4, 4), (4, 4), (0, 0)))
+    ((out, _),) = listed(split.batches(8100, (0, 0), augmentation=augmentation))
+    padded = np.pad(image[0], ((4, 4), (4, 4), (0, 0)), mode)
     cuts = [padded[y : y + 6, x : x + 6] for y in range(9) for x in range(9)]
     wanted = {cut.tobytes() for cut in cuts} | {cut[:, ::-1].tobytes() for cut in cuts}
     seen = collections.Counter(crop.tobytes() for crop in out)
@@ -171,7 +174,7 @@ def test_an_augmentation_needs_an_order_and_a_name(digits):
     with pytest.raises(ValueError, match=r"`augmentation='flip'` is random: `order` must"):
         digits.batches(10, augmentation="flip")
     with pytest.raises(
-        ValueError, match=r"one of none, flip, crop_flip, resized_crop_flip. Received: 'cutmix'"
+        ValueError, match=r"one of none, flip, crop_flip, edge_crop_flip, resized_crop_flip\. Rec"
     ):
         digits.batches(10, (0, 0), augmentation="cutmix")
     augmentation.check("none", None)

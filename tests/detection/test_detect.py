@@ -173,7 +173,7 @@ def test_two_replicas_learn_what_one_device_does(options):
     learned, losses = [], []
     for strategy in ("one_device", "mirrored"):
         # Batch normalization would see half of the batch, and Adam blows differences up.
-        changes = {"strategy": strategy, "frozen_norm": True, "optimizer": "sgd"}
+        changes = {"strategy": strategy, "frozen_norm": True, "init_from": "another"}
         prepared = training.prepare(detection.Detection(**{**options, **changes}))
         start = [w.numpy() for w in prepared.model.trainable_variables]
         assert Loop(prepared).train(iter(prepared.epoch(0, 0)), 2) == (2, True)
@@ -364,6 +364,8 @@ BAD = [
     (["--mean=0.5,0.5", "--std=1,1,1"], "--mean must be three numbers"),
     (["--mean=0,0,0", "--std=1,1,0"], "--std must be three numbers, 1e-06 or more"),
     (["--mean=0,0,nan", "--std=1,1,1"], "--mean must be three numbers"),
+    (["--frozen_norm"], "--frozen_norm needs --init_from: without another run's moving"),
+    (["--best_anchor=detectron"], "--best_anchor must be one of never, from_0.4, always"),
     (["--frozen_norm", "--sync_batch_norm"], "--sync_batch_norm has no effect with --frozen_norm"),
     (["--anchor_scale=0"], "--anchor_scale must be a finite number of 0.01 to 100."),
     (["--head_layers=-1"], "--head_layers must be an integer of 0 to"),
@@ -414,6 +416,7 @@ def test_a_fraction_is_held_out_only_where_the_data_have_no_validation(options, 
 def prepared_from(config, options, tmp_path):
     """Prepare each run of a config on small images; layers, losses, rule and optimizer are its."""
     smaller = ("--dataset=coco", f"--data_dir={options['data_dir']}", "--image_size=64",
+               "--shorter_side=0", "--longest_side=0", "--warmup_steps=5",
                "--channels=8", "--batch_size=2", "--validation_fraction=0.1")  # fmt: skip
     values = parsed(f"--flagfile={config}", *smaller, f"--workdir={tmp_path}")
     return [training.prepare(each) for each in compare.experiments(values, detection.Detection)]

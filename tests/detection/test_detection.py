@@ -138,6 +138,23 @@ def test_padding_is_black_and_the_aspect_ratio_is_kept(split):
     assert about["ids"].tolist() == list(range(100, 111))
 
 
+@pytest.mark.parametrize("augmentation", ["none", "jitter_flip"])
+def test_padding_may_have_a_color(augmentation):
+    split = split_of(*rectangles(6, "PNG"), WIDE, padding=(124, 116, 104))
+    black = split_of(*rectangles(6, "PNG"), WIDE)
+    options = {"order": ORDER, "augmentation": augmentation}
+    (images, targets), (others, same_targets) = (
+        listed(each.batches(6, **options))[0] for each in (split, black)
+    )
+    beside = (others == 0).all(-1)
+    assert 0.1 < beside.mean() < 0.9
+    assert (images[beside] == (124, 116, 104)).all()
+    np.testing.assert_array_equal(images[~beside], others[~beside])
+    np.testing.assert_array_equal(targets["boxes"], same_targets["boxes"])
+    with pytest.raises(ValueError, match=r"`padding` must be three integers of 0 to 255"):
+        split_of(*rectangles(1), padding=(0.485, 0.456, 0.406))
+
+
 def test_jitter_scales_cuts_and_mirrors_at_random(augmented):
     # Whether an image is a JPEG or a PNG does not change its boxes.
     plain, flipped, jittered, both = (augmented(*each)[1]["boxes"][:, 0] for each in FAST)

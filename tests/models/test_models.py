@@ -13,6 +13,7 @@ from tests.cases import long_but, random
 from tfbio import models
 
 SMALLEST = {
+    "frenkel_mnist": 2,
     "digits_cnn": 4,
     "lenet": 32,
     "lenet_tanh": 32,
@@ -30,7 +31,7 @@ SMALLEST = {
     "resnet101": 1,
     "resnet152": 1,
     "lee_mnist": 1,
-    "ernoult_lenet": 7,
+    "ernoult_lenet": 1,
     "ernoult_vgg": 32,
     "keras:MobileNetV2": 32,
     **{
@@ -57,12 +58,51 @@ def test_lenet_is_the_published_one():
             assert not layer.bias.numpy().any()
 
 
-def test_lees_network_starts_orthogonal():
+def test_lees_network_starts_with_the_orthogonal_factors_of_uniform_matrices(monkeypatch):
+    drawn = []
+    original = keras.initializers.RandomUniform.__call__
+
+    def draw(self, *arguments):
+        drawn.append(original(self, *arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr(keras.initializers.RandomUniform, "__call__", draw)
     model = models.build("lee_mnist", 10, (28, 28, 1))
     kernels = [layer.kernel.numpy() for layer in model.layers if hasattr(layer, "kernel")]
     assert [k.shape for k in kernels] == [(784, 240), *6 * [(240, 240)], (240, 10)]
-    for kernel in kernels:
+    assert not any(layer.bias.numpy().any() for layer in model.layers[1:])
+    for kernel, uniform in zip(kernels, drawn, strict=True):
         np.testing.assert_allclose(kernel.T @ kernel, np.eye(kernel.shape[1]), atol=1e-5)
+        # The factor of A is the orthogonal matrix for which QᵀA is symmetric and positive.
+        rest = kernel.astype("float64").T @ uniform.numpy()
+        np.testing.assert_allclose(rest, rest.T, atol=1e-4)
+        assert np.linalg.eigvalsh(rest).min() > -1e-4
+
+
+@pytest.mark.parametrize("size", [(8, 7), (5, 6), (1, 2)])
+def test_the_padded_maximum_is_that_of_windows_around_every_second_pixel(size):
+    x = random((2, *size, 3), "float64") - 3.0
+    layer = models.PaddedMaxPooling2D(3, 2, margin=1, dtype="float64")
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+    rows, columns = (range(0, side, 2) for side in size)
+    expected = [
+        [x.numpy()[:, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].max((1, 2)) for j in columns]
+        for i in rows
+    ]
+    np.testing.assert_array_equal(y, np.moveaxis(expected, 2, 0))
+    assert layer.compute_output_shape(x.shape) == y.shape
+    assert layer.compute_output_shape((None, None, *x.shape[2:])) == (None, None, *y.shape[2:])
+    # Each window's error goes to its maximum, none is lost on the margin.
+    np.testing.assert_allclose(tf.reduce_sum(tape.gradient(y, x), (1, 2)), len(rows) * len(columns))
+    again = models.PaddedMaxPooling2D.from_config(layer.get_config())
+    np.testing.assert_array_equal(again(x), y)
+
+
+def test_a_margin_of_more_than_half_the_window_is_refused():
+    with pytest.raises(ValueError, match="`margin` must be an integer of 0 to 1"):
+        models.PaddedMaxPooling2D(3, 2, margin=2)
 
 
 def test_lenet_for_cifar_is_the_published_one():
@@ -174,6 +214,23 @@ def test_resnet_starts_as_the_docstring_says():
         models.residual(21, 10, (32, 32, 3))
 
 
+@pytest.mark.parametrize(
+    "name",
+    long_but(
+        ["resnet20", "resnet18", "resnet50", "alexnet", "ernoult_vgg", "lee_mnist", "lenet_cifar"],
+        [name for name in SMALLEST if ":" not in name],
+    ),
+)
+def test_no_two_kernels_start_from_the_same_numbers(name):
+    # One initializer object gives every layer the same numbers, also in kernels of other shapes.
+    side = SMALLEST[name]
+    model = models.build(name, 10, (side, side, 3))
+    kernels = [layer.kernel.numpy().ravel() for layer in model.layers if hasattr(layer, "kernel")]
+    starts = [kernel[:100] / np.linalg.norm(kernel[:100]) for kernel in kernels]
+    for one, other in itertools.combinations([s for s in starts if len(s) == 100], 2):
+        assert abs(one @ other) < 0.6  # six standard deviations of a chance likeness
+
+
 def test_the_shortcut_keeps_every_second_pixel_between_channels_of_zeros(tmp_path):
     layer = models.IdentityShortcut(5, 2)
     x = random((2, 5, 4, 2))
@@ -239,9 +296,11 @@ class Reference:
     def unit(self, x, name, strides=1, padding=0):
         return self.norm(self.conv(x, name, strides, padding), name)
 
+    def dense(self, x, name):
+        return x @ self.model.get_layer(name).kernel
+
     def logits(self, x):
-        kernel, bias = self.model.get_layer("logits").get_weights()
-        return x @ kernel + bias
+        return self.dense(x, "logits") + self.model.get_layer("logits").bias
 
     @staticmethod
     def pool(x, padding):
@@ -276,7 +335,7 @@ def xiao_alexnet(reference, x):
         x = tf.nn.relu(reference.unit(x, name, 1, 1))
     x = tf.reshape(reference.pool(x, 0), (len(x), -1))
     for name in ("dense1", "dense2"):
-        x = tf.nn.relu(reference.norm(x @ reference.model.get_layer(name).kernel, name))
+        x = tf.nn.relu(reference.norm(reference.dense(x, name), name))
     return reference.logits(x)
 
 
@@ -316,6 +375,13 @@ def test_the_networks_for_imagenet_start_as_published():
         assert 0.99 < np.abs(kernel).max() * np.sqrt(fan_in) <= 1.0001
         assert abs(kernel.std() * np.sqrt(3 * fan_in) - 1) < 0.02
         assert (model.get_layer(name).bias is None) == (name != "logits")
+    gammas = [layer.gamma.numpy() for layer in model.layers if hasattr(layer, "gamma")]
+    assert [len(gamma) for gamma in gammas] == [64, 192, 384, 256, 256, 4096, 4096]
+    for gamma in gammas:
+        assert 0 <= gamma.min() < 0.05
+        assert 0.95 < gamma.max() <= 1
+        assert abs(gamma.mean() - 0.5) < 0.1
+    assert np.abs(gammas[-1] - gammas[-2]).max() > 0.5  # a draw for each layer
     with pytest.raises(ValueError, match=r"`depth` must be one of 10, 18, .* Received: 20."):
         models.resnet(20, 10, (32, 32, 3))
 

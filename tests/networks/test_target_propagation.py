@@ -17,6 +17,7 @@ import tfbio
 from tests.cases import assert_same_learning, long_but, random
 from tfbio import optimizers, rules
 from tfbio.layers import FeedbackDense, context
+from tfbio.layers.sites import find_sites
 from tfbio.networks.target_propagation import TargetNetwork, inverse, learning, stages, step, undone
 from tfbio.training.accumulation import Accumulation
 
@@ -353,6 +354,59 @@ def test_iterations_of_an_inverse_are_its_own():
     with pytest.raises(ValueError, match="one number for each of the 2 inverses"):
         tfbio.convert(refused := tfbio.convert(chain(), "frsf"), "l_drl(rate=(0.1, 0.2, 0.3))")
     assert {type(layer.rule).alias for layer in refused.layers} == {"frsf"}  # as it was
+
+
+def inverses_of(model):
+    return [
+        (site.rule.inverse_kernel.numpy(), site.rule.inverse_bias.numpy(), site.rule._fans)
+        for site in find_sites(model).values()
+        if hasattr(site.rule, "inverse_kernel")
+    ]
+
+
+def locally_connected():
+    more = {"padding": "same", "dtype": "float64"}
+    return keras.Sequential(
+        [
+            keras.Input((4, 4, 1), dtype="float64"),
+            tfbio.layers.LocallyConnected2D(2, 3, **more),
+            tfbio.layers.LocallyConnected2D(3, 3, strides=2, **more),
+            K.Flatten(dtype="float64"),
+            K.Dense(3, dtype="float64"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("make", [functools.partial(convolutional, "float64"), locally_connected])
+@pytest.mark.parametrize("rule", ["sdtp", "l_drl"])
+def test_inverses_start_as_asked(make, rule):
+    for v, c, fans in inverses_of(tfbio.convert(make(), rule)):
+        limit = np.sqrt(6 / (fans.fan_in + fans.fan_out))
+        assert 0.9 * limit < abs(v).max() < limit
+        assert not c.any()
+    for v, c, fans in inverses_of(tfbio.convert(make(), f"{rule}(initialization='pytorch')")):
+        # As torch.nn.Linear(out, in) has it, and ConvTranspose2d(out, in, …).
+        limit = (fans.fan_in if fans.convolution else fans.fan_out) ** -0.5
+        assert 0.9 * limit < abs(v).max() < limit
+        assert 0 < abs(c).max() < limit
+        assert len(set(c.ravel())) == c.size
+    for v, c, fans in inverses_of(tfbio.convert(make(), f"{rule}(initialization='orthogonal')")):
+        assert not c.any()
+        for q in v if v.ndim == 3 else [v.reshape(-1, v.shape[-1])]:
+            assert q.shape[0] == fans.fan_in
+            gram = q.T @ q if q.shape[0] >= q.shape[1] else q @ q.T
+            np.testing.assert_allclose(gram, np.eye(len(gram)), atol=1e-12)
+
+
+def test_an_orthogonal_inverse_is_the_factor_of_a_uniform_matrix():
+    seeded = "dtp(seed=1,initialization='{}')".format
+    ((v, _, fans),) = inverses_of(tfbio.convert(chain((5, 4)), seeded("orthogonal")))
+    ((drawn, _, _),) = inverses_of(tfbio.convert(chain((5, 4)), seeded("xavier_uniform")))
+    assert v.shape == drawn.shape == (fans.fan_in, fans.fan_out)
+    # The factor of A is the matrix Q with orthonormal columns for which QᵀA is symmetric, positive.
+    rest = v.T @ drawn
+    np.testing.assert_allclose(rest, rest.T, atol=1e-12)
+    assert np.linalg.eigvalsh(rest).min() > 0
 
 
 def test_noise_is_another_at_every_step_and_the_same_from_the_same_seed():
@@ -737,6 +791,7 @@ def test_what_it_cannot_train_is_refused(make, rule, message):
         ("dtp(noise=-1)", "`noise` must be a finite number greater than 0"),
         ("dtp(schedule='both')", "`schedule` must be 'parallel' or 'alternating'"),
         ("sdtp(reconstruct='all')", "`reconstruct` must be 'clean' or 'corrupted'"),
+        ("l_drl(initialization='he')", "`initialization` must be 'xavier_uniform' or 'orthogonal'"),
         ("sdtp(alpha=0.1)", "no option 'alpha'"),
         ("ao_sdtp(auxiliary=0)", "`auxiliary` must be an integer of 1 or more"),
         ("l_drl(iterations=0)", "`iterations` must be an integer of 1 or more"),

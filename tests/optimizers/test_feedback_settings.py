@@ -76,13 +76,20 @@ def test_a_delay_keeps_b_for_so_many_steps():
 
 
 def test_alternation_updates_one_of_both_at_a_time():
-    settings = optimizers.Feedback(alternate=True, delay=1)
+    settings = optimizers.Feedback(alternate=1, delay=1)
     found = steps(network(settings, run_eagerly=False, momentum=0.9), 6)
     assert moved(found) == [(False, False), *[(True, False), (False, True)] * 2, (True, False)]
 
 
+def test_turns_of_two_lengths():
+    """Kunin et al.: one step of alignment, then n of all else."""
+    found = steps(network(optimizers.Feedback(alternate=(1, 3)), run_eagerly=False), 6)
+    b, w = (False, True), (True, False)
+    assert moved(found) == [b, w, w, w, b, w]
+
+
 @pytest.mark.parametrize("delay", [0, 3, 7])
-@pytest.mark.parametrize("alternate", [0, 1, 4])
+@pytest.mark.parametrize("alternate", [0, 1, 4, (1, 3), (3, 2)])
 def test_updates_are_counted_as_they_are_taken(alternate, delay):
     settings = optimizers.Feedback(alternate=alternate, delay=delay)
     counts = [0, 0]
@@ -112,7 +119,7 @@ def test_an_own_optimizer_takes_bs_descent_with_its_own_moments():
 
 
 def test_the_settings_and_the_state_are_saved(tmp_path):
-    own = optimizers.Feedback(0.5, 1, True, optimizers.get("adam", 1.0))
+    own = optimizers.Feedback(0.5, 1, (1, 2), optimizers.get("adam", 1.0))
     model = network(own)
     steps(model, 3)
     model.save(tmp_path / "model.keras")
@@ -187,7 +194,7 @@ def test_replicas_take_their_turns_together():
         tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
     ):
         with strategy.scope():
-            settings = optimizers.Feedback(1.0, 1, True, optimizers.get("adam", 1.0))
+            settings = optimizers.Feedback(1.0, 1, (1, 2), optimizers.get("adam", 1.0))
             model = network(settings, run_eagerly=strategy.num_replicas_in_sync == 1)
         model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
         weights.append(model.get_weights())
@@ -205,6 +212,9 @@ def test_replicas_take_their_turns_together():
         ),
         ({"delay": 1.5}, ValueError, "`delay` must be an integer of 0 or more"),
         ({"alternate": -1}, ValueError, "`alternate` must be an integer of 0 or more"),
+        ({"alternate": True}, ValueError, "`alternate` must be an integer of 0 or more"),
+        ({"alternate": (1, 0)}, ValueError, "`alternate` must be .* pair of integers of 1 or more"),
+        ({"alternate": (1, 2, 3)}, ValueError, "`alternate` must be .* pair of integers"),
         ({"optimizer": "adam"}, TypeError, "`optimizer` must be one of tfbio.optimizers"),
         ({"optimizer": keras.optimizers.SGD()}, TypeError, "must be one of tfbio.optimizers"),
     ],
@@ -232,11 +242,11 @@ def test_the_options_reach_the_optimizer():
         feedback_learning_rate=0.05,
         feedback_optimizer="adam",
         feedback_delay=7,
-        feedback_alternate=True,
+        feedback_alternate=3,
     )
     settings = training.prepare(experiment).model.optimizer.feedback
     assert settings.learning_rate_scale == 0.25
-    assert (settings.delay, settings.alternate) == (7, True)
+    assert (settings.delay, settings.alternate) == (7, (1, 3))
     assert type(settings.optimizer) is optimizers.VariantAdam
 
 
@@ -247,9 +257,9 @@ def test_the_trainers_turns_are_epochs():
     assert turns == prepared.steps_per_epoch > 1
     for rule, message in (
         ("dtp", "`feedback_alternate` does not go with rule 'dtp'"),
-        ("dtp(schedule='alternating')", "`feedback_alternate`, turns of one step, does not"),
+        ("dtp(schedule='alternating')", "`feedback_alternate`, turns of a few steps, does"),
     ):
-        both = training.Classification(**{**options, "rule": rule}, feedback_alternate=True)
+        both = training.Classification(**{**options, "rule": rule}, feedback_alternate=2)
         with pytest.raises(ValueError, match=message):
             training.prepare(both)
     shallow = training.Classification(**{**options, "model": "akrout_mnist"})

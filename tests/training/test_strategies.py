@@ -210,6 +210,40 @@ def test_the_last_batch_of_an_epoch_is_whole_micro_batches():
     assert len(sizes) == prepared.steps_per_epoch
 
 
+@pytest.mark.parametrize("options", [{}, {"accumulate": 4}, {"strategy": "mirrored"}], ids=str)
+def test_the_remainder_of_an_epoch_is_dropped(options):
+    strategies.forget_devices()
+    experiment = training.Classification(batch_size=60, drop_remainder=True, **options)
+    prepared = training.prepare(experiment)
+    assert prepared.train.size == 1293  # 21 batches of 60, and 33 images
+    counts, orders = [], []
+    for epoch in range(2):
+        parts = [
+            np.concatenate(
+                [part.numpy() for part in prepared.strategy.experimental_local_results(y)]
+            )
+            for _, y in prepared.epoch(epoch, 0)
+        ]
+        counts.append([len(part) for part in parts])
+        orders.append(np.concatenate(parts))
+    assert counts == [[60] * 21] * 2
+    # Each epoch leaves out other images, so that the labels that are left differ in number.
+    assert (np.bincount(orders[0]) != np.bincount(orders[1])).any()
+    assert prepared.steps_per_epoch == 21
+    assert [prepared.images_by(step) for step in (20, 21, 22, 42)] == [1200, 1260, 1320, 2520]
+    assert prepared.schedule.total_steps == 21 * experiment.epochs
+    assert Loop(prepared).train(iter(prepared.epoch(0, 20)), 1) == (1, True)
+    with pytest.raises(tf.errors.OutOfRangeError):
+        Loop(prepared).train(iter(prepared.epoch(0, 20)), 2)
+
+
+def test_a_drop_of_the_remainder_that_leaves_nothing_is_told():
+    experiment = training.Classification(batch_size=1300, drop_remainder=True)
+    message = "`batch_size=1300` is more than the 1293 images to train on, which `drop_remainder`"
+    with pytest.raises(ValueError, match=message):
+        training.prepare(experiment)
+
+
 @pytest.mark.parametrize("rule", long_but(ONE_OF_A_KIND, DIFFERENTIATED))
 def test_loss_scaling_and_accumulation_change_no_rules_learning(rule):
     x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
@@ -307,7 +341,12 @@ def test_a_run_starts_from_anothers_weights(networks, tmp_path, caplog):
                 np.testing.assert_array_equal(own, given)
             if layer.get_weights() and rule == "fa":
                 np.testing.assert_array_equal(layer.feedback, there.feedback)
-    assert "the feedback of 2 kernels is made anew: conv (sign_symmetry(" in caplog.text
+    assert "the run's feedback of 2 kernels, conv (sign_symmetry(" in caplog.text
+    other = training.Classification(**options, rule="fa(scale='xiao')")
+    with pytest.raises(ValueError, match=r"^`init_from`: the run's feedback of 2 kernels, conv"):
+        training.prepare(other, source)
+    other = dataclasses.replace(other, accept_new_feedback=True)
+    assert training.prepare(other, source).model.layers[0].rule.scale == "xiao"
 
     class Cut(BaseException):
         """Ends a training."""

@@ -27,8 +27,10 @@ from tests import kills
 from tests.cases import long_but
 from tfbio import training
 from tfbio.studies.runs import load
-from tfbio.training import folder, use
+from tfbio.training import Classification, folder, use
 from tfbio.training.checkpoints import Checkpoints
+from tfbio.training.classifier import ClassificationTask
+from tfbio.training.optimization import make_schedule
 from tfbio.training.records import Records
 from tfbio.training.schedules import Schedule
 
@@ -233,6 +235,19 @@ def test_what_rules_learn_or_draw_resumes_to_the_bit(tmp_path, rule):
     train(tmp_path / "whole", **options)
     steps = (7,) if rule == ALTERNATING else (7, 35)
     assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, *steps, **options)
+
+
+@pytest.mark.long
+def test_a_run_that_drops_remainders_resumes_to_the_bit(tmp_path, images):
+    options = {"dataset": "folder", "data_dir": str(images), "model": "digits_cnn", "rule": "bp"}
+    options |= {"validation_fraction": 0.2, "augmentation": "none", "telemetry_every": 0}
+    # Of 20 images 16 are learned from: two batches of 6.
+    options |= {"batch_size": 6, "drop_remainder": True, "checkpoint_every": 1}
+    options |= {"keep_checkpoints": 9, "log_every": 1, "steps_per_call": 1}
+    assert train(tmp_path / "whole", **options)["steps"] == 4
+    assert_it_goes_on_to_the_same_bits(tmp_path / "whole", tmp_path, 3, **options)
+    with pytest.raises(ValueError, match="drop_remainder"):
+        train(tmp_path / "whole", **{**options, "drop_remainder": False})
 
 
 @pytest.mark.long
@@ -661,26 +676,136 @@ def test_images_that_are_not_square_are_predicted(images_run, tmp_path, images, 
 
 SCHEDULES = [
     (Schedule(0.1, "constant", 100), lambda t: 0.1),
-    (Schedule(0.1, "constant", 100, warmup_steps=10), lambda t: 0.1 * min(1, (t + 1) / 10)),
+    (Schedule(0.1, "constant", 100, warmup_steps=10), lambda t: 0.1 * min(1, t / 10)),
+    (
+        Schedule(0.3, "constant", 100, warmup_steps=50, warmup_from=1 / 3),
+        lambda t: 0.3 * min(1, (1 - t / 50) / 3 + t / 50),  # Detectron's
+    ),
     (
         Schedule(0.1, "step", 100, milestones=(50, 75)),
         lambda t: 0.1 if t < 50 else 0.01 if t < 75 else 0.001,
     ),
     (
         Schedule(0.2, "cosine", 100, warmup_steps=20),
-        lambda t: 0.2 * (t + 1) / 20 if t < 20 else 0.1 * (1 + math.cos(math.pi * (t - 20) / 80)),
+        lambda t: 0.2 * t / 20 if t < 20 else 0.1 * (1 + math.cos(math.pi * (t - 20) / 80)),
     ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("schedule", "oracle"), SCHEDULES, ids=["constant", "warm-up", "step", "cosine"]
+    ("schedule", "oracle"), SCHEDULES, ids=["constant", "warm-up", "from 1/3", "step", "cosine"]
 )
 def test_schedules(schedule, oracle):
     again = Schedule.from_config(schedule.get_config())
     for step in (0, 1, 9, 10, 19, 20, 49, 50, 74, 75, 99):
         assert float(schedule(step)) == pytest.approx(oracle(step), rel=1e-5, abs=1e-9)
-        assert float(tf.function(again)(tf.constant(step))) == pytest.approx(oracle(step), rel=1e-5)
+        compiled = float(tf.function(again)(tf.constant(step)))
+        assert compiled == pytest.approx(oracle(step), rel=1e-5, abs=1e-9)
+
+
+def recursive_cosine(rate, final, length, epochs):
+    """Return the rate of every epoch as PyTorch's CosineAnnealingLR computes it, from the last."""
+    rates = [rate]
+    for epoch in range(1, epochs):
+        if (epoch - 1 - length) % (2 * length) == 0:
+            risen = (rate - final) * (1 - math.cos(math.pi / length)) / 2
+            rates.append(rates[-1] + risen)
+        else:
+            ratio = 1 + math.cos(math.pi * epoch / length)
+            ratio /= 1 + math.cos(math.pi * (epoch - 1) / length)
+            rates.append(ratio * (rates[-1] - final) + final)
+    return rates
+
+
+@pytest.mark.parametrize(("length", "epochs"), [(85, 90), (90, 90), (3, 20)])
+def test_a_cosine_by_epochs_is_pytorchs_beyond_its_end_too(length, epochs):
+    options = {"learning_rate": 0.03618, "final_learning_rate": 1e-5, "epochs": epochs}
+    experiment = Classification(
+        schedule="cosine", schedule_by="epoch", cosine_epochs=length, **options
+    )
+    schedule = make_schedule(experiment, 7)
+    expected = np.repeat(recursive_cosine(0.03618, 1e-5, length, epochs), 7)
+    actual = [float(schedule(step)) for step in range(7 * epochs)]
+    np.testing.assert_allclose(actual, expected, rtol=2e-5)
+    again = Schedule.from_config(schedule.get_config())
+    assert [float(again(step)) for step in (0, 8, 20)] == [actual[step] for step in (0, 8, 20)]
+
+
+def test_a_cosine_by_steps_ends_at_the_final_rate():
+    options = {"schedule": "cosine", "learning_rate": 0.1, "final_learning_rate": 0.02}
+    schedule = make_schedule(Classification(epochs=10, warmup_epochs=2, **options), 5)
+    for step in (10, 11, 30, 49, 50, 60):
+        share = min((step - 10) / 40, 1)
+        oracle = 0.02 + 0.08 * (1 + math.cos(math.pi * share)) / 2
+        assert float(schedule(step)) == pytest.approx(oracle, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cosine_epochs": 5}, "`cosine_epochs` belongs to `schedule='cosine'`, not to"),
+        (
+            {"final_learning_rate": 0.01, "schedule": "step", "milestones": "2"},
+            "`final_learning_rate` belongs to `schedule='cosine'`, not to `schedule='step'`",
+        ),
+        ({"schedule_by": "epoch"}, "`schedule_by` belongs to `schedule='cosine'`"),
+        (
+            {"schedule": "cosine", "final_learning_rate": 0.1, "learning_rate": 0.1},
+            "`final_learning_rate` must be less than `learning_rate=0.1`. Received: 0.1",
+        ),
+        (
+            {"schedule": "cosine", "cosine_epochs": 6, "epochs": 5},
+            "`cosine_epochs` must be `epochs=5` at most",
+        ),
+        (
+            {"schedule": "cosine", "cosine_epochs": 2, "warmup_epochs": 2, "epochs": 5},
+            "`cosine_epochs` must be more than `warmup_epochs=2",
+        ),
+    ],
+)
+def test_options_of_the_cosine_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Classification(**options)
+
+
+def test_images_are_standardized_with_the_numbers_that_are_given():
+    colors = np.random.default_rng(0).random((4, 2, 2, 3)).astype("f4")
+    train = tfbio.data.Arrays(colors, np.arange(4))
+    dataset = tfbio.data.Dataset(train, train, 4, tuple("abcd"))
+    for mean, std, expected in (
+        ("0.5", "0.25", ([0.5] * 3, [0.25] * 3)),
+        ("0.1, 0.2, 0.3", "1,2,3", ([0.1, 0.2, 0.3], [1.0, 2.0, 3.0])),
+    ):
+        experiment = Classification(
+            standardize=True, channel_mean=mean, channel_std=std, model="lee_mnist"
+        )
+        facts = ClassificationTask().describe_data(experiment, dataset, train)
+        assert (facts.mean, facts.std) == expected
+        model = ClassificationTask().build_network(experiment, facts)
+        layer = model.get_layer("standardize")
+        np.testing.assert_allclose(layer(colors), (colors - facts.mean) / facts.std, rtol=1e-5)
+    experiment = Classification(standardize=True, channel_mean="1,2", channel_std="1,2")
+    with pytest.raises(ValueError, match=r"one for each of the 3 channels of `dataset=digits`"):
+        ClassificationTask().describe_data(experiment, dataset, train)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channel_mean": "0.5", "standardize": True}, "`channel_std` go together"),
+        ({"channel_mean": "0.5", "channel_std": "1"}, "belong to `standardize`, which is not"),
+        *(
+            (
+                {"channel_mean": mean, "channel_std": std, "standardize": True},
+                "equally many numbers",
+            )
+            for mean, std in (("0.5,1", "1"), ("a", "1"), ("0.5", "0"), ("inf", "1"))
+        ),
+    ],
+)
+def test_channel_statistics_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Classification(**options)
 
 
 def test_a_run_outlives_the_file_of_its_first_weights(tmp_path):

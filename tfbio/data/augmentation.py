@@ -13,21 +13,23 @@ def augmentations() -> tuple[str, ...]:
     """Return the names of the augmentations.
 
     "flip" mirrors an image left to right with probability 1/2. "crop_flip" also pads it with 4
-    pixels of zeros on each side and cuts its size out again at random. "resized_crop_flip" is
-    ImageNet's: a random part of the image as it is stored, resized, as `crops.training_crop` says.
+    pixels of zeros on each side and cuts its size out again at random; "edge_crop_flip" pads it
+    with its outermost pixels, repeated. "resized_crop_flip" is ImageNet's: a random part of the
+    image as it is stored, resized, as `crops.training_crop` says.
 
     Returns:
         A tuple of names.
 
     Example:
         >>> augmentations()
-        ('none', 'flip', 'crop_flip', 'resized_crop_flip')
+        ('none', 'flip', 'crop_flip', 'edge_crop_flip', 'resized_crop_flip')
 
     References:
         He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", section 4.2;
-        Szegedy et al. 2015, "Going deeper with convolutions".
+        the code of Ernoult et al. 2022 ("edge_crop_flip"); Szegedy et al. 2015, "Going deeper with
+        convolutions".
     """
-    return ("none", "flip", "crop_flip", CROP)
+    return ("none", "flip", "crop_flip", "edge_crop_flip", CROP)
 
 
 def check(name: str, order: tuple[int, int] | None, names: tuple[str, ...] | None = None) -> None:
@@ -57,7 +59,7 @@ def apply(name: str, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Return the images augmented.
 
     Args:
-        name: "flip" or "crop_flip".
+        name: "flip", "crop_flip" or "edge_crop_flip".
         images: A batch (n, height, width, channels).
         draws: 63 random bits for each image, int64 (n,).
 
@@ -74,13 +76,19 @@ def apply(name: str, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     mirrored = draws[:, None] % 2 == 1
     columns = tf.range(shape[2], dtype=tf.int64)[None]
     columns = tf.where(mirrored, shape[2] - 1 - columns, columns)
-    if name == "crop_flip":
+    if name != "flip":
         offsets = draws[:, None] // 2 // tf.constant([1, _OFFSETS], tf.int64) % _OFFSETS
-        pad = [_PADDING, _PADDING]
-        images = tf.pad(images, [[0, 0], pad, pad, [0, 0]])
         rows = tf.range(shape[1], dtype=tf.int64)[None] + offsets[:, :1]
-        images = tf.gather(images, rows, axis=1, batch_dims=1)
         columns += offsets[:, 1:]
+        if name == "crop_flip":
+            pad = [_PADDING, _PADDING]
+            images = tf.pad(images, [[0, 0], pad, pad, [0, 0]])
+        else:
+            rows, columns = (
+                tf.clip_by_value(place - _PADDING, 0, side - 1)
+                for place, side in ((rows, shape[1]), (columns, shape[2]))
+            )
+        images = tf.gather(images, rows, axis=1, batch_dims=1)
     images = tf.gather(images, columns, axis=2, batch_dims=1)
     images.set_shape(shape)
     return images

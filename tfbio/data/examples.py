@@ -257,6 +257,7 @@ class Examples(abc.ABC):
         pad: bool = False,
         shard: tuple[int, int] = (0, 1),
         crops: int = 1,
+        shuffle: bool = True,
         service: Service | None = None,
     ) -> tf.data.Dataset:
         """Return one epoch's batches, or a worker's part of each of them.
@@ -280,6 +281,8 @@ class Examples(abc.ABC):
 
             crops: 1, or for photographs, which are cropped for evaluation, 10: ten crops each.
 
+            shuffle: Whether the order permutes the examples; if not, it decides the augmentation
+                alone.
             service: A `Service` to make the batches, or None to make them in this process.
 
         Returns:
@@ -310,6 +313,7 @@ class Examples(abc.ABC):
         rows = self._chosen
         if order is not None:
             order = _check_order(order)
+        if order is not None and shuffle:
             rows = rows[chance.permutation(self.size, *order, chance.ORDER)]
         part = _positions(start * batch_size, limit, batch_size, shard, multiple, pad)
         batch_size //= shard[1]

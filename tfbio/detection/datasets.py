@@ -83,6 +83,7 @@ def load(
     canvas_counts: Sequence[int] | None = None,
     shorter_side: int = 0,
     longest_side: int = 0,
+    padding: Sequence[int] = (0, 0, 0),
 ) -> DetectionSet:
     """Load a detection set that is on this machine, or if asked, download it.
 
@@ -106,6 +107,7 @@ def load(
         canvas_counts: `canvases.Counts`, or None for its default.
         shorter_side: As for `DetectionExamples`.
         longest_side: As for `DetectionExamples`.
+        padding: As for `DetectionExamples`.
 
     Returns:
         A `DetectionSet`.
@@ -128,6 +130,7 @@ def load(
         "max_corrupt": max_corrupt,
         "shorter_side": shorter_side,
         "longest_side": longest_side,
+        "padding": padding,
     }
     if not (image_size or shorter_side or longest_side):
         image_size = canvas_size if name == "digits_detection" else 512
@@ -293,6 +296,7 @@ def images(
     image_size: int | Sequence[int],
     shorter_side: int = 0,
     longest_side: int = 0,
+    padding: Sequence[int] = (0, 0, 0),
 ) -> DetectionExamples:
     """Return images without annotations, to predict on, whose ids are 1, 2 and so on.
 
@@ -303,6 +307,7 @@ def images(
         image_size: As for `DetectionExamples`.
         shorter_side: As for `DetectionExamples`.
         longest_side: As for `DetectionExamples`.
+        padding: As for `DetectionExamples`.
 
     Returns:
         A `DetectionExamples` of no objects and one class.
@@ -348,5 +353,10 @@ def images(
     )
     source = Files(list(paths), np.zeros(len(paths)))
     return DetectionExamples(
-        source, annotations, image_size, shorter_side=shorter_side, longest_side=longest_side
+        source,
+        annotations,
+        image_size,
+        shorter_side=shorter_side,
+        longest_side=longest_side,
+        padding=padding,
     )

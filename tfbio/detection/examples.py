@@ -35,7 +35,7 @@ class DetectionExamples(Examples):
     `batches` gives for training (images, targets): uint8 of 0 to 255 (B, height, width, 3), and a
     dict of "boxes", float32 (B, `max_boxes`, 4), and "classes", float32 (B, `max_boxes`), both
     filled up with −1, which is what keras-cv's `fit` takes, `bounding_box_format` "xyxy". An image
-    keeps its aspect ratio, lies in the upper left corner, and has zeros beside and below it.
+    keeps its aspect ratio, lies in the upper left corner, and has `padding` beside and below it.
     Crowds are no objects here; images without any are kept.
 
     For evaluation (`pad`) it gives (images, targets, about), where `about` is a dict of "ids",
@@ -59,6 +59,8 @@ class DetectionExamples(Examples):
         longest_side: The most pixels of an image's longer side, which goes with `shorter_side`.
             The canvas is a square of this side, rounded up to a multiple of 32, so that images of
             both orientations have the same scale and batches have one shape.
+        padding: The color beside and below an image, three integers of 0 to 255. That of a
+            network's mean is what zeros are after standardization, to the rounding of a byte.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -98,7 +100,13 @@ class DetectionExamples(Examples):
         trains: bool = True,
         shorter_side: int = 0,
         longest_side: int = 0,
+        padding: Sequence[int] = (0, 0, 0),
     ):
+        if len(padding) != 3 or not all(is_integer(c, low=0) and c < 256 for c in padding):
+            raise ValueError(
+                f"`padding` must be three integers of 0 to 255. Received: {padding!r}."
+            )
+        self.padding = tuple(map(int, padding))
         canvas = canvas_sides(image_size, shorter_side, longest_side)
         super().__init__(len(annotations.image_ids), (*canvas, 3))
         self.shorter_side, self.longest_side = shorter_side, longest_side
@@ -169,7 +177,9 @@ class DetectionExamples(Examples):
             boxes = tf.where(flip, geometry.mirror(boxes, width), boxes)
         # Where augmentation cuts, speed counts; elsewhere an image looks as in evaluation.
         image = _resize(image, out, antialias="jitter" not in plan.augmentation)
-        image = tf.pad(image, [[0, size[0] - out[0]], [0, size[1] - out[1]], [0, 0]])
+        beside = [[0, size[0] - out[0]], [0, size[1] - out[1]], [0, 0]]
+        inside = tf.pad(tf.ones_like(image, tf.bool), beside)
+        image = tf.where(inside, tf.pad(image, beside), tf.constant(self.padding, tf.uint8))
         return (
             tf.ensure_shape(image, self.image_shape),
             geometry.pad(boxes, self.max_boxes),

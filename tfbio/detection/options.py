@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from tfbio.detection import boxes, coco_metrics, datasets
 from tfbio.detection.examples import canvas_sides
-from tfbio.detection.retinanet import ANCHORS, BACKBONES
+from tfbio.detection.retinanet import ANCHORS, BACKBONES, BEST_ANCHORS
 from tfbio.training.experiment import Experiment
 from tfbio.training.options import option
 
@@ -91,6 +91,12 @@ class Detection(Experiment):
         low=0.01,
         high=100,
     )
+    best_anchor: str = option(
+        "never",
+        "When the anchor that overlaps an object most is positive although its IoU is below 0.5: "
+        "never; from 0.4 on, as in Detectron; or always, as in detectron2.",
+        choices=BEST_ANCHORS,
+    )
     mean: str = option(
         "",
         "A number per channel, such as '0.485, 0.456, 0.406', for (x − mean)/std before the "
@@ -131,6 +137,11 @@ class Detection(Experiment):
                 "`sync_batch_norm` has no effect with `frozen_norm`: all batch normalization is "
                 "in the backbone."
             )
+        if self.frozen_norm and not self.init_from:
+            raise ValueError(
+                "`frozen_norm` needs `init_from`: without another run's moving statistics, batch "
+                "normalization would stay as it is initialized and normalize nothing."
+            )
 
     def image_sides(self) -> Any:
         """Return the canvas's (height, width) in pixels as `image_size` gives it, or 0.
@@ -161,6 +172,18 @@ class Detection(Experiment):
             [16.0, 32.0, 64.0, 128.0, 256.0]
         """
         return [self.anchor_scale * size for size in ANCHORS]
+
+    def padding(self) -> tuple[int, ...]:
+        """Return the color beside an image, which is 0 once the image is standardized.
+
+        It is the mean rounded to a byte, within 0.5/(255·std) of 0; black without `mean`.
+
+        Example:
+            >>> Detection(mean="0.485, 0.456, 0.406", std="0.229, 0.224, 0.225").padding()
+            (124, 116, 104)
+        """
+        mean, _ = self.standardization()
+        return tuple(min(max(round(255 * value), 0), 255) for value in mean or (0.0,) * 3)
 
     def standardization(self) -> tuple[Any, Any]:
         """Return the means and standard deviations of the channels, or (None, None).

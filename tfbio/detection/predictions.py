@@ -75,7 +75,7 @@ def _predict(experiment, paths, names, drawings, output, checkpoint, tell):
     model, facts = use.restored(experiment, checkpoint, tell)
     scaling = experiment.shorter_side, experiment.longest_side
     canvas = 0 if experiment.shorter_side else tuple(facts.image_shape[:2])
-    split = datasets.images(paths, canvas, *scaling)
+    split = datasets.images(paths, canvas, *scaling, experiment.padding())
     held = dataclasses.replace(
         split.annotations,
         category_ids=tuple(facts.category_ids),

@@ -84,6 +84,7 @@ class DetectionTask(Task):
             experiment.max_corrupt,
             shorter_side=experiment.shorter_side,
             longest_side=experiment.longest_side,
+            padding=experiment.padding(),
         )
 
     def split(self, experiment: Detection, dataset: DetectionSet) -> tuple[Any, Any]:
@@ -128,6 +129,7 @@ class DetectionTask(Task):
             frozen_norm=experiment.frozen_norm,
             bounding_box_format=boxes.FORMAT,
             anchor_sizes=experiment.anchor_sizes(),
+            best_anchor=experiment.best_anchor,
             score_threshold=experiment.score_threshold,
         )
 
@@ -150,12 +152,10 @@ class DetectionTask(Task):
             _check_standardization(source, *experiment.standardization())
             _copy_backbone(source, model)
 
-    def copy_feedback(self, source: Any, model: keras.Model) -> None:
+    def copy_feedback(self, experiment: Detection, source: Any, model: keras.Model) -> None:
         """Copy a detector's feedback, or a classifier's to the backbone."""
-        if _is_detector(source):
-            transfer.copy_feedback(source, model)
-        else:
-            transfer.copy_backbone_feedback(source, model)
+        copy = transfer.copy_feedback if _is_detector(source) else transfer.copy_backbone_feedback
+        copy(source, model, experiment.accept_new_feedback)
 
     def make_evaluator(self, prepared: Any) -> Callable[..., Any]:
         """Return a function that gives COCO's metrics, and AP by class; see the base class.

@@ -23,12 +23,14 @@ from tfbio.layers.mixin import TWINS, FeedbackMixin, Site, feedback_twin
 from tfbio.layers.separable import FeedbackSeparableConv1D, FeedbackSeparableConv2D
 
 # isort: split
+from tfbio.layers.connections import Connections, find_connections
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_sites
 from tfbio.layers.true_gradient import true_gradient
 
 __all__ = [
     "TWINS",
+    "Connections",
     "FeedbackConv1D",
     "FeedbackConv1DTranspose",
     "FeedbackConv2D",
@@ -48,6 +50,7 @@ __all__ = [
     "LocallyConnected2D",
     "Site",
     "feedback_twin",
+    "find_connections",
     "find_last_layers",
     "find_sites",
     "true_gradient",

@@ -33,9 +33,10 @@ class Context:
     Attributes:
         error: `CUT`, `OPEN`, or None outside of any network that says so; heeded by layers under
             rules of whole networks.
-        rewired: Whether such networks differentiate by their rule; if not, as plain Keras does.
-            For looking at a network's structure while it is traced: a function that was compiled
-            outside does not heed it (`tfbio.true_gradient` is for that).
+        rewired: Whether layers and networks differentiate by their rule; if not, as plain Keras
+            does, and no rule takes a step. For looking at a network's structure while it is traced:
+            a function that was compiled outside does not heed it (`tfbio.true_gradient` is for
+            that).
         sightings: The list to which every error that passes a kernel appends its `Sighting`; None
             if nobody looks on.
     """

@@ -263,6 +263,8 @@ class FeedbackMixin(_Layer):
         with _keras.autocast(None):
             full = tf.convert_to_tensor(site.kernel)
         kernel = tf.cast(full, self.compute_dtype) if self.autocast else full
+        if not context.current().rewired:
+            return op(inputs, kernel)
         if not site.rule.has_matrix:
             return self._propagate_in_network(op, inputs, kernel, site)
         last = site.kernel_name == self.kernel_names[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from typing import TYPE_CHECKING
 
 import keras
@@ -66,6 +67,33 @@ def find_layers(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
 
     visit(model, "")
     return found
+
+
+def match_layers(model: keras.layers.Layer, pattern: str) -> dict[str, keras.layers.Layer]:
+    """Return the layers with weights to train whose name matches a pattern.
+
+    Args:
+        model: A Keras model or layer.
+        pattern: A name pattern as in a shell, such as "block2_*", matched against the names that
+            `find_layers` returns.
+
+    Returns:
+        A dict from name to layer. The rules of feedback layers, which Keras counts as layers, are
+        left out.
+
+    Example:
+        >>> import keras
+        >>> layers = [keras.layers.Dense(2, name="a1"), keras.layers.ReLU(name="a2")]
+        >>> list(match_layers(keras.Sequential([keras.Input((2,)), *layers]), "a*"))
+        ['a1']
+    """
+    rules = {id(rule) for rule in find_rules(model)}
+    return {
+        name: layer
+        for name, layer in find_layers(model).items()
+        if fnmatch.fnmatchcase(name, pattern) and layer.trainable_variables
+        if id(layer) not in rules
+    }
 
 
 def find_sites(model: keras.layers.Layer) -> dict[str, Site]:

@@ -24,9 +24,12 @@ from tfbio.models.bartunov import (
 from tfbio.models.batch_normalization import BatchNormalization
 from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.ernoult import ernoult_lenet, ernoult_vgg
+from tfbio.models.frenkel import frenkel_mnist
+from tfbio.models.initialization import initialize
 from tfbio.models.lee import lee_mnist
 from tfbio.models.lenet import lenet, lenet_tanh
 from tfbio.models.lenet_cifar import lenet_cifar
+from tfbio.models.pooling import PaddedMaxPooling2D
 from tfbio.models.resnet import (
     resnet,
     resnet18,
@@ -49,7 +52,7 @@ _BUILDERS = {
         *(bartunov_fc_mnist, bartunov_lc_mnist, bartunov_conv_mnist),
         *(bartunov_fc_cifar, bartunov_lc_cifar, bartunov_conv_cifar),
         *(bartunov_lc_imagenet, bartunov_conv_imagenet),
-        *(lee_mnist, ernoult_lenet, ernoult_vgg),
+        *(lee_mnist, ernoult_lenet, ernoult_vgg, frenkel_mnist),
     )
 }
 _FILES = (".weights.h5", ".keras")
@@ -57,6 +60,7 @@ _FILES = (".weights.h5", ".keras")
 __all__ = [
     "BatchNormalization",
     "IdentityShortcut",
+    "PaddedMaxPooling2D",
     "Preprocess",
     "akrout_cifar",
     "akrout_mnist",
@@ -76,7 +80,9 @@ __all__ = [
     "ernoult_lenet",
     "ernoult_vgg",
     "find",
+    "frenkel_mnist",
     "from_file",
+    "initialize",
     "lee_mnist",
     "lenet",
     "lenet_cifar",

@@ -20,8 +20,12 @@ def alexnet(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     Its layout is that of "one weird trick". Batch norm (ε = 1e-5, a momentum of 0.9 in Keras's
     sense) comes before every ReLU, so that what comes before it has no bias; there is no dropout
     and no local response normalization. Images of 224×224 leave the last convolution's maximum
-    6×6 positions. Kernels, and the last layer's biases, start as PyTorch's, U(−1/√n, 1/√n), with
-    n = fan_in.
+    6×6 positions.
+
+    All weights start as PyTorch 1.1 and earlier, which the authors' code requires, draws them:
+    kernels and the last layer's biases from U(−1/√n, 1/√n) with n = fan_in, batch norm's γ from
+    U(0, 1), its β at 0. (The authors' ResNet sets γ to 1, their AlexNet does not. PyTorch 1.2 and
+    later start γ at 1.)
 
     Args:
         num_classes: The number of outputs (logits).
@@ -48,7 +52,9 @@ def alexnet(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
         )
     x = images = keras.Input(input_shape, name="images")
     for index, (filters, size, strides, padding, pools) in enumerate(_CONVOLUTIONS, start=1):
-        x = conv_norm(x, filters, size, strides, padding, pytorch_uniform(), f"block{index}")
+        x = conv_norm(
+            x, filters, size, strides, padding, pytorch_uniform(), f"block{index}", _gamma()
+        )
         x = keras.layers.ReLU(name=f"block{index}_relu")(x)
         if pools:
             x = max_pool(x, f"pool{index}")
@@ -57,5 +63,10 @@ def alexnet(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
         x = keras.layers.Dense(
             4096, use_bias=False, kernel_initializer=pytorch_uniform(), name=f"dense{index}"
         )(x)
-        x = keras.layers.ReLU(name=f"dense{index}_relu")(batch_norm(x, f"dense{index}"))
+        x = keras.layers.ReLU(name=f"dense{index}_relu")(batch_norm(x, f"dense{index}", _gamma()))
     return keras.Model(images, logits(x, num_classes), name="alexnet")
+
+
+def _gamma():
+    # An instance draws the same numbers at every call, so each layer has one of its own.
+    return keras.initializers.RandomUniform(0.0, 1.0)

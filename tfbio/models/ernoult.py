@@ -1,35 +1,46 @@
 """The networks of Ernoult et al. 2022, as their public code has them."""
 
+import itertools
+import math
+
 import keras
+
+from tfbio.models.parts import pytorch_uniform
+from tfbio.models.pooling import PaddedMaxPooling2D
 
 
 def ernoult_lenet(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
     """Return two convolutions with ELU and max pooling, a dense layer of 512 ELU units, and logits.
 
-    5×5 windows, 32 and 64 filters, each followed by a maximum over 3×3 with stride 2.
+    5×5 windows, 32 and 64 filters, each followed by a maximum over 3×3 with stride 2 and a margin
+    of 1. Kernels and biases start as PyTorch's do, U(−1/√fan_in, 1/√fan_in). Their code fixes the
+    dense layer's inputs at 4,096, those of 32×32 images; here their number is the map's.
 
     Args:
         num_classes: The number of outputs (logits).
-        input_shape: (height, width, channels), 7 or more a side.
+        input_shape: (height, width, channels).
 
     Returns:
         An uncompiled `keras.Model` from images to logits.
 
-    Raises:
-        ValueError: If a side is under 7.
-
     Example:
         >>> ernoult_lenet(10, (32, 32, 3)).count_params()
-        1664970
+        2156490
 
     References:
         Ernoult et al. 2022, "Towards scaling difference target propagation by learning backprop
         targets".
     """
-    _check("ernoult_lenet", input_shape, 7)
-    layers = [*_block(1, 32, 5, 3), *_block(2, 64, 5, 3), keras.layers.Flatten(name="flatten")]
-    layers.append(keras.layers.Dense(512, activation="elu", name="hidden"))
-    return _network("ernoult_lenet", num_classes, input_shape, layers)
+    layers = []
+    channels = (input_shape[-1], 32, 64)
+    for index, (below, filters) in enumerate(itertools.pairwise(channels), start=1):
+        layers.append(_convolution(index, below, filters, 5))
+        layers.append(PaddedMaxPooling2D(3, 2, margin=1, name=f"pool{index}"))
+    rows, columns = (math.ceil(side / 4) for side in input_shape[:2])
+    layers.append(keras.layers.Flatten(name="flatten"))
+    layers.append(_dense(rows * columns * 64, 512, "hidden", activation="elu"))
+    layers.append(_dense(512, num_classes, "logits"))
+    return keras.Sequential([keras.Input(input_shape), *layers], name="ernoult_lenet")
 
 
 def ernoult_vgg(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Model:
@@ -38,36 +49,44 @@ def ernoult_vgg(num_classes: int, input_shape: tuple[int, int, int]) -> keras.Mo
     3×3 windows, 128, 128, 256, 256 and 512 filters, each followed by a maximum over 2×2. A side
     must have 32 pixels or more. See `ernoult_lenet`.
 
+    Raises:
+        ValueError: If a side is under 32.
+
     Example:
         >>> ernoult_vgg(10, (32, 32, 3)).count_params()
         2221706
     """
-    _check("ernoult_vgg", input_shape, 32)
-    filters = (128, 128, 256, 256, 512)
-    blocks = [_block(index, width, 3, 2) for index, width in enumerate(filters, start=1)]
-    layers = [layer for block in blocks for layer in block]
-    return _network(
-        "ernoult_vgg", num_classes, input_shape, [*layers, keras.layers.Flatten(name="flatten")]
-    )
-
-
-def _check(name, input_shape, least):
-    if min(input_shape[:2]) < least:
+    if min(input_shape[:2]) < 32:
         raise ValueError(
-            f"`input_shape` of {name} must have {least} or more pixels a side. "
+            "`input_shape` of ernoult_vgg must have 32 or more pixels a side. "
             f"Received: {input_shape}."
         )
+    layers = []
+    channels = (input_shape[-1], 128, 128, 256, 256, 512)
+    for index, (below, filters) in enumerate(itertools.pairwise(channels), start=1):
+        layers.append(_convolution(index, below, filters, 3))
+        layers.append(keras.layers.MaxPooling2D(2, 2, name=f"pool{index}"))
+    rows, columns = (side // 32 for side in input_shape[:2])
+    layers.append(keras.layers.Flatten(name="flatten"))
+    layers.append(_dense(rows * columns * 512, num_classes, "logits"))
+    return keras.Sequential([keras.Input(input_shape), *layers], name="ernoult_vgg")
 
 
-def _block(index, filters, size, pool):
-    return [
-        keras.layers.Conv2D(
-            filters, size, padding="same", activation="elu", name=f"conv{index}"
-        ),
-        keras.layers.MaxPooling2D(pool, 2, name=f"pool{index}"),
-    ]  # fmt: skip
+def _convolution(index, below, filters, size):
+    return keras.layers.Conv2D(
+        filters, size, padding="same", activation="elu", name=f"conv{index}",
+        **_pytorch(size**2 * below),
+    )  # fmt: skip
 
 
-def _network(name, num_classes, input_shape, layers):
-    output = keras.layers.Dense(num_classes, name="logits")
-    return keras.Sequential([keras.Input(input_shape), *layers, output], name=name)
+def _dense(below, units, name, **options):
+    return keras.layers.Dense(units, name=name, **options, **_pytorch(below))
+
+
+def _pytorch(fan_in):
+    """Return PyTorch's default initializers, under which biases depend on the kernel's fan_in."""
+    limit = fan_in**-0.5
+    return {
+        "kernel_initializer": pytorch_uniform(),
+        "bias_initializer": keras.initializers.RandomUniform(-limit, limit),
+    }

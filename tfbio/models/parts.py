@@ -13,6 +13,7 @@ def conv_norm(
     padding: int,
     initializer: keras.Initializer,
     name: str,
+    gamma: keras.Initializer | str = "ones",
 ) -> keras.KerasTensor:
     """Return the normalized convolution of x, without a bias.
 
@@ -25,8 +26,10 @@ def conv_norm(
         size: The kernel's height and width.
         strides: The steps between two positions.
         padding: Zeros on each side.
-        initializer: The kernel's.
+        initializer: The kernel's. Each layer draws from a copy: Keras's initializers give the same
+            numbers at every call.
         name: What the names of the layers begin with.
+        gamma: The initializer of batch norm's γ.
 
     Returns:
         A Keras tensor.
@@ -39,17 +42,25 @@ def conv_norm(
     if padding:
         x = keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
     x = keras.layers.Conv2D(
-        filters, size, strides, use_bias=False, kernel_initializer=initializer, name=f"{name}_conv"
+        filters,
+        size,
+        strides,
+        use_bias=False,
+        kernel_initializer=initializer.clone(),
+        name=f"{name}_conv",
     )(x)
-    return batch_norm(x, name)
+    return batch_norm(x, name, gamma)
 
 
-def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+def batch_norm(
+    x: keras.KerasTensor, name: str, gamma: keras.Initializer | str = "ones"
+) -> keras.KerasTensor:
     """Return batch norm of x with PyTorch's constants: ε = 1e-5, and a momentum of 0.9.
 
     Args:
         x: A Keras tensor.
         name: What the layer's name begins with.
+        gamma: The initializer of γ; β starts at 0.
 
     Returns:
         A Keras tensor of the same shape.
@@ -58,7 +69,9 @@ def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         >>> batch_norm(keras.Input((8,)), "dense1").shape
         (None, 8)
     """
-    return BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+    return BatchNormalization(
+        momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=f"{name}_norm"
+    )(x)
 
 
 def max_pool(x: keras.KerasTensor, name: str, padding: int = 0) -> keras.KerasTensor:

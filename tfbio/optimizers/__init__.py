@@ -8,6 +8,7 @@ import keras
 
 from tfbio._arguments import check_number, suggest
 from tfbio.optimizers.descents import VariantAdam, VariantRMSprop, VariantSGD
+from tfbio.optimizers.exceptions import Exceptions
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.optimizers.loss_scale import LossScale
@@ -24,6 +25,7 @@ _NAMES = (*WITH_MOMENTUM, "adam", "adamw")
 
 __all__ = [
     "WITH_MOMENTUM",
+    "Exceptions",
     "Feedback",
     "LastLayer",
     "LossScale",
@@ -59,6 +61,7 @@ def get(
     last_layer: LastLayer | None = None,
     clip_norm: float = 0.0,
     feedback: Feedback | None = None,
+    exceptions: Exceptions | None = None,
 ) -> Variants:
     """Return an optimizer by name.
 
@@ -75,6 +78,8 @@ def get(
             down to it, before the decay is added.
         feedback: A `Feedback` with settings for matrices B that learn by a loss of their own; None
             for nothing special.
+        exceptions: An `Exceptions` with what decay spares, and the biases' learning rate; None for
+            no exceptions.
 
     Returns:
         An unbuilt `keras.optimizers.Optimizer`.
@@ -82,7 +87,8 @@ def get(
     Raises:
         ValueError: If the name is unknown, an argument out of its range, or a momentum given to an
             optimizer without one.
-        TypeError: If `last_layer` is no `LastLayer`, or `feedback` no `Feedback`.
+        TypeError: If `last_layer` is no `LastLayer`, `feedback` no `Feedback`, or `exceptions` no
+            `Exceptions`.
 
     Example:
         >>> optimizer = get("sgd", 0.1, momentum=0.9, weight_decay=1e-4)
@@ -108,6 +114,7 @@ def get(
         "no_sign_change": no_sign_change,
         "last_layer": last_layer,
         "feedback": feedback,
+        "exceptions": exceptions,
         "global_clipnorm": clip_norm or None,
     }
     if name == "rmsprop":

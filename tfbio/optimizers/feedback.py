@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfbio._arguments import check_integer, check_number
+from tfbio._arguments import check_integer, check_number, is_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Feedback:
         learning_rate_scale: Their learning rate over that of the other variables, at every step; 0
             or more.
         delay: The optimizer steps before they begin to learn, 0 or more.
-        alternate: The steps of a turn, 0 or more: they are updated for so many steps, then all
-            other variables for as many, and so on. 0 to update all at every step; True means 1.
+        alternate: The steps of a turn: they are updated for so many steps, then all other
+            variables for as many, and so on. A pair (a, n) for turns of different lengths: a steps
+            of theirs, then n of all others. 0 to update all at every step.
         optimizer: The optimizer whose descent they take, such as
             ``tfbio.optimizers.get("adam", 1.0)``, or its config; None for that of the others. Its
             learning rate is not used, and it serves one model.
@@ -44,16 +45,22 @@ class Feedback:
 
     learning_rate_scale: float = 1.0
     delay: int = 0
-    alternate: int = 0
+    alternate: int | tuple[int, int] = 0
     optimizer: keras.optimizers.Optimizer | None = None
 
     def __post_init__(self):
         """Check the settings; turn an optimizer's config into one."""
         check_number("learning_rate_scale", self.learning_rate_scale, low=0)
         check_integer("delay", self.delay, low=0)
-        # True means turns of one step.
-        turn = int(self.alternate) if self.alternate is True else self.alternate
-        object.__setattr__(self, "alternate", check_integer("alternate", turn, low=0))
+        if isinstance(self.alternate, tuple | list):
+            object.__setattr__(self, "alternate", tuple(self.alternate))
+            if len(self.alternate) != 2 or not all(is_integer(n, 1) for n in self.alternate):
+                raise ValueError(
+                    "`alternate` must be an integer of 0 or more, or a pair of integers of 1 or "
+                    f"more. Received: {self.alternate!r}."
+                )
+        else:
+            check_integer("alternate", self.alternate, low=0)
         if isinstance(self.optimizer, dict):
             optimizer = keras.saving.deserialize_keras_object(self.optimizer)
             object.__setattr__(self, "optimizer", optimizer)
@@ -69,7 +76,7 @@ class Feedback:
         """Refuse settings of the own optimizer that would mean nothing: its descent is taken."""
         own = self.optimizer
         names = (
-            *("weight_decay", "batch_manhattan", "no_sign_change", "last_layer"),
+            *("weight_decay", "batch_manhattan", "no_sign_change", "last_layer", "exceptions"),
             *("clipnorm", "clipvalue", "global_clipnorm", "use_ema", "gradient_accumulation_steps"),
         )
         given = {name: getattr(own, name, None) for name in names}
@@ -90,6 +97,13 @@ class Feedback:
         """Whether there are steps at which some variable is not updated."""
         return bool(self.delay or self.alternate)
 
+    @property
+    def turns(self) -> tuple[int, int] | None:
+        """The steps of a turn of what learns alone, and of all else; None without turns."""
+        if not self.alternate:
+            return None
+        return self.alternate if isinstance(self.alternate, tuple) else (self.alternate,) * 2
+
     def turn(self, iterations: tf.Tensor, alone: bool) -> tf.Tensor:
         """Return whether a variable is updated at a step.
 
@@ -101,8 +115,9 @@ class Feedback:
             A scalar boolean tensor.
         """
         mine = iterations >= (self.delay if alone else 0)
-        if self.alternate:
-            mine &= (iterations // self.alternate % 2 == 0) == alone
+        if self.turns:
+            own, others = self.turns
+            mine &= (iterations % (own + others) < own) == alone
         return mine
 
     def taken(self, iterations: tf.Tensor, alone: bool) -> tf.Tensor:
@@ -117,17 +132,19 @@ class Feedback:
 
         Example:
             >>> import tensorflow as tf
-            >>> settings = Feedback(alternate=10)
-            >>> [int(settings.taken(tf.constant(25), alone)) for alone in (True, False)]
-            [15, 10]
+            >>> settings = Feedback(alternate=(1, 3))
+            >>> [int(settings.taken(tf.constant(10), alone)) for alone in (True, False)]
+            [3, 7]
         """
 
         def until(step):
-            if not self.alternate:
+            if not self.turns:
                 return step
-            rounds, rest = step // (2 * self.alternate), step % (2 * self.alternate)
-            rest = tf.minimum(rest, self.alternate) if alone else rest - self.alternate
-            return rounds * self.alternate + tf.maximum(rest, 0)
+            own, others = self.turns
+            rounds, rest = step // (own + others), step % (own + others)
+            if alone:
+                return rounds * own + tf.minimum(rest, own)
+            return rounds * others + tf.maximum(rest - own, 0)
 
         if not alone or not self.delay:
             return until(iterations)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfbio import _keras
 from tfbio._arguments import check_number
+from tfbio.optimizers.exceptions import Exceptions, is_bias
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.rules import checks
@@ -26,6 +27,7 @@ class _Settings(NamedTuple):
     learning_rate_scale: float
     batch_manhattan: bool
     no_sign_change: bool
+    decays: bool
 
 
 if TYPE_CHECKING:  # it comes after the mixin in the bases of every class
@@ -46,25 +48,28 @@ class Variants(_Optimizer):
 
     No-sign-change leaves out biases and normalization's betas, and includes its gammas. It also
     leaves out a feedback matrix B that learns, which is no weight of the network that predicts.
-    Kolen and Pollack's B is in all else treated as its kernel W is, so that W − B decays as it
-    must; with no-sign-change the two come apart wherever W is held back. A B that learns by a loss
-    of its own is left out of decay, clipping and batch-Manhattan, too: its gradient is not that
-    of the task.
+    Kolen and Pollack's B is in all else treated as its kernel W is, exceptions included, so that
+    W − B decays as it must; with no-sign-change the two come apart wherever W is held back. A B
+    that learns by a loss of its own is left out of decay, clipping and batch-Manhattan, too: its
+    gradient is not that of the task.
 
     Args:
         *args: The Keras optimizer's arguments.
         weight_decay: λ, 0 or more, for every variable, biases too, as in the papers' code;
-            `exclude_from_weight_decay` makes exceptions.
+            `exceptions` and Keras's `exclude_from_weight_decay` spare some.
         batch_manhattan: Whether the gradient's sign stands for the gradient.
         no_sign_change: Whether weights keep their signs; where p was 0 it becomes positive.
         last_layer: A `LastLayer`, or its config, None to treat all layers alike.
         feedback: A `Feedback`, or its config: what is special to a B that learns by a loss of its
             own; None for nothing.
+        exceptions: An `Exceptions`, or its config: what decay spares, and the biases' learning
+            rate; None for no exceptions.
         **kwargs: The Keras optimizer's keyword arguments.
 
     Raises:
         ValueError: If an argument is out of its range.
-        TypeError: If `last_layer` is no `LastLayer`, or `feedback` no `Feedback`.
+        TypeError: If `last_layer` is no `LastLayer`, `feedback` no `Feedback`, or `exceptions` no
+            `Exceptions`.
     """
 
     decoupled = False
@@ -77,6 +82,7 @@ class Variants(_Optimizer):
         no_sign_change: bool = False,
         last_layer: LastLayer | dict[str, Any] | None = None,
         feedback: Feedback | dict[str, Any] | None = None,
+        exceptions: Exceptions | dict[str, Any] | None = None,
         **kwargs: Any,
     ):
         weight_decay = check_number("weight_decay", weight_decay, low=0)
@@ -96,31 +102,43 @@ class Variants(_Optimizer):
                 "`feedback` must be a tfbio.optimizers.Feedback or None. "
                 f"Received: {feedback!r} of type {type(feedback).__name__}."
             )
+        if isinstance(exceptions, dict):
+            exceptions = Exceptions(**exceptions)
+        if not isinstance(exceptions, Exceptions | None):
+            raise TypeError(
+                "`exceptions` must be a tfbio.optimizers.Exceptions, such as Exceptions.of(model, "
+                f"'bias'), or None. Received: {exceptions!r} of type {type(exceptions).__name__}."
+            )
         super().__init__(*args, weight_decay=weight_decay, **kwargs)
         self.batch_manhattan = batch_manhattan
         self.no_sign_change = no_sign_change
         self.last_layer = last_layer
         self.feedback = feedback or Feedback()
+        self.exceptions = exceptions
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Make the optimizer's variables, and settle how each of the model's is treated.
 
         Args:
-            variables: The model's trainable variables, all of them if `last_layer` is set.
+            variables: The model's trainable variables, all of them if `last_layer` or `exceptions`
+                is set.
 
         Raises:
-            ValueError: If they are not those that `last_layer` was made for, or settings for the
-                feedback find no B that learns alone.
+            ValueError: If they are not those that `last_layer` or `exceptions` was made for, or
+                settings for the feedback find no B that learns alone.
         """
         if self.built:
             return
-        last = self.last_layer
-        if last:
-            last.check(variables)
-        self._settings = tuple(
-            _settings(self, last if last and index in last.indexes else None, variable)
-            for index, variable in enumerate(variables)
-        )
+        for given in (self.last_layer, self.exceptions):
+            if given:
+                given.check(variables)
+        indexes = {id(variable): index for index, variable in enumerate(variables)}
+        settings = [_settings(self, index, v) for index, v in enumerate(variables)]
+        for index, variable in enumerate(variables):
+            kernel = indexes.get(id(getattr(variable, "follows", None)))
+            if kernel is not None:
+                settings[index] = settings[kernel]._replace(no_sign_change=False)
+        self._settings = tuple(settings)
         # By position: a step gets TensorFlow's variables, without the mark.
         self._learns = tuple(getattr(v, "feedback_learns", None) for v in variables)
         alone = [v for v, learns in zip(variables, self._learns, strict=True) if learns == "alone"]
@@ -208,7 +226,7 @@ class Variants(_Optimizer):
         before = tf.convert_to_tensor(variable)
         if settings.batch_manhattan:
             gradient = tf.sign(gradient)
-        if self.weight_decay and _keras.uses_weight_decay(self, variable):
+        if self.weight_decay and settings.decays:
             if self.decoupled:
                 rate = tf.cast(learning_rate, variable.dtype)
                 self.assign_sub(variable, before * self.weight_decay * rate)
@@ -251,28 +269,35 @@ class Variants(_Optimizer):
             "no_sign_change": self.no_sign_change,
             "last_layer": self.last_layer.get_config() if self.last_layer else None,
             "feedback": self.feedback.get_config(),
+            "exceptions": self.exceptions.get_config() if self.exceptions else None,
         }
 
 
-def _settings(optimizer, last, variable):
+def _settings(optimizer, index, variable):
     """Return the settings of a variable: the last layer's where given, else the optimizer's."""
+    last, exceptions = optimizer.last_layer, optimizer.exceptions
+    if last and index not in last.indexes:
+        last = None
 
     def choose(name):
         own = getattr(last, name, None)
         return getattr(optimizer, name) if own is None else own
 
+    rate, decays = last.learning_rate_scale if last else 1.0, True
+    if exceptions:
+        decays = index not in exceptions.without_decay
+        rate *= exceptions.bias_learning_rate_scale if index in exceptions.biases else 1.0
     return _Settings(
-        last.learning_rate_scale if last else 1.0,
+        rate,
         choose("batch_manhattan"),
         choose("no_sign_change") and _keeps_sign(variable),
+        decays and _keras.uses_weight_decay(optimizer, variable),
     )
 
 
 def _keeps_sign(variable):
     """Return whether no-sign-change holds for a variable: no bias, no beta, no learned B."""
-    name = variable.name.split(":")[0].split("/")[-1]  # a tf.Variable's ends in ":0"
-    free = name.split("_")[-1] in ("bias", "beta")
-    return not free and not getattr(variable, "feedback_learns", None)
+    return not is_bias(variable) and not getattr(variable, "feedback_learns", None)
 
 
 def _with_sign_of(before, after):

@@ -12,6 +12,8 @@ from typing import Self
 
 import tensorflow as tf
 
+from tfbio import losses
+from tfbio.losses import Given
 from tfbio.rules import checks, targets
 from tfbio.rules.draws import uniform
 from tfbio.rules.network_rule import NetworkRule
@@ -20,6 +22,7 @@ from tfbio.rules.rule import Description
 
 INITS = ("launay", "frenkel")
 SPATIAL = ("shared", "dense")
+ERRORS = ("logits", "outputs")
 
 
 class DirectFeedback(NetworkRule):
@@ -42,8 +45,8 @@ class DirectFeedback(NetworkRule):
         ValueError: If an option is out of its range.
 
     Attributes:
-        reads_targets: Whether the signal is made of the targets, which are read from the error of
-            a softmax cross-entropy.
+        reads_targets: Whether the signal is made of the targets, which one of `tfbio.losses` hands
+            over, and which are read from the error of any other softmax cross-entropy.
     """
 
     refusal = "its error comes from its network's output, and it was called outside of its network."
@@ -123,12 +126,13 @@ class DirectFeedback(NetworkRule):
         return tf.convert_to_tensor(self.matrices[index])
 
     @abc.abstractmethod
-    def signal(self, error: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def signal(self, error: tf.Tensor, logits: tf.Tensor, given: Given | None = None) -> tf.Tensor:
         """Return what every B is multiplied with.
 
         Args:
             error: ∂L/∂logits, (N, classes).
             logits: The logits, of the same shape.
+            given: What one of `tfbio.losses` has handed over; None if the loss is another.
 
         Returns:
             A tensor (N, classes) of at least float32.
@@ -145,12 +149,16 @@ class DirectFeedback(NetworkRule):
         return described._replace(note=note)
 
 
-def _checked(error, logits):
-    """Return targets and factor, and NaN with an error if they cannot be what they should."""
+def _given(error, logits):
+    """Return what a softmax cross-entropy of Keras's would have handed over, from its error.
+
+    If the error is another loss's, the factor is NaN, and there is an error where it is run.
+    """
     one_hot, factor, fits = targets.recover(error, logits)
     with tf.control_dependencies([tf.debugging.Assert(fits, [targets.MISTAKEN])]):
         # XLA leaves assertions out: there the loss becomes NaN.
-        return one_hot, tf.where(fits, factor, math.nan * factor)
+        factor = tf.where(fits, factor, math.nan * factor)
+    return losses.Given(factor * one_hot, factor, tf.nn.softmax(tf.cast(logits, factor.dtype)))
 
 
 @register("direct_feedback_alignment", aliases=("dfa",))
@@ -165,7 +173,14 @@ class DirectFeedbackAlignment(DirectFeedback):
     and what would have come from the layers above is discarded, skip connections included; each
     layer's derivative, ∂W and ∂b follow as usual, and the last layer learns by its true gradient.
 
+    With ``error="outputs"`` the signal is ``(p − y)/N`` in place of e, whatever the loss, with the
+    prediction p, the target y and the batch size N: the same under a softmax cross-entropy or a
+    binary one summed over the classes, but not under a mean over classes or a squared error, whose
+    e holds the factor 1/C or the sigmoid's derivative. 1/N is the loss's own factor on each
+    example.
+
     Args:
+        error: "logits" for e, "outputs" for (p − y)/N.
         init: "launay" or "frenkel", how B is drawn; see `DirectFeedback`.
         spatial: "shared" or "dense", for maps; see `DirectFeedback`.
         max_feedback_gib: The most memory that the matrices may take, in GiB.
@@ -184,12 +199,27 @@ class DirectFeedbackAlignment(DirectFeedback):
     References:
         Nøkland 2016, "Direct feedback alignment provides learning in deep neural networks";
         Launay et al. 2020, "Direct feedback alignment scales to modern deep learning tasks and
-        architectures"; Frenkel et al. 2021 (init="frenkel").
+        architectures"; Frenkel et al. 2021 (init="frenkel", error="outputs").
     """
 
-    def signal(self, error: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """Return e as it arrives, the loss's own reduction included."""
-        return tf.cast(error, _at_least_float32(error.dtype))
+    def __init__(
+        self,
+        init: str = "launay",
+        spatial: str = "shared",
+        max_feedback_gib: float = 2.0,
+        seed: int | None = None,
+        error: str = "logits",
+    ):
+        super().__init__(init, spatial, max_feedback_gib, seed)
+        self.error = checks.choice("error", error, ERRORS)
+        self.reads_targets = self.error == "outputs"
+
+    def signal(self, error: tf.Tensor, logits: tf.Tensor, given: Given | None = None) -> tf.Tensor:
+        """Return e as it arrives, the loss's own reduction included; or (p − y)/N."""
+        if self.error == "logits":
+            return tf.cast(error, _at_least_float32(error.dtype))
+        given = given or _given(error, logits)
+        return given.factor * given.predictions - given.targets
 
 
 @register("sign_dfa")
@@ -200,8 +230,10 @@ class SignDirectFeedback(DirectFeedback):
     N; else `DirectFeedbackAlignment`. 1/N is the loss's own factor on each example, so that
     weights of examples count, and loss scaling and accumulation change nothing.
 
-    Targets are read from the error at the logits: the loss must be a softmax cross-entropy with
-    one class per example. Another is an error, under XLA a loss that becomes NaN.
+    The losses of `tfbio.losses` hand the targets over. From a softmax cross-entropy of Keras's with
+    one class per example they are read from the error at the logits; if that has underflowed to 0
+    in a whole batch, so does the signal. Any other loss is an error, under XLA a loss that becomes
+    NaN.
 
     Args:
         init: "launay" or "frenkel", how B is drawn; see `DirectFeedback`.
@@ -226,10 +258,13 @@ class SignDirectFeedback(DirectFeedback):
 
     reads_targets = True
 
-    def signal(self, error: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def signal(self, error: tf.Tensor, logits: tf.Tensor, given: Given | None = None) -> tf.Tensor:
         """Return ``sign(p − y) / N``: −1 at the target and 1 elsewhere, as 0 < p < 1."""
-        one_hot, factor = _checked(error, logits)
-        return factor * (1 - 2 * one_hot)
+        given = given or _given(error, logits)
+        y, c = given.targets, given.factor
+        # Where y is 0 or 1 this holds even if p has been rounded to it.
+        soft = c * tf.sign(c * given.predictions - y) * tf.sign(c)
+        return tf.where((y == 0) | (y == c), c - 2 * y, soft)
 
 
 @register("direct_random_target_projection", aliases=("drtp",))
@@ -263,10 +298,9 @@ class DirectRandomTargetProjection(DirectFeedback):
 
     reads_targets = True
 
-    def signal(self, error: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    def signal(self, error: tf.Tensor, logits: tf.Tensor, given: Given | None = None) -> tf.Tensor:
         """Return ``y / N``."""
-        one_hot, factor = _checked(error, logits)
-        return factor * one_hot
+        return (given or _given(error, logits)).targets
 
 
 def _at_least_float32(dtype):

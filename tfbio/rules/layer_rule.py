@@ -119,6 +119,9 @@ class LayerRule(Rule):
         with keras.name_scope(self.name):
             self.make_base_state(kernel, fans)
             self.make_state(kernel, fans)
+        for variable in self._states.values():
+            if variable.feedback_learns == "with_kernel":
+                variable.follows = kernel  # optimizers treat it as they treat this one
         if self._step_states and not self.has_step:
             raise ValueError(
                 f"Rule {self.alias!r}: the weights {', '.join(map(repr, self._step_states))} are "

@@ -50,6 +50,9 @@ class Rule(keras.layers.Layer, abc.ABC):
         has_matrix: Whether each kernel has a B of its shape, to be compared with it.
         has_gradient: Whether what is learned is a gradient of the model's loss, which comes down
             to the model's input. Not so where layers learn from targets.
+        exact_layers: How many layers of a chain, from the output down, learn what backpropagation
+            would teach them, whatever the feedback is: 1, the last one, whose error no feedback
+            passes. 2 where the target of the layer below it follows the loss's gradient.
         learns: How an optimizer trains the rule's weights: None if it does not; "with_kernel" if
             they get W's gradient; "alone" if they have a loss of their own.
         takes_turns: Whether kernels and the rule's weights learn in turns of an epoch.
@@ -59,6 +62,7 @@ class Rule(keras.layers.Layer, abc.ABC):
     symmetric: bool = False
     has_matrix: bool = False
     has_gradient: bool = True
+    exact_layers: int = 1
     learns: str | None = None
     takes_turns: bool = False
     measures: tuple[str, ...] = ()

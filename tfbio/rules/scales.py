@@ -17,7 +17,7 @@ from tfbio.rules.draws import normal, uniform
 from tfbio.rules.layer_rule import LayerRule
 from tfbio.rules.rule import Description
 
-NAMES = ("match", "xiao", "xavier", "unit")
+NAMES = ("match", "xiao", "xavier", "akrout", "kaiming", "unit")
 
 
 class Fans(NamedTuple):
@@ -90,6 +90,8 @@ def magnitude(scale: str | float, fans: Fans, kernel: tf.Tensor | None) -> float
     match     ``rms(W₀) = √(mean W₀²)`` of the kernel now; Xavier's where W₀ is all zero
     xiao      convolutions ``√(2 / (k·Cout))``, k = kernel positions; dense ``1/√fan_in``
     xavier    ``√(2 / (fan_in + fan_out))``
+    akrout    ``√(1 / (fan_in + fan_out))``
+    kaiming   ``√(2 / fan_in)``
     unit      1
     a number  itself
     ========  =================================================================================
@@ -107,8 +109,9 @@ def magnitude(scale: str | float, fans: Fans, kernel: tf.Tensor | None) -> float
         3.0
 
     References:
-        Xiao et al. 2018, the authors' code ("xiao"); Sanfiz and Akrout 2021 ("xavier");
-        Liao et al. 2016 ("unit").
+        Xiao et al. 2018, the authors' code ("xiao"); Sanfiz and Akrout 2021 ("xavier"); Akrout et
+        al. 2019, the authors' code ("akrout"); He et al. 2015, and as feedback Frenkel et al. 2021,
+        the authors' code ("kaiming"); Liao et al. 2016 ("unit").
     """
     if scale == "match":
         rms = root_mean_square(kernel)
@@ -120,6 +123,10 @@ def magnitude(scale: str | float, fans: Fans, kernel: tf.Tensor | None) -> float
         return 1.0 / math.sqrt(fans.fan_in)
     if scale == "xavier":
         return xavier(fans)
+    if scale == "akrout":
+        return xavier(fans) / math.sqrt(2.0)
+    if scale == "kaiming":
+        return math.sqrt(2.0 / fans.fan_in)
     return 1.0 if scale == "unit" else scale
 
 
@@ -143,7 +150,8 @@ def draw(
     """Draw a random matrix under `scale`; its absolute value is the magnitude M of frsf and brsf.
 
     Normal ``N(0, s²)``, except where the source is uniform: "xiao" for dense layers ``U(−s, s)``,
-    "xavier" ``U(−√3·s, √3·s)``, whose standard deviation is s, and "unit" ``U(−1, 1)``.
+    "xavier" and "kaiming" ``U(−√3·s, √3·s)``, whose standard deviation is s, and "unit"
+    ``U(−1, 1)``.
 
     Args:
         shape: The kernel's shape.
@@ -163,10 +171,10 @@ def draw(
         True
     """
     dtype = tf.as_dtype(dtype)
-    flat = scale in ("xavier", "unit") or (scale == "xiao" and not fans.convolution)
+    flat = scale in ("xavier", "kaiming", "unit") or (scale == "xiao" and not fans.convolution)
     unit = (uniform if flat else normal)(shape, key, double=dtype == tf.float64)
     s = tf.cast(s, unit.dtype)
-    return tf.cast(unit * (math.sqrt(3.0) * s if scale == "xavier" else s), dtype)
+    return tf.cast(unit * (math.sqrt(3.0) * s if scale in ("xavier", "kaiming") else s), dtype)
 
 
 class ScaledRule(LayerRule):

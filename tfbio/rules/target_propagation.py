@@ -8,7 +8,7 @@ rule owns.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SCHEDULES = ("parallel", "alternating")
 RECONSTRUCT = ("clean", "corrupted")
+INITIALIZATIONS = ("xavier_uniform", "orthogonal", "pytorch")
 _MOST = 2000  # iterations; the noise of more would be drawn twice
 
 
@@ -36,6 +37,8 @@ class TargetPropagation(NetworkRule):
     Args:
         noise: σ, the standard deviation of what is added to an activation when inverses learn, a
             number greater than 0.
+        initialization: How V and c start, as `draw_inverse` says: "xavier_uniform", "orthogonal"
+            or "pytorch".
         seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
 
     Raises:
@@ -68,15 +71,26 @@ class TargetPropagation(NetworkRule):
     schedule: str = "parallel"
     reconstruct: str = "clean"
 
-    def __init__(self, noise: float | Sequence[float] = 0.1, seed: int | None = None):
+    def __init__(
+        self,
+        noise: float | Sequence[float] = 0.1,
+        initialization: str = "xavier_uniform",
+        seed: int | None = None,
+    ):
         super().__init__()
         self.noise = checks.number("noise", noise, above=0)
+        self.initialization = checks.choice("initialization", initialization, INITIALIZATIONS)
         self.seed = checks.seed(seed)
 
     def attach(self, kernel: tf.Tensor, fans: Fans) -> None:
         """Keep the fans, for V; see the base class."""
         self._fans = fans
         super().attach(kernel, fans)
+
+    @property
+    def exact_layers(self) -> int:
+        """How many layers from the output down learn what backpropagation would teach them."""
+        return 1 if self.inverts_output else 2
 
     @property
     def takes_turns(self) -> bool:
@@ -88,7 +102,7 @@ class TargetPropagation(NetworkRule):
     ) -> None:
         """Make the weights of the layer's inverse, if they are not there.
 
-        V is drawn as Glorot and Bengio draw W, c is 0.
+        V and c start as `draw_inverse` says; the kernels of auxiliary units are Xavier-uniform.
 
         Args:
             kernel: The layer's kernel.
@@ -101,37 +115,97 @@ class TargetPropagation(NetworkRule):
         dtype = kernel.dtype
         # Saved, so that a model that was loaded goes on as the one that was saved would have.
         self.noise_key = self.new_state("noise_key", (), lambda: self.key()[0], "int64")
-        limit = math.sqrt(6 / (self._fans.fan_in + self._fans.fan_out))
-        self.inverse_kernel = self._drawn(
-            "inverse_kernel", kernel.shape, limit, 0, dtype, self.learns
-        )
-        self.inverse_bias = self.new_state(
-            "inverse_bias", bias_shape, lambda: tf.zeros(bias_shape, dtype), dtype, self.learns
-        )
+        first, second = self.key()
+        double = tf.as_dtype(dtype) == tf.float64
+
+        def make(name, shape, stream, draw, changes=self.learns):
+            shape = tuple(shape)
+            return self.new_state(
+                name, shape, lambda: draw(uniform(shape, (first, second + stream), double)),
+                dtype, changes,
+            )  # fmt: skip
+
+        draw_kernel, draw_bias = draw_inverse(self.initialization, self._fans)
+        self.inverse_kernel = make("inverse_kernel", kernel.shape, 0, draw_kernel)
+        self.inverse_bias = make("inverse_bias", bias_shape, 3, draw_bias)
         if auxiliary:
             shape = (below, auxiliary)
             limit = math.sqrt(6 / sum(shape))
-            self.auxiliary_kernel = self._drawn("auxiliary_kernel", shape, limit, 1, dtype, None)
-            self.inverse_auxiliary_kernel = self._drawn(
-                "inverse_auxiliary_kernel", shape, limit, 2, dtype, self.learns
+            self.auxiliary_kernel = make(
+                "auxiliary_kernel", shape, 1, lambda drawn: limit * drawn, None
+            )
+            self.inverse_auxiliary_kernel = make(
+                "inverse_auxiliary_kernel", shape, 2, lambda drawn: limit * drawn
             )
 
-    def _drawn(self, name, shape, limit, stream, dtype, changes):
-        first, second = self.key()
-        double = tf.as_dtype(dtype) == tf.float64
-        shape = tuple(shape)
 
-        def draw():
-            return limit * uniform(shape, (first, second + stream), double)
+def draw_inverse(
+    initialization: str, fans: Fans
+) -> tuple[Callable[[tf.Tensor], tf.Tensor], Callable[[tf.Tensor], tf.Tensor]]:
+    """Return how an inverse's V and c are made of numbers drawn from U(−1, 1).
 
-        return self.new_state(name, shape, draw, dtype, changes)
+    ==============  ===========================================================================
+    xavier_uniform  V from U(−a, a), ``a = √(6 / (fan_in + fan_out))`` of the layer's kernel;
+                    c = 0
+    orthogonal      V is the orthogonal factor ``U Pᵀ`` of a uniform matrix ``U Σ Pᵀ``, that of a
+                    convolution as a matrix (k·Cin, Cout), that of a locally connected layer one
+                    for each position; c = 0
+    pytorch         V and c from U(−a, a), as PyTorch makes the inverse where it is a layer of its
+                    own: ``a = 1/√fan_out`` under a dense layer, else ``1/√fan_in``
+    ==============  ===========================================================================
+
+    Args:
+        initialization: One of the three.
+        fans: Those of the layer's kernel.
+
+    Returns:
+        Two functions of a tensor, for V and for c.
+
+    Example:
+        >>> from tfbio.rules.scales import Fans
+        >>> draw_kernel, draw_bias = draw_inverse("orthogonal", Fans(3, 2))
+        >>> v = draw_kernel(uniform((3, 2), (1, 2)))
+        >>> tf.round(tf.matmul(v, v, transpose_a=True)).numpy().tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+
+    References:
+        Glorot and Bengio 2010; the code of Lee et al. 2015 ("orthogonal") and of Ernoult et al.
+        2022 ("pytorch").
+    """
+
+    def scaled(limit):
+        return lambda drawn: limit * drawn
+
+    if initialization == "pytorch":
+        # PyTorch counts the fan_in of a transposed convolution as that of the convolution.
+        both = scaled(1 / math.sqrt(fans.fan_in if fans.convolution else fans.fan_out))
+        return both, both
+    if initialization == "orthogonal":
+        return lambda drawn: _orthogonal_factor(drawn, fans), tf.zeros_like
+    return scaled(math.sqrt(6 / (fans.fan_in + fans.fan_out))), tf.zeros_like
+
+
+def _orthogonal_factor(drawn, fans):
+    shape = drawn.shape
+    # A locally connected layer's kernel: (positions, fan_in, Cout).
+    by_position = shape.rank == 3 and shape[1] == fans.fan_in
+    matrices = drawn if by_position else tf.reshape(drawn, (-1, shape[-1]))
+    _, left, right = tf.linalg.svd(matrices, full_matrices=False)
+    return tf.reshape(tf.matmul(left, right, transpose_b=True), shape)
 
 
 class _Scheduled(TargetPropagation):
     """A rule whose inverses the optimizer trains, beside the forward weights or in turns."""
 
-    def __init__(self, schedule="parallel", noise=0.1, reconstruct="clean", seed=None):
-        super().__init__(noise, seed)
+    def __init__(
+        self,
+        schedule="parallel",
+        noise=0.1,
+        reconstruct="clean",
+        initialization="xavier_uniform",
+        seed=None,
+    ):
+        super().__init__(noise, initialization, seed)
         self.schedule = checks.choice("schedule", schedule, SCHEDULES)
         self.reconstruct = checks.choice("reconstruct", reconstruct, RECONSTRUCT)
 
@@ -140,9 +214,15 @@ class _FromLoss(_Scheduled):
     """A rule whose first target is the last hidden layer's, down the gradient of the loss."""
 
     def __init__(
-        self, schedule="parallel", alpha=0.15, noise=0.1, reconstruct="clean", seed=None
-    ):  # fmt: skip
-        super().__init__(schedule, noise, reconstruct, seed)
+        self,
+        schedule="parallel",
+        alpha=0.15,
+        noise=0.1,
+        reconstruct="clean",
+        initialization="xavier_uniform",
+        seed=None,
+    ):
+        super().__init__(schedule, noise, reconstruct, initialization, seed)
         self.alpha = checks.number("alpha", alpha, above=0)
 
 
@@ -161,6 +241,8 @@ class VanillaTargetPropagation(_FromLoss):
         noise: σ, the standard deviation of the noise in the inverse loss, greater than 0.
         reconstruct: "clean", the inverse of f(h + ξ) is to give h (Bartunov et al.); "corrupted",
             h + ξ (Lee et al.).
+        initialization: How the inverses' V and c start: "xavier_uniform"; "orthogonal" (Lee et
+            al.); "pytorch", as PyTorch's layers do.
         seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
 
     Raises:
@@ -188,7 +270,8 @@ class DifferenceTargetPropagation(_FromLoss):
     hidden layer's target is ``ĥ_{L−1} = h_{L−1} − α ∂ℓ/∂h_{L−1}``.
 
     Args:
-        schedule, alpha, noise, reconstruct, seed: As for `VanillaTargetPropagation`.
+        schedule, alpha, noise, reconstruct, initialization, seed: As for
+            `VanillaTargetPropagation`.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -213,7 +296,7 @@ class SimplifiedDifferenceTargetPropagation(_Scheduled):
         ĥ_{L−1} = h_{L−1} − g_L(softmax(logits)) + g_L(one-hot label)
 
     Args:
-        schedule, noise, reconstruct, seed: As for `VanillaTargetPropagation`.
+        schedule, noise, reconstruct, initialization, seed: As for `VanillaTargetPropagation`.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -242,7 +325,7 @@ class AuxiliaryOutputSDTP(_Scheduled):
         ĥ_{L−1} = h_{L−1} − g_L(softmax(logits), z) + g_L(one-hot label, z)
 
     Args:
-        schedule, noise, reconstruct, seed: As for `VanillaTargetPropagation`.
+        schedule, noise, reconstruct, initialization, seed: As for `VanillaTargetPropagation`.
         auxiliary: The number of units of z, 1 or more.
 
     Raises:
@@ -267,9 +350,10 @@ class AuxiliaryOutputSDTP(_Scheduled):
         auxiliary: int = 512,
         noise: float = 0.1,
         reconstruct: str = "clean",
+        initialization: str = "xavier_uniform",
         seed: int | None = None,
     ):
-        super().__init__(schedule, noise, reconstruct, seed)
+        super().__init__(schedule, noise, reconstruct, initialization, seed)
         self.auxiliary = checks.integer("auxiliary", auxiliary, low=1)
 
 
@@ -293,6 +377,8 @@ class LocalDifferenceReconstruction(TargetPropagation):
         rate: The learning rate of the inverses, a number or a tuple as `iterations`.
         noise: σ, greater than 0, a number or a tuple as `iterations`.
         momentum: Theirs, 0 or more and less than 1.
+        initialization: How V and c start: "xavier_uniform"; "orthogonal" (Lee et al.); "pytorch",
+            as in the authors' code.
         seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
 
     Raises:
@@ -319,9 +405,10 @@ class LocalDifferenceReconstruction(TargetPropagation):
         rate: float | Sequence[float] = 0.001,
         noise: float | Sequence[float] = 0.2,
         momentum: float = 0.9,
+        initialization: str = "xavier_uniform",
         seed: int | None = None,
     ):
-        super().__init__(seed=seed)
+        super().__init__(initialization=initialization, seed=seed)
         self.beta = self.output_factor = checks.number("beta", beta, above=0)
         self.iterations = _each("iterations", iterations, _count)
         self.rate = _each("rate", rate, _positive)

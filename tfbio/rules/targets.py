@@ -3,11 +3,13 @@
 import tensorflow as tf
 
 MISTAKEN = (
-    "`sign_dfa` and `direct_random_target_projection` read the targets from the error at the "
-    "logits, which must be that of a softmax cross-entropy with one class per example as target. "
-    "It is not: take keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, "
-    "without label smoothing or mixed labels, with from_logits=True unless the model ends in a "
-    "softmax; or the rule direct_feedback_alignment, which takes any error."
+    "`sign_dfa`, `direct_random_target_projection` and direct feedback of `error='outputs'` read "
+    "the targets from the error at the logits, unless a loss of tfbio.losses gives them. The error "
+    "must be that of a softmax cross-entropy with one class per example as target. It is not: take "
+    "tfbio.losses.ClassificationLoss, called with the network's own outputs, or "
+    "keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, without label "
+    "smoothing or mixed labels, with from_logits=True unless the model ends in a softmax; or the "
+    "rule direct_feedback_alignment, which takes any error."
 )
 
 # Of each type's normal numbers; below it digits are lost, or all of them.

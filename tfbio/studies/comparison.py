@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tfbio.metrics import TAGS, mean_over
 from tfbio.studies.plots import format_mean
 from tfbio.studies.runs import Run
 from tfbio.training import folder
@@ -57,25 +58,15 @@ def group_by_settings(runs: list[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def mean_angle(angles: Mapping[str, float | None]) -> float:
-    """Return the mean over kernels, those without a direction left out.
-
-    Example:
-        >>> mean_angle({"a": 30.0, "b": 60.0, "dead": None})
-        45.0
-    """
-    known = [value for value in angles.values() if value is not None and not math.isnan(value)]
-    return statistics.fmean(known) if known else math.nan
-
-
 def table(results: dict[str, list[Run]]) -> Table:
     """Return the comparison as a rich table.
 
-    The score on test, and the error, are means and sample standard deviations over the seeds of
-    finished runs, after the last step; the time per step is the median over seeds of the ratio to
-    that of backprop's run of the same seed and other options, where there is one; the angle is the
-    mean over kernels and seeds at the end, or so far. The published error is the one that the runs'
-    own options name.
+    The score on test, and the error, are means and sample standard deviations (of n − 1) over the
+    seeds of finished runs, after the last step; the time per step is the median over seeds of the
+    ratio to that of backprop's run of the same seed and other options, where there is one; the
+    angle, at the end or so far, is such a mean over seeds of each run's mean over layers
+    (`tfbio.metrics.find_averaged_layers`). The caption says which layers these are. The published
+    error is the one that the runs' own options name.
 
     Args:
         results: What `group_by_settings` returned.
@@ -83,7 +74,7 @@ def table(results: dict[str, list[Run]]) -> Table:
     Returns:
         A `rich.table.Table`.
     """
-    out = Table(title="Learning rules compared")
+    out = Table(title="Learning rules compared", caption=_caption(results), caption_justify="left")
     out.add_column("rule", overflow="fold")
     first = next(iter(results.values()))[0].experiment
     headings = [f"test\n{first.label}, %", "time per step\n÷ backprop", "final weight\nangle, °"]
@@ -98,12 +89,11 @@ def table(results: dict[str, list[Run]]) -> Table:
     for name, runs in results.items():
         scores = [_to_percent(run.summary[f"test_{first.score}"]) for run in runs if run.summary]
         ratio = time_ratio(runs, find_baseline(runs, results))
-        degrees = statistics.fmean(map(_last_angle, runs))
+        degrees = [angle for angle in map(_last_angle, runs) if not math.isnan(angle)]
         cells = [
             format_mean(scores, 1),
             "–" if ratio is None else f"{ratio:.2f}",
-            # Direct feedback has no B of W's shape.
-            "–" if math.isnan(degrees) else f"{degrees:.1f}",
+            format_mean(degrees, 1),  # none under direct feedback, which has no B of W's shape
         ]
         if published:
             paper = published.get(name)
@@ -208,27 +198,80 @@ def save(results: dict[str, list[Run]], path: str | pathlib.Path) -> None:
     folder.save_json(path, document)
 
 
-def mean_recorded_angle(record: Mapping[str, Any], kind: str) -> float:
-    """Return the mean over layers of the angles of a kind in a line of metrics.csv.
+def mean_recorded_angle(run: Run, record: Mapping[str, Any], kind: str) -> float:
+    """Return the mean angle of a kind in a line of metrics.csv, over the run's averaged layers.
 
     Args:
+        run: The `Run`.
         record: The line.
         kind: What the columns' names begin with, such as "weight_angle".
 
+    Returns:
+        Degrees; NaN where none is recorded, or the run does not say which layers to average.
+
     Example:
-        >>> record = {"epoch": 1, "weight_angle/a": 30.0, "weight_angle/b": 60.0}
-        >>> mean_recorded_angle(record, "weight_angle")
-        45.0
+        >>> from tfbio.metrics import AveragedLayers
+        >>> from tfbio.training import Classification
+        >>> run = Run(Classification(), None, [], [], AveragedLayers({"b": 4}, {"a": 4}))
+        >>> record = {"epoch": 1, "weight_angle/a": 90.0, "weight_angle/b": 60.0}
+        >>> mean_recorded_angle(run, record, "weight_angle")
+        60.0
     """
-    return mean_angle({name: v for name, v in record.items() if name.startswith(f"{kind}/")})
+    if run.averaged is None:
+        return math.nan
+    (metric,) = (name for name, tag in TAGS.items() if tag == kind)
+    angles = {name.removeprefix(f"{kind}/"): value for name, value in record.items()}
+    return mean_over(angles, run.averaged.of(metric))
+
+
+def describe_layers(results: dict[str, list[Run]], kind: str) -> str:
+    """Return which layers the means of a kind are over, as text.
+
+    Args:
+        results: What `group_by_settings` returned.
+        kind: "weight_angle", or "gradient_angle".
+
+    Returns:
+        Such as "all layers but conv1". Where runs differ in it, or leave out three layers or more,
+        "the layers above the first" or "the layers below the last".
+
+    Example:
+        >>> from tfbio.metrics import AveragedLayers
+        >>> from tfbio.training import Classification
+        >>> record = {"epoch": 1, "weight_angle/a": 90.0, "weight_angle/b": 60.0}
+        >>> run = Run(Classification(), None, [record], [], AveragedLayers({"b": 4}, {"a": 4}))
+        >>> describe_layers({"backprop": [run]}, "weight_angle")
+        'all layers but a'
+    """
+    general = "the layers " + ("above the first" if kind == "weight_angle" else "below the last")
+    left_out = set()
+    for run in (run for runs in results.values() for run in runs):
+        columns = {name for record in run.records for name in record}
+        prefix = f"{kind}/"
+        names = [name.removeprefix(prefix) for name in columns if name.startswith(prefix)]
+        if run.averaged is not None and names:
+            (metric,) = (name for name, tag in TAGS.items() if tag == kind)
+            averaged = run.averaged.of(metric)
+            left_out.add(tuple(sorted(name for name in names if name not in averaged)))
+    if len(left_out) != 1 or len(found := left_out.pop()) > 2:
+        return general
+    return "all layers but " + " and ".join(found) if found else "all layers"
+
+
+def _caption(results):
+    """Return what the numbers of the table are."""
+    lines = [f"Angle between W and B, mean over {describe_layers(results, 'weight_angle')}."]
+    if max(map(len, results.values())) > 1:
+        lines.append("± is the standard deviation over seeds (n − 1).")
+    return "\n".join(lines)
 
 
 def _last_angle(run):
     """Return the mean angle at the end, or the newest one of a run that is not finished."""
-    if run.summary:
-        return mean_angle(run.summary["weight_angles"])
-    measured = [record for record in run.records if "weight_angle" in str(record)]
-    return mean_recorded_angle(measured[-1], "weight_angle") if measured else math.nan
+    for record in reversed(run.records):
+        if any(name.startswith("weight_angle/") for name in record):
+            return mean_recorded_angle(run, record, "weight_angle")
+    return math.nan
 
 
 def _format_progress(run):

@@ -1,27 +1,30 @@
 """The figure of a comparison: learning curves, angles and times."""
 
+import math
 import pathlib
 import statistics
 from collections.abc import Callable
 from typing import Any
 
-from tfbio.studies import plots
-from tfbio.studies.comparison import mean_recorded_angle
+from tfbio.metrics import random_spread
+from tfbio.studies import comparison, plots
 from tfbio.studies.runs import Run
 
 _STROKES = ("-", "--", ":", "-.")  # distinguish lines where colors repeat
 _NAMES_INSIDE = 4  # that fit among the curves; more go below them
 _LETTERS_PER_INCH = 11
 _ANGLES = {
-    "weight_angle": ("between W and B", "Weight angle, mean over layers"),
-    "gradient_angle": ("to backprop's gradient", "Gradient angle, mean over layers"),
+    "weight_angle": ("between W and B", "Weight angle"),
+    "gradient_angle": ("to backprop's gradient", "Gradient angle"),
 }
 
 
 def draw(results: dict[str, list[Run]], path: str | pathlib.Path) -> None:
-    """Draw learning curves, angles and times, mean and spread over seeds, to a PNG.
+    """Draw learning curves, angles and times, mean and standard deviation over seeds, to a PNG.
 
-    The angles of gradients, global ones, are drawn where runs have measured them.
+    The angles of gradients, global ones, are drawn where runs have measured them. About a weight
+    angle of 90° a band shows where 95 of 100 means of unrelated matrices lie
+    (`tfbio.metrics.random_spread`).
 
     Args:
         results: What `tfbio.studies.comparison.group_by_settings` returned.
@@ -63,7 +66,11 @@ def draw(results: dict[str, list[Run]], path: str | pathlib.Path) -> None:
         curves.set_title(f"Learning curves, from {limits[0]:.0f} % on")
     for kind, axes in panels.items():
         between, title = _ANGLES[kind]
-        axes.set(xlabel="epoch", ylabel=f"angle {between}, degrees", title=title, ylim=(-3, 100))
+        layers = comparison.describe_layers(results, kind)
+        axes.set(xlabel="epoch", ylabel=f"angle {between}, degrees", ylim=(-3, 100))
+        axes.set_title(f"{title}, mean over\n{layers}")
+        if kind == "weight_angle":
+            _draw_random_angles(axes, results)
     times.set(xlabel="milliseconds", title="Time per step")
     times.set_yticks([])  # the colors say which
     times.invert_yaxis()
@@ -85,9 +92,7 @@ def draw(results: dict[str, list[Run]], path: str | pathlib.Path) -> None:
             frameon=False,
             ncols=columns,
         )
-    most = max(len(runs) for runs in results.values())
-    if most > 1:
-        fig.suptitle(f"{most} runs a rule; lines and bars are means, bands minimum to maximum")
+    fig.suptitle(plots.describe_spread(max(len(runs) for runs in results.values())))
     plots.save(fig, path)
 
 
@@ -103,7 +108,22 @@ def _choose_score(run: Run) -> tuple[str, str, int]:
 
 def _angle_curve(run: Run, kind: str) -> dict[int, float]:
     """Return {epoch: mean angle over layers}."""
-    return _curve(run, lambda record: mean_recorded_angle(record, kind), kind)
+    curve = _curve(run, lambda record: comparison.mean_recorded_angle(run, record, kind), kind)
+    return {epoch: angle for epoch, angle in curve.items() if not math.isnan(angle)}
+
+
+def _draw_random_angles(axes, results):
+    """Draw where mean angles of unrelated matrices lie, of the widest spread among the runs."""
+    runs = [run for runs in results.values() for run in runs if run.averaged is not None]
+    spreads = {random_spread(run.averaged.feedback.values()) for run in runs}
+    spread = 2 * max((each for each in spreads if not math.isnan(each)), default=math.nan)
+    if math.isnan(spread):
+        return
+    axes.axhspan(90 - spread, 90 + spread, color=plots.GRAY, alpha=0.3, lw=0)
+    text = f"unrelated matrices: 90° ± {spread:.1f}° (2 sd)"
+    axes.text(0.98, 90 + spread, text, transform=axes.get_yaxis_transform(), fontsize=8,
+              color="#555555", ha="right", va="bottom")  # fmt: skip
+    axes.set_ylim(-3, max(100, 95 + spread))
 
 
 def _curve(run: Run, value: Callable[[dict[str, Any]], float], column: str) -> dict[int, float]:
@@ -130,7 +150,7 @@ def _late_limits(curves: list[dict[int, float]]) -> tuple[float, float] | None:
 
 
 def _plot_band(axes: Any, curves: list[dict[int, float]], label: str, style: dict[str, Any]):
-    """Plot the mean over curves and their range, as far as all of them go."""
+    """Plot the mean over curves and their deviation, as far as all of them go."""
     epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
     columns = [[curve[epoch] for curve in curves] for epoch in epochs]
     alone = "o" if len(epochs) == 1 else None  # a line of one point is not seen

@@ -55,7 +55,10 @@ def subplots(*args: Any, **options: Any) -> tuple[Any, Any]:
 def band(
     axes: Any, places: Sequence[float], columns: Sequence[list], alpha: float = 0.15, **style: Any
 ) -> None:
-    """Plot the mean of the values at each place, and a band from their minimum to their maximum.
+    """Plot the mean of the values at each place, and a band of one standard deviation about it.
+
+    It is the sample standard deviation, of n − 1, as `format_mean` gives it; of one value there is
+    none, and no band.
 
     Args:
         axes: Matplotlib's axes.
@@ -70,9 +73,27 @@ def band(
         >>> axes.get_lines()[0].get_ydata().tolist()
         [0.5, 3.0]
     """
-    axes.plot(places, [statistics.fmean(values) for values in columns], **style)
-    low, high = [min(values) for values in columns], [max(values) for values in columns]
-    axes.fill_between(places, low, high, color=style["color"], alpha=alpha, lw=0)
+    means = [statistics.fmean(values) for values in columns]
+    axes.plot(places, means, **style)
+    if all(len(values) > 1 for values in columns):
+        spreads = [statistics.stdev(values) for values in columns]
+        low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
+        high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
+        axes.fill_between(places, low, high, color=style["color"], alpha=alpha, lw=0)
+
+
+def describe_spread(runs: int) -> str:
+    """Return what lines and bands of so many runs are, for the title of a figure.
+
+    Example:
+        >>> describe_spread(3)
+        '3 seeds; lines are means, bands ± one standard deviation (n − 1)'
+        >>> describe_spread(1)
+        'one seed'
+    """
+    if runs == 1:
+        return "one seed"
+    return f"{runs} seeds; lines are means, bands ± one standard deviation (n − 1)"
 
 
 def tidy(axes: Any) -> None:

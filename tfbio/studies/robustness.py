@@ -14,7 +14,7 @@ from tfbio.layers.true_gradient import true_gradient
 from tfbio.studies import runs
 from tfbio.studies.attack_options import Attack, parse_number, split_commas
 from tfbio.training import folder, memory, preparation, sums, use
-from tfbio.training.experiment import Experiment
+from tfbio.training.classification import Classification
 from tfbio.training.options import default
 
 
@@ -137,7 +137,7 @@ def measure_runs(
 
 
 def measure(
-    experiment: Experiment,
+    experiment: Classification,
     attack: Attack,
     tell: Callable[[str], Any] = print,
     measuring: Callable[[int, int], Any] = lambda done, total: None,
@@ -185,12 +185,13 @@ def measure(
     with data.clear_errors(), sums.in_order():
         model = build_float32(prepared)
         size = attack.batch_size or prepared.experiment.batch_size
-        return Robustness(step, *_measure_split(model, split, attack, size, measuring))
+        loss = experiment.loss
+        return Robustness(step, *_measure_split(model, loss, split, attack, size, measuring))
 
 
-def _measure_split(model, split, attack, size, measuring):
+def _measure_split(model, loss, split, attack, size, measuring):
     """Return (examples, clean, masked, accuracy), as `Robustness` has them."""
-    clean, masked, attacked = _compile_counts(model, attack)
+    clean, masked, attacked = _compile_counts(model, loss, attack)
     nonzero = {text: value for text, value in attack.eps.items() if value}
     batches, count, correct = -(-split.size // size), 0.0, 0.0
     zeros = dict.fromkeys((gradient for _, gradient in attack.columns), 0.0)
@@ -223,7 +224,7 @@ def _measure_split(model, split, attack, size, measuring):
     return int(count), correct / count, shares, accuracy
 
 
-def _compile_counts(model, attack):
+def _compile_counts(model, loss, attack):
     """Return compiled counts of images: those correct, without gradient, correct if attacked."""
 
     @tf.function
@@ -233,20 +234,20 @@ def _compile_counts(model, attack):
 
     @tf.function
     def masked(images, labels, weights):
-        gradients = attacks.gradient(model, images, labels)
+        gradients = attacks.gradient(model, images, labels, loss)
         zero = tf.reduce_all(gradients == 0, axis=range(1, len(images.shape)))
         return tf.reduce_sum(weights * tf.cast(zero, tf.float32))
 
     @tf.function
     def fgsm(images, labels, weights, rows, eps):
-        return clean(attacks.fgsm(model, images, labels, eps), labels, weights)
+        return clean(attacks.fgsm(model, images, labels, eps, loss=loss), labels, weights)
 
     @tf.function
     def pgd(images, labels, weights, rows, eps):
         step_size = attack.step_size or None
         changed = attacks.pgd(
             model, images, labels, eps, attack.steps, step_size,
-            seed=attack.seed, indices=rows, restarts=attack.restarts,
+            seed=attack.seed, indices=rows, restarts=attack.restarts, loss=loss,
         )  # fmt: skip
         return clean(changed, labels, weights)
 

@@ -185,7 +185,7 @@ def figure(results: dict[str, list[Robustness]], attack: Attack, path: str | pat
     fig.legend(handles=handles, loc=beside, frameon=False, handlelength=3)
     most = max(map(len, results.values()))
     if most > 1:
-        fig.suptitle(f"{most} runs a rule; lines are means, bands minimum to maximum")
+        fig.suptitle(plots.describe_spread(most))
     plots.save(fig, path)
 
 

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from tfbio.metrics import AveragedLayers
 from tfbio.training import folder, memory
 from tfbio.training.experiment import Experiment
 from tfbio.training.preparation import slug
@@ -20,12 +21,15 @@ class Run(NamedTuple):
         summary: What `train_and_evaluate` returned, or None of a run that is not finished.
         records: The lines of metrics.csv, as `tfbio.training.records.read` gives them.
         starts: The circumstances of its starts.
+        averaged: The layers of its means, `tfbio.metrics.AveragedLayers`; None where it does not
+            say.
     """
 
     experiment: Experiment
     summary: dict | None
     records: list[dict]
     starts: list[dict]
+    averaged: AveragedLayers | None = None
 
 
 def load(workdir: str | pathlib.Path) -> Run:
@@ -55,7 +59,9 @@ def load(workdir: str | pathlib.Path) -> Run:
     if not records:
         raise ValueError(f"{path} has nothing to compare yet: its metrics.csv is empty.")
     summary = folder.read_json(path / "summary.json", (f"test_{experiment.score}", *SUMMARY))
-    return Run(experiment, summary, records, starts)
+    layers = folder.read_json(path / "layers.json", AveragedLayers._fields)
+    averaged = AveragedLayers(**layers) if layers else None
+    return Run(experiment, summary, records, starts, averaged)
 
 
 def find_folders(runs: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from tfbio.metrics import PREFIX
 from tfbio.training import tasks
 from tfbio.training.preparation import slug
 
@@ -20,6 +21,17 @@ FEEDBACK = {
     "Share of equal signs of W and B": "sign_agreement",
 }  # fmt: skip
 """What is measured of every layer, by the title of its chart."""
+
+MEANS = {
+    "Angle between W and B, mean over the layers above the first, degrees": "weight_angle",
+    "Angle between the gradient and backprop's, mean over the layers below the last, degrees":
+        "gradient_angle",
+    "Angle of the error at a layer's input, mean over the layers above the first, degrees":
+        "local_gradient_angle",
+    "Norm of B over that of W, mean over the layers above the first": "norm_ratio",
+    "Share of equal signs of W and B, mean over the layers above the first": "sign_agreement",
+}  # fmt: skip
+"""Its means over the layers of `tfbio.metrics.find_averaged_layers`, by the title of the chart."""
 
 TARGETS = {
     "Loss of the layer's inverse": "inverse_loss",
@@ -76,12 +88,14 @@ def get_charts(experiment: Experiment) -> dict[str, dict[str, tuple[str, ...]]]:
         True
     """
     charts, rule = dict(tasks.get(experiment.task).charts), experiment.parsed_rule
+    charts["Feedback, means"] = {title: (f"^{PREFIX}{tag}$",) for title, tag in MEANS.items()}
     if not rule.has_matrix:
-        charts["Feedback"] = {
-            title: tags
-            for title, tags in charts["Feedback"].items()
-            if tags[0].startswith("^gradient_angle/")
-        }
+        for category in ("Feedback", "Feedback, means"):
+            charts[category] = {
+                title: tags
+                for title, tags in charts[category].items()
+                if tags[0].startswith(("^gradient_angle/", f"^{PREFIX}gradient_angle"))
+            }
     if rule.measures:
         charts["Targets"] = {f"{what}, every layer": (f"^{t}/",) for what, t in TARGETS.items()}
     return charts

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import keras
 import tensorflow as tf
 
-from tfbio import data, models
+from tfbio import data, losses, models
 from tfbio.training import predictions, preparation, transfer
 from tfbio.training.board import FEEDBACK
 from tfbio.training.classification import Classification
@@ -84,7 +84,7 @@ class ClassificationTask(Task):
         self, experiment: Classification, dataset: Any, train: Any
     ) -> tuple[Any, ...]:
         """Return `Facts`; see the base class."""
-        mean, std = data.channel_statistics(train) if experiment.standardize else (None, None)
+        mean, std = _get_channel_statistics(experiment, train)
         digest = hashlib.blake2b(digest_size=16)
         for split in (dataset.train, dataset.test):
             digest.update(split.fingerprint.encode())
@@ -94,7 +94,11 @@ class ClassificationTask(Task):
 
     def training_batches(self, experiment: Classification) -> dict[str, Any]:
         """Return by what the batches are made; see the base class."""
-        return {"augmentation": experiment.augmentation, "service": _service(experiment)}
+        return {
+            "augmentation": experiment.augmentation,
+            "shuffle": experiment.shuffle,
+            "service": _service(experiment),
+        }
 
     def evaluation_batches(self, experiment: Classification) -> dict[str, Any]:
         """Return how photographs are cropped; see the base class."""
@@ -106,6 +110,9 @@ class ClassificationTask(Task):
             model = models.build(
                 experiment.model, len(facts.class_names), facts.image_shape, experiment.weights
             )
+        if experiment.initialization:
+            with named("initialization"):
+                models.initialize(model, experiment.initialization)
         if facts.mean is None:
             return model
         return models.standardize(model, facts.mean, facts.std)
@@ -113,10 +120,10 @@ class ClassificationTask(Task):
     def compile(
         self, experiment: Classification, model: keras.Model, optimizer: keras.optimizers.Optimizer
     ) -> None:
-        """Compile with cross-entropy and accuracy."""
+        """Compile with the experiment's loss and accuracy."""
         model.compile(
             optimizer,
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            losses.ClassificationLoss(experiment.loss),
             metrics=["accuracy"],
             # The loop compiles; "auto" would mean one thing on a CPU and another on a GPU.
             jit_compile=False,
@@ -132,9 +139,11 @@ class ClassificationTask(Task):
         """Copy all weights, but those of a last layer for other classes."""
         transfer.copy_weights(source, model)
 
-    def copy_feedback(self, source: keras.Model, model: keras.Model) -> None:
+    def copy_feedback(
+        self, experiment: Classification, source: keras.Model, model: keras.Model
+    ) -> None:
         """Copy the feedback of all kernels whose rule is the same."""
-        transfer.copy_feedback(source, model)
+        transfer.copy_feedback(source, model, experiment.accept_new_feedback)
 
     def make_evaluator(self, prepared: Prepared) -> Callable[..., dict[str, float]]:
         """Return a function that gives the mean loss and the top-1 accuracy; see the base class."""
@@ -179,6 +188,24 @@ TASK = ClassificationTask()
 """The task, for `tfbio.training.tasks`."""
 
 
+def _get_channel_statistics(experiment, train):
+    """Return the mean and deviation of every channel to standardize with, or None and None."""
+    if not experiment.standardize:
+        return None, None
+    given = experiment.channel_statistics()
+    if given is None:
+        return data.channel_statistics(train)
+    channels = train.image_shape[-1]
+    if len(given[0]) not in (1, channels):
+        raise ValueError(
+            "`channel_mean` and `channel_std` must have one number, or one for each of the "
+            f"{channels} channels of `dataset={experiment.dataset}`. "
+            f"Received: `channel_mean={experiment.channel_mean}`."
+        )
+    mean, std = (numbers * (channels // len(numbers)) for numbers in given)
+    return mean, std
+
+
 def _service(experiment):
     if not experiment.data_service:
         return None
@@ -186,15 +213,15 @@ def _service(experiment):
 
 
 def _evaluation(prepared):
-    strategy, model = prepared.strategy, prepared.model
+    strategy, model, kind = prepared.strategy, prepared.model, prepared.experiment.loss
 
     def measured(images, labels, weights):
         logits = data.average_over_crops(
             lambda images: model(data.to_float(images), training=False), images
         )
-        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        values = losses.example_losses(kind, labels, logits)
         correct = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)
-        parts = (losses, correct, tf.ones_like(losses))
+        parts = (values, correct, tf.ones_like(values))
         return tuple(tf.reduce_sum(weights * part) for part in parts)
 
     step = tf.function(measured, jit_compile=prepared.experiment.jit)

@@ -82,6 +82,11 @@ class Experiment:
     init_checkpoint: str = option(
         "last", "With `init_from`: which of its checkpoints.", choices=CHECKPOINTS
     )
+    accept_new_feedback: bool = option(
+        False,
+        "With `init_from`: whether a layer's feedback may be drawn anew where its rule is not the "
+        "run's; otherwise that is an error.",
+    )
     rule: str = option(
         "sign_symmetry", f"The learning rule, with options if any: {', '.join(rules.names())}."
     )
@@ -94,6 +99,11 @@ class Experiment:
     epochs: int = option(30, "Passes over the training split.", low=1, high=10**6)
     batch_size: int = option(
         64, "Examples per optimizer step, over all devices.", low=1, high=10**6
+    )
+    drop_remainder: bool = option(
+        False,
+        "Leave out the last batch of an epoch where it would be smaller than the others; every "
+        "epoch leaves out other images. On a TPU it always is left out.",
     )
     accumulate: int = option(
         1,
@@ -114,6 +124,16 @@ class Experiment:
     weight_decay: float = option(
         0.0,
         "λ: λ·p is added to the gradient of every weight p before momentum; adamw decays apart.",
+        low=0,
+    )
+    weight_decay_exclude: str = option(
+        "",
+        "What the decay spares, separated by commas: bias (biases and normalization's beta), "
+        "normalization (gamma and beta), or name patterns of layers, such as 'bias,logits*'.",
+    )
+    bias_learning_rate_scale: float = option(
+        1.0,
+        "The learning rate of biases and normalization's beta over that of the kernels.",
         low=0,
     )
     clip_norm: float = option(
@@ -137,18 +157,50 @@ class Experiment:
         "same", "Its optimizer, without decay.", choices=("same", *optimizers.names())
     )
     feedback_delay: int = option(0, "The steps before it begins to learn.", low=0, high=10**9)
-    feedback_alternate: bool = option(
-        False, "Whether it learns at every other step, and all else at the steps between."
+    feedback_alternate: int = option(
+        0,
+        "n: it learns for one step, then all else for n, and so on; 0: all learn at every step.",
+        low=0,
+        high=10**9,
+    )
+    freeze: str = option(
+        "",
+        "Name patterns of layers that do not learn, separated by commas, such as 'stem*,stage1*'; "
+        "their batch normalization works as in evaluation.",
     )
     schedule: str = option("constant", "How the learning rate falls.", choices=SCHEDULES)
     milestones: str = option(
         "", "With `schedule='step'`: epochs, separated by commas, after which the rate falls."
     )
+    cosine_epochs: int = option(
+        0,
+        "With `schedule='cosine'`: the epochs until the rate is least; in those after them it "
+        "rises again. 0: all epochs.",
+        low=0,
+        high=10**6,
+    )
+    final_learning_rate: float = option(
+        0.0, "With `schedule='cosine'`: the least rate.", low=0, high=10**6
+    )
+    schedule_by: str = option(
+        "step",
+        "With `schedule='cosine'`: whether the rate falls at every step, or after every epoch.",
+        choices=("step", "epoch"),
+    )
     decay_factor: float = option(
         0.1, "With `schedule='step'`: what the rate is multiplied by.", low=0, high=1
     )
-    warmup_epochs: int = option(
-        0, "Epochs over which the learning rate rises linearly from 0.", low=0, high=10**6
+    warmup_epochs: float = option(
+        0.0,
+        "Epochs, or a part of one, over which the learning rate rises linearly.",
+        low=0,
+        high=10**6,
+    )
+    warmup_steps: int = option(
+        0, "Instead of `warmup_epochs`: the steps over which it rises.", low=0, high=10**9
+    )
+    warmup_from: float = option(
+        0.0, "The share of the learning rate at which warm-up begins.", low=0, below=1
     )
     seed: int = option(
         0, "The seed of weights, feedback, validation split and order.", low=0, high=2**31 - 1
@@ -185,6 +237,12 @@ class Experiment:
     checkpoint_every: int = option(
         1000, "Steps between two checkpoints.", low=1, high=10**9, changes_results=False
     )
+    checkpoint_minutes: float = option(
+        10.0,
+        "A checkpoint is also written when the last one is so many minutes old; 0: never by time.",
+        low=0,
+        changes_results=False,
+    )
     keep_checkpoints: int = option(
         2, "How many checkpoints to keep.", low=1, high=1000, changes_results=False
     )
@@ -193,6 +251,7 @@ class Experiment:
         """Check every option."""
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
+        self._check_cosine()
         self._check_schedule()
         if not self.workdir:
             raise ValueError("`workdir` must not be empty.")
@@ -244,13 +303,43 @@ class Experiment:
                 "`clip_norm` has no effect with `batch_manhattan='all'`, which takes the "
                 "gradient's sign alone."
             )
-        if self.init_checkpoint != "last" and not self.init_from:
-            raise ValueError("`init_checkpoint` belongs to `init_from`, which is not given.")
+        if self.weight_decay_exclude and not self.weight_decay:
+            raise ValueError(
+                "`weight_decay_exclude` has no effect without `weight_decay`. "
+                f"Received: {self.weight_decay_exclude!r}."
+            )
+        for name in ("init_checkpoint", "accept_new_feedback"):
+            if getattr(self, name) != default(self, name) and not self.init_from:
+                raise ValueError(f"`{name}` belongs to `init_from`, which is not given.")
         if (
             self.init_from
             and pathlib.Path(self.init_from).resolve() == pathlib.Path(self.workdir).resolve()
         ):
             raise ValueError("`init_from` must be another folder than `workdir`.")
+
+    def _check_cosine(self):
+        for name in ("cosine_epochs", "final_learning_rate", "schedule_by"):
+            value = getattr(self, name)
+            if self.schedule != "cosine" and value != default(self, name):
+                raise ValueError(
+                    f"`{name}` belongs to `schedule='cosine'`, not to "
+                    f"`schedule='{self.schedule}'`. Received: {value!r}."
+                )
+        if self.final_learning_rate >= self.learning_rate:
+            raise ValueError(
+                "`final_learning_rate` must be less than "
+                f"`learning_rate={self.learning_rate}`. Received: {self.final_learning_rate}."
+            )
+        if self.cosine_epochs > self.epochs:
+            raise ValueError(
+                f"`cosine_epochs` must be `epochs={self.epochs}` at most, or 0 for all of them. "
+                f"Received: {self.cosine_epochs}."
+            )
+        if self.cosine_epochs and self.warmup_epochs >= self.cosine_epochs:
+            raise ValueError(
+                f"`cosine_epochs` must be more than `warmup_epochs={self.warmup_epochs}`. "
+                f"Received: {self.cosine_epochs}."
+            )
 
     def _check_schedule(self):
         epochs = self.milestone_epochs()
@@ -273,6 +362,17 @@ class Experiment:
             raise ValueError(
                 "`warmup_epochs` must end before the first milestone and the last epoch. "
                 f"Received: {self.warmup_epochs}."
+            )
+        if self.warmup_epochs and self.warmup_steps:
+            raise ValueError(
+                "`warmup_epochs` and `warmup_steps` say the same thing: give one of them. "
+                f"Received: `warmup_epochs={self.warmup_epochs}` "
+                f"`warmup_steps={self.warmup_steps}`."
+            )
+        if self.warmup_from and not (self.warmup_epochs or self.warmup_steps):
+            raise ValueError(
+                "`warmup_from` belongs to `warmup_epochs` or `warmup_steps`, and neither is given. "
+                f"Received: {self.warmup_from}."
             )
 
     @functools.cached_property

@@ -21,6 +21,10 @@ def make_schedule(experiment: Experiment, steps_per_epoch: int) -> Schedule:
         experiment: An `Experiment`.
         steps_per_epoch: The optimizer steps in an epoch.
 
+    Raises:
+        ValueError: If warm-up is shorter than a step, or does not end before the first milestone
+            and the last step.
+
     Example:
         >>> from tfbio.training import Classification
         >>> rate = make_schedule(Classification(learning_rate=0.1, schedule="cosine", epochs=2), 10)
@@ -31,10 +35,28 @@ def make_schedule(experiment: Experiment, steps_per_epoch: int) -> Schedule:
         experiment.learning_rate,
         experiment.schedule,
         total_steps=experiment.epochs * steps_per_epoch,
-        warmup_steps=experiment.warmup_epochs * steps_per_epoch,
+        warmup_steps=_count_warmup_steps(experiment, steps_per_epoch),
         milestones=[epoch * steps_per_epoch for epoch in experiment.milestone_epochs()],
+        cosine_steps=experiment.cosine_epochs * steps_per_epoch,
+        final_learning_rate=experiment.final_learning_rate,
+        hold_steps=steps_per_epoch if experiment.schedule_by == "epoch" else 1,
         factor=experiment.decay_factor,
+        warmup_from=experiment.warmup_from,
     )
+
+
+def _count_warmup_steps(e, steps_per_epoch):
+    """Return the steps of warm-up, 0 for none."""
+    option = "warmup_steps" if e.warmup_steps else "warmup_epochs"
+    count = e.warmup_steps or round(e.warmup_epochs * steps_per_epoch)
+    given = f"Received: `{option}={getattr(e, option)}`, with {steps_per_epoch} steps an epoch."
+    if e.warmup_epochs and not count:
+        raise ValueError(f"`warmup_epochs` must be 0, or a step or more. {given}")
+    if count >= steps_per_epoch * min((*e.milestone_epochs(), e.epochs)):
+        raise ValueError(
+            f"`{option}` must end before the first milestone and the last step. {given}"
+        )
+    return count
 
 
 def make_optimizer(
@@ -71,6 +93,11 @@ def make_optimizer(
     last_layer = None
     if of_last != settings or scale != 1.0:
         last_layer = optimizers.LastLayer.of(model, learning_rate_scale=scale, **of_last)
+    exceptions = None
+    if e.weight_decay_exclude or e.bias_learning_rate_scale != 1:
+        exceptions = optimizers.Exceptions.of(
+            model, e.weight_decay_exclude, e.bias_learning_rate_scale
+        )
     feedback = _make_feedback(e, model, learning_rate)
     with named("optimizer"):
         optimizer = optimizers.get(
@@ -81,6 +108,7 @@ def make_optimizer(
             last_layer=last_layer,
             clip_norm=e.clip_norm,
             feedback=feedback,
+            exceptions=exceptions,
             **settings,
         )
     return optimizers.LossScale(optimizer) if e.precision == "mixed_float16" else optimizer
@@ -121,12 +149,12 @@ def _check_belongs(e, name, model):
 
 
 def _get_turn(e, learning_rate):
-    """Return the steps of a turn: an epoch's where the rule takes turns, else 1 or 0 for none."""
+    """Return the steps of a turn: an epoch's where the rule takes turns, else (1, n) or 0."""
     if not e.parsed_rule.takes_turns:
-        return int(e.feedback_alternate)
+        return (1, e.feedback_alternate) if e.feedback_alternate else 0
     if e.feedback_alternate:
         raise ValueError(
-            "`feedback_alternate`, turns of one step, does not go with "
+            "`feedback_alternate`, turns of a few steps, does not go with "
             f"`rule={e.rule}`, whose turns are epochs. Give the schedule alone."
         )
     if e.epochs < 2:

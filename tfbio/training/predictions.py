@@ -13,23 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from tfbio import data
+from tfbio import data, losses
 from tfbio.data.folder import list_images
 from tfbio.training import outputs, use
 from tfbio.training.options import named
 
 if TYPE_CHECKING:
-    from tfbio.training.experiment import Experiment
+    from tfbio.training.classification import Classification
 
 
 def predict(
-    experiment: Experiment,
+    experiment: Classification,
     images: pathlib.Path | str,
     output: pathlib.Path,
     checkpoint: str = "last",
     tell: Callable[[str], Any] = print,
 ) -> int:
     """Classify every image of a folder, and write a CSV file: image, class, probability.
+
+    The probability is the softmax's, or under a loss of sigmoid outputs the class's own sigmoid.
 
     Args:
         experiment: The `Classification`; its workdir holds the run. Its dataset is not read.
@@ -64,7 +66,7 @@ def _predict(experiment, images, output, checkpoint, tell):
     with data.clear_errors():
         for batch in batches:
             logits = tf.cast(model(batch, training=False), tf.float32)
-            for probabilities in tf.nn.softmax(logits).numpy():
+            for probabilities in losses.predictions(experiment.loss, logits).numpy():
                 chosen = int(np.argmax(probabilities))
                 path = paths[len(rows)]
                 rows.append((path, facts.class_names[chosen], float(probabilities[chosen])))

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tfbio import _keras, rules
+from tfbio._arguments import shorten
 from tfbio.convert import convert
-from tfbio.layers.sites import find_layers, find_rules
+from tfbio.layers.sites import find_layers, find_rules, match_layers
 from tfbio.networks import turns
 from tfbio.training import strategies, tasks
 from tfbio.training.experiment import Experiment
@@ -161,15 +162,15 @@ def build(
         facts: The facts on its data.
         strategy: The strategy that it is to live under.
         learning_rate: A number or schedule.
-        source: A model under a rule, whose weights to start from, and whose feedback where the
-            rule is the same.
+        source: A model under a rule, whose weights and feedback to start from.
 
     Returns:
         A compiled model, whose optimizer and metrics have their variables, which a checkpoint must
         find.
 
     Raises:
-        ValueError: If model, weights, rule, overrides and images do not fit together.
+        ValueError: If model, weights, rule, overrides and images do not fit together, or the
+            source's feedback would be replaced.
 
     Example:
         >>> import tensorflow as tf
@@ -188,6 +189,8 @@ def build(
         if source:
             with named("init_from"):
                 task.copy_weights(experiment, source, model)
+        if experiment.freeze:
+            _freeze(model, experiment.freeze)
         last = experiment.parsed_last_layer_rule
         with named("rule", last_layer="last_layer_rule", overrides="overrides"):
             convert(
@@ -197,7 +200,8 @@ def build(
                 overrides=experiment.override_rules() or None,
             )
         if source:
-            task.copy_feedback(source, model)
+            with named("init_from"):
+                task.copy_feedback(experiment, source, model)
         if experiment.sync_batch_norm:
             _synchronize(model)
         optimizer = make_optimizer(experiment, learning_rate, model)
@@ -230,9 +234,12 @@ def steps(experiment: Experiment, devices: Devices, split: Any) -> int:
     """
     found = split.steps(experiment.batch_size, multiple(experiment, devices))
     if not found:
+        option = "drop_remainder"
+        if not experiment.drop_remainder:
+            option = f"strategy='{experiment.strategy}'"
         raise ValueError(
             f"`batch_size={experiment.batch_size}` is more than the {split.size} images to train "
-            f"on, which `strategy='{experiment.strategy}'` takes in whole batches only."
+            f"on, which `{option}` takes in whole batches only."
         )
     return found
 
@@ -249,8 +256,11 @@ def multiple(experiment: Experiment, devices: Devices) -> int:
         >>> experiment = Classification(accumulate=2)
         >>> multiple(experiment, strategies.get_devices(experiment))
         2
+        >>> experiment = Classification(batch_size=100, drop_remainder=True)
+        >>> multiple(experiment, strategies.get_devices(experiment))
+        100
     """
-    if devices.static:
+    if devices.static or experiment.drop_remainder:
         return experiment.batch_size
     return devices.replicas * experiment.accumulate
 
@@ -275,6 +285,26 @@ def hold_out(experiment: Experiment, split: Any) -> tuple[Any, Any]:
             split, validation = split.hold_out(experiment.validation_fraction, experiment.seed)
     with named("train_fraction", fraction="train_fraction"):
         return split.share(experiment.train_fraction, experiment.seed), validation
+
+
+def _freeze(model, patterns):
+    """Keep the layers that match one of several patterns as they are, as Keras freezes layers."""
+    layers = []
+    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+        matched = match_layers(model, pattern)
+        if not matched:
+            raise ValueError(
+                f"`freeze` has a pattern that matches no layer with weights: {pattern!r}. "
+                f"The layers: {shorten(match_layers(model, '*'))}."
+            )
+        layers += matched.values()
+    for layer in layers:
+        layer.trainable = False
+    if not model.trainable_variables:
+        raise ValueError(
+            "`freeze` must leave layers that learn, and every layer matches. "
+            f"Received: {patterns!r}."
+        )
 
 
 def _synchronize(model):

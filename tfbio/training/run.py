@@ -117,6 +117,7 @@ class Training:
             self._resume_from(*found)
         self.calls = []  # seconds per step
         self.clock = self.step, self.progress.seconds  # at the last record
+        self.saved_at = time.monotonic()
         self.telemetry = Telemetry(prepared)
         learned = self.model.get_metrics_result()
         self.validated = [f"validation_{name}" for name in self.experiment.measures]
@@ -126,6 +127,7 @@ class Training:
         self.records = NoRecords()
         if prepared.devices.chief:
             self.starts = folder.note_start(path, self.step if found else None)
+            folder.save_json(path / "layers.json", self.telemetry.averaged._asdict())
             lines = self.progress.lines
             self.records = Records(path, columns, kept if found else None, lines, self.tell)
             self.records.describe(*board.descriptions(self.experiment))
@@ -198,10 +200,19 @@ class Training:
                 self._record(self.telemetry.of_weights() | self.telemetry.of_gradients())
             elif self.experiment.log_every and self.step % self.experiment.log_every == 0:
                 self._record({})
-            if self.step == self.total or self.step % self.experiment.checkpoint_every == 0:
+            if self._due_to_save():
                 self.save()
             self.reporter.progress(self.step, self.total)
             yield
+
+    def _due_to_save(self):
+        """Return whether a checkpoint is due; if it is to one worker, all write it."""
+        e = self.experiment
+        late = (
+            e.checkpoint_minutes and time.monotonic() - self.saved_at >= 60 * e.checkpoint_minutes
+        )
+        due = self.step == self.total or self.step % e.checkpoint_every == 0 or late
+        return bool(self.prepared.devices.agree(int(bool(due))))
 
     def _steps_to_next_event(self):
         e = self.experiment
@@ -259,7 +270,7 @@ class Training:
         """Draw the angles of all layers over all steps, from metrics.csv, as heat maps."""
         if self.prepared.devices.chief:
             try:
-                image = heatmap.draw(read(self.path))
+                image = heatmap.draw(read(self.path), self.telemetry.averaged)
             except MissingExtraError as error:
                 self.tell(f"angles.png is not drawn: {error}")
                 return
@@ -287,6 +298,7 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint of the present step."""
         self._save_to(self.checkpoints)
+        self.saved_at = time.monotonic()
 
     def _save_to(self, checkpoints):
         arrays = snapshot(self.variables, self.prepared.devices)
@@ -346,6 +358,8 @@ class Training:
             "resumed_at_steps": [start["step"] for start in self.starts[1:]],
             **{_IN_SUMMARY[tag]: _get_by_layer(tag, final) for tag in OF_WEIGHTS},
             **{_IN_SUMMARY[tag]: _get_by_layer(tag, final) or None for tag in OF_GRADIENTS},
+            **{name: value for name, value in final.items() if name.startswith(metrics.PREFIX)},
+            "averaged_layers": self.telemetry.averaged._asdict(),
             "seconds_per_step": self.progress.seconds_per_step,
             "seconds": self.progress.seconds,
         }

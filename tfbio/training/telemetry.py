@@ -32,6 +32,7 @@ class Telemetry:
 
     Attributes:
         columns: The names of all that may be measured.
+        averaged: The layers of each mean, `tfbio.metrics.AveragedLayers`.
 
     Example:
         >>> from tfbio.training import Classification, prepare
@@ -41,6 +42,8 @@ class Telemetry:
         True
         >>> round(measured["gradient_angle/logits"])  # no B above it
         0
+        >>> 60 < measured["mean_gradient_angle"]  # without it
+        True
     """
 
     def __init__(self, prepared: Prepared):
@@ -54,18 +57,28 @@ class Telemetry:
         if self._every:
             of_tag[metrics.TAGS["global_"]] = list(find_sites(prepared.model))
         self.columns = [f"{tag}/{name}" for tag, names in of_tag.items() for name in names]
+        self.averaged = metrics.find_averaged_layers(prepared.model)
+        of_metric = {tag: self.averaged.of(metric) for metric, tag in metrics.TAGS.items()}
+        self.columns += [
+            metrics.PREFIX + tag for tag, names in of_tag.items() if {*names} & {*of_metric[tag]}
+        ]
 
     def due(self, step: int) -> bool:
         """Return whether gradients are measured after so many steps."""
         return bool(self._every) and step % self._every == 0
 
     def of_weights(self) -> dict[str, float]:
-        """Return ``weight_angle/<layer>`` in degrees, ``norm_ratio/…`` and ``sign_agreement/…``."""
+        """Return ``weight_angle/<layer>`` in degrees, ``norm_ratio/…`` and ``sign_agreement/…``.
+
+        And ``mean_weight_angle`` and so on, their means over layers.
+        """
         with sums.in_order():
-            return metrics.tagged(self._weights())
+            return self._with_means(self._weights())
 
     def of_gradients(self) -> dict[str, float]:
         """Return ``gradient_angle/<layer>``, the global one, and ``local_gradient_angle/…``.
+
+        And ``mean_gradient_angle`` and ``mean_local_gradient_angle``, their means over layers.
 
         Raises:
             ValueError: If an image of the batch is damaged.
@@ -77,7 +90,10 @@ class Telemetry:
                 jit = self._prepared.experiment.jit
                 self._gradients = metrics.GradientMeter(self._prepared.model, jit_compile=jit)
                 self._batch = batch(self._prepared)
-            return metrics.tagged(self._gradients(*self._batch))
+            return self._with_means(self._gradients(*self._batch))
+
+    def _with_means(self, measured):
+        return metrics.tagged(measured) | metrics.tagged_means(measured, self.averaged)
 
 
 def batch(prepared: Prepared) -> tuple[Any, ...]:

@@ -52,7 +52,8 @@ def train_and_evaluate(
         `test_loss`) and validation (`validation_accuracy`, ...), and on the training split as it
         was learned (`accuracy`, `loss`), `weight_angles`, `norm_ratios`, `sign_agreement`,
         `gradient_angles` (global) and `local_gradient_angles` by layer, the last two None where
-        they are not measured, `steps`, all as they are after the last step; `best`, the
+        they are not measured, their means (`mean_weight_angle`, ...) and the `averaged_layers`,
+        over which these are, `steps`, all as they are after the last step; `best`, the
         measures at the step of the best validation `score`, or None without validation;
         `seconds_per_step`, the median; `seconds` of training steps in all; `resumed_at_steps`.
         Without `test`, of a run that was not tested before, only the measures on validation,

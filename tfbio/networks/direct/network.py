@@ -3,8 +3,9 @@
 Each tapped tensor h passes a *gate*, and the logits pass a *join*, both the identity. The join
 gives its upstream e to the logits unchanged, and the rule's signal to every gate, along a tensor
 of zeros that leads from the gate to the join; a gate gives signal·B to h in place of its upstream,
-if it is not the true gradient that is asked for. Layers of which nothing above the taps wants an
-error (`tfbio.layers.context`) compute none.
+if it is not the true gradient that is asked for. Where the signal is made of the targets, the join
+puts a `tfbio.losses.Handover` on the logits, along which a loss of `tfbio.losses` hands them over.
+Layers of which nothing above the taps wants an error (`tfbio.layers.context`) compute none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tensorflow as tf
 from tfbio import _keras, rules
 from tfbio.layers import context
 from tfbio.layers.sites import find_layers, find_sites
+from tfbio.losses import ClassificationLoss, Handover
 from tfbio.networks import graph
 from tfbio.networks.direct import taps
 from tfbio.networks.network import Network
@@ -33,7 +35,8 @@ class DirectNetwork(Network):
 
     Raises:
         ValueError: When it is called to train, if the rule reads the targets from the loss, and
-            that is another than a softmax cross-entropy of this model's outputs.
+            that is neither one of `tfbio.losses` nor a softmax cross-entropy of this model's
+            outputs.
     """
 
     wiring = ("_direct_plan", "_direct_owner")
@@ -163,6 +166,9 @@ class _Run:
         logits = _keras.get_logits(outputs) if ends_in else outputs
         rule = self.rule
 
+        if rule.reads_targets and not ends_in:
+            return _joined_with_handover(rule, logits, self.signals)
+
         @tf.custom_gradient
         def join(logits, *signals):
             def gradients(error):
@@ -192,6 +198,27 @@ class _Run:
             _keras.set_mask(h, mask)
         self.signals.append(signal)
         return h
+
+
+def _joined_with_handover(rule, logits, signals):
+    """Return the logits, with a handover on them."""
+    held = []
+
+    @tf.custom_gradient
+    def join(logits, *signals):
+        def gradients(error, handed):
+            # The loss has been called by now, whatever it is.
+            signal = rule.signal(error, logits, held[0].given(logits, handed))
+            return (error, *(tf.cast(signal, each.dtype) for each in signals))
+
+        dtype = tf.float64 if logits.dtype == tf.float64 else tf.float32
+        zeros = tf.zeros((tf.shape(logits)[0], logits.shape[1] + 1), dtype)
+        return (tf.identity(logits), zeros), gradients
+
+    logits, zeros = join(logits, *signals)
+    held.append(Handover(zeros))
+    held[0].attach(logits)
+    return logits
 
 
 def gate(
@@ -242,7 +269,7 @@ def gate(
 
 
 def _check_loss(model):
-    """Refuse a loss that is known to be no softmax cross-entropy of the logits.
+    """Refuse a loss that is known to tell no targets: of this library, or a softmax cross-entropy.
 
     Not when the model is compiled: Keras does not compile what it loads if that is overridden.
     """
@@ -251,13 +278,18 @@ def _check_loss(model):
         return
     # One of the user's is looked at when it is differentiated.
     for loss, options in losses.known(getattr(model, "loss", None)):
-        if options is not None:
+        if isinstance(loss, ClassificationLoss):
+            if not ends_in:
+                continue
+        elif options is not None:
             smoothed = options.get("label_smoothing")
             if options["from_logits"] != bool(ends_in) and not smoothed:
                 continue
         raise ValueError(
-            f"Rule {rule.alias!r} reads the targets from the error of a softmax cross-entropy. "
-            "Compile with keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, "
+            f"Rule {rule.alias!r} learns from the targets, which a loss of tfbio.losses gives it, "
+            "or it reads them from the error of a softmax cross-entropy. Compile with "
+            f"tfbio.losses.ClassificationLoss{', for a model of logits,' if ends_in else ''} or "
+            "keras.losses.SparseCategoricalCrossentropy or CategoricalCrossentropy, "
             f"without label smoothing and with from_logits={not ends_in}, as this model ends in "
             f"{'a softmax' if ends_in else 'logits'}; or take direct_feedback_alignment, which "
             f"takes any loss. Received: loss={loss!r}."

@@ -135,8 +135,8 @@ def _output(model, graph, steps, resolve, rule):
         ends_in = "sigmoid"
     if rule.reads_targets and (shapes[0][1] < 2 or (activation and ends_in != "softmax")):
         raise ValueError(
-            f"Rule {rule.alias!r} reads the targets from the error of a softmax cross-entropy, so "
-            "that a model must end in the logits of two or more classes, or in their softmax. "
+            f"Rule {rule.alias!r} learns from the targets, for which "
+            "a model must end in the logits of two or more classes, or in their softmax. "
             f"Received: {model.name!r}, with {shapes[0][1]} outputs"
             + (f" of {getattr(activation, '__name__', activation)}." if activation else ".")
         )
