@@ -202,7 +202,7 @@ def test_boxes_are_found_in_images_of_any_size(whole, tmp_path, capsys):
     assert {result["image_id"] for result in results} == {1, 2}
     drawn = sum(result["score"] >= 0.3 for result in results)
     printed = capsys.readouterr().out
-    assert f"{len(results)} boxes in results.json, {drawn} of them drawn" in printed
+    assert f"{len(results)} boxes in results.json. Drawn: {drawn} from a score of 0.3 on" in printed
     assert f"2 images: {tmp_path / 'out'}" in printed
     annotations = coco.parse({**document, "annotations": []}, "images.json")
     assert np.isnan(coco_metrics.evaluate(annotations, results).summary["AP"])

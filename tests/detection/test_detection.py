@@ -323,6 +323,32 @@ def test_damaged_images_weigh_nothing_in_evaluation():
         listed(split.batches(6, pad=True))
 
 
+def test_annotations_are_of_the_image_as_stored_whatever_its_exif_orientation(caplog, tmp_path):
+    contents, document = rectangles(2)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # viewers turn it by a quarter
+    for index, content in enumerate(contents):
+        file = io.BytesIO()
+        Image.open(io.BytesIO(content)).save(file, "JPEG", quality=95, exif=exif.tobytes())
+        contents[index] = file.getvalue()
+    # The second one's annotations are of the turned image, and are refused.
+    image = document["images"][1]
+    image["height"], image["width"] = image["width"], image["height"]
+    split = split_of(contents, document)
+    ((images, targets, about),) = listed(split.batches(2, pad=True))
+    assert about["weights"].tolist() == [1, 0]
+    assert "as stored: an EXIF orientation is not applied." in caplog.text
+    rows, columns = np.nonzero(is_green(images[0]))
+    pixels = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(targets["boxes"][0, 0], pixels, atol=1.5)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(contents[0])
+    datasets.images([str(path)], 96)
+    assert f"1 image with an EXIF orientation, which is not applied, used as stored: {path}" in (
+        caplog.text
+    )
+
+
 @pytest.mark.parametrize("size", [0, 100, 33, 96.0, (64, 65), (64,), "64"])
 def test_sides_that_are_no_multiple_of_32_are_refused(size):
     with pytest.raises(ValueError, match=r"`image_size` must be .* Received: "):

@@ -12,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio._arguments import suggest
+from tfbio.data.decoding import read_orientation
 from tfbio.data.errors import UNREADABLE
 from tfbio.data.photographs import Files
 from tfbio.detection import canvases, coco, coco_tfds
 from tfbio.detection.annotations import Annotations
 from tfbio.detection.examples import DetectionExamples
-from tfbio.detection.report import join_first
+from tfbio.detection.report import count, join_first
 
 if TYPE_CHECKING:
     import pathlib
@@ -299,6 +300,8 @@ def images(
 ) -> DetectionExamples:
     """Return images without annotations, to predict on, whose ids are 1, 2 and so on.
 
+    Those with an EXIF orientation, which is not applied, are logged.
+
     Args:
         paths: Files of PNG, JPEG, BMP or GIF.
         image_size: As for `DetectionExamples`.
@@ -318,13 +321,21 @@ def images(
         >>> about["ids"].numpy(), about["sizes"].numpy()
         (array([1]), array([[9, 5]], dtype=int32))
     """
-    sizes = []
+    sizes, turned = [], []
     for path in paths:
         try:
             content = tf.io.read_file(path)
             sizes.append(tf.io.decode_image(content, expand_animations=False).shape[:2])
         except tf.errors.OpError as error:
             raise ValueError(f"{path}{UNREADABLE}") from error
+        if read_orientation(content.numpy()) != 1:
+            turned.append(str(path))
+    if turned:
+        _LOG.warning(
+            "%s with an EXIF orientation, which is not applied, used as stored: %s",
+            count(len(turned), "image"),
+            join_first(turned),
+        )
     none = np.zeros(0, np.int64)
     annotations = Annotations(
         where="the images",

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from tfbio.detection.annotations import Annotations
 
 _LOG = logging.getLogger("tfbio")
-_REASON = " cannot be read as an image, or is not of the size that the annotations say."
+_REASON = (
+    " cannot be read as an image, or is not of the size that the annotations say, as stored: an "
+    "EXIF orientation is not applied."
+)
 _MULTIPLE = 32  # keras-cv's feature pyramid needs multiples of it as sides
 
 
@@ -41,7 +44,8 @@ class DetectionExamples(Examples):
     filled up or an image cannot be read. `original` takes predictions back by it.
 
     An image that cannot be read, or is of another size than the annotations say, is left out, as
-    those of `Photographs` are: in training the next one takes its place.
+    those of `Photographs` are: in training the next one takes its place. Annotations must be of the
+    image as it is stored: the orientation in a JPEG's EXIF data is not applied.
 
     Args:
         source: `Files`, `records.Records` or `Contents`: the encoded images.

@@ -168,10 +168,11 @@ class DetectionTask(Task):
             found = []
             for images, targets, about in batches:
                 detections = _local(prepared, detect(images))
+                strongest = detections.pop("strongest")
                 found.append({**detections, **_local(prepared, about)})
                 if show:
                     shown = _local(prepared, images), detections, _local(prepared, targets)
-                    show("boxes", picture(*shown, split.class_names))
+                    show("boxes", picture(*shown, split.class_names, strongest))
                     show = None
             every = {
                 name: _gather(prepared, np.concatenate([each[name] for each in found]))
@@ -232,6 +233,7 @@ def picture(
     detections: Mapping[str, Any],
     targets: Mapping[str, Any],
     class_names: Sequence[str],
+    strongest: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """Return the first images of a batch side by side, with predicted and true boxes.
 
@@ -240,6 +242,8 @@ def picture(
         detections: What `RetinaNet.decode_predictions` returns for them.
         targets: The true boxes, as `tfbio.detection.DetectionExamples` gives them.
         class_names: The classes' names.
+        strongest: What `tfbio.detection.detect.detection` adds to the detections: the boxes that
+            are drawn where few others are, or None.
 
     Returns:
         A uint8 array (height, width, 3).
@@ -254,9 +258,12 @@ def picture(
     for index in range(min(len(images), _SHOWN)):
         predicted = {key: detections[key][index] for key in ("boxes", "classes", "confidence")}
         true = {key: targets[key][index] for key in ("boxes", "classes")}
-        drawn.append(
-            pictures.draw(images[index], class_names, predicted, true, pictures.LEAST, shortest=240)
-        )
+        weak = None
+        if strongest is not None:
+            here = {key: value[index] for key, value in strongest.items()}
+            weak = pictures.choose_weak(predicted, here)
+        boxes = predicted, true, pictures.LEAST
+        drawn.append(pictures.draw(images[index], class_names, *boxes, shortest=240, weak=weak))
     return pictures.grid(drawn, columns=min(len(drawn), 4))
 
 
