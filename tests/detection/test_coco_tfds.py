@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from tests.detection import coco_files
 from tfbio.data import clear_errors
 from tfbio.data.photographs import Contents
 from tfbio.detection import coco, coco_metrics, coco_tfds, datasets
@@ -252,21 +253,6 @@ def limits(tmp_path_factory, names):
     return root, with_areas(names)[1]
 
 
-def by_pycocotools(document, results):
-    """Return pycocotools's twelve numbers for COCO's own document, in COCO's order."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    held = COCO()
-    held.dataset = document
-    held.createIndex()
-    evaluation = COCOeval(held, held.loadRes(results), "bbox")
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return evaluation.stats
-
-
 def results_of(document):
     """Return results, some of which miss: they differ by the sizes of objects."""
     return [
@@ -295,7 +281,7 @@ def test_areas_are_those_of_cocos_own_document(limits, tmp_path, caplog, place):
     assert whole.test.annotations.areas.tolist() == list(AREAS)
     results = results_of(document)
     measured = list(coco_metrics.evaluate(whole.test.annotations, results).summary.values())
-    wanted = by_pycocotools(document, results)
+    wanted = coco_files.by_pycocotools(document, results)
     assert len(set(wanted[3:6].tolist())) == 3
     np.testing.assert_allclose(measured, wanted, rtol=1e-12)
     # The document of another set is not taken for it.
@@ -318,7 +304,7 @@ def test_without_it_areas_count_once_and_the_log_says_how(limits, caplog):
     results = results_of(document)
     measured = list(coco_metrics.evaluate(found, results).summary.values())
     # No area is exactly at a limit.
-    np.testing.assert_allclose(measured, by_pycocotools(document, results), rtol=1e-6)
+    np.testing.assert_allclose(measured, coco_files.by_pycocotools(document, results), rtol=1e-6)
 
 
 def test_what_is_not_prepared_is_told(tmp_path):

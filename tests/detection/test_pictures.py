@@ -53,7 +53,8 @@ def test_weak_boxes_are_thin_and_dotted_and_only_fill_up():
     assert not len(pictures.choose_weak(strong, strongest)["classes"])
     none = {"boxes": [[-1] * 4] * 2, "classes": [-1] * 2, "confidence": [-1] * 2}
     assert not len(pictures.choose_weak(none, none)["classes"])
-    assert len(pictures.choose_weak(none, strongest)["classes"]) == 3
+    strongest["boxes"] = [boxes[0], [150, 9, 150, 30], *boxes[2:]]  # the second lies beside it
+    assert pictures.choose_weak(none, strongest)["confidence"].tolist() == [0.04, 0.01]
 
 
 def test_boxes_at_the_border_or_upside_down_are_drawn():

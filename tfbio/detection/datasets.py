@@ -332,7 +332,7 @@ def images(
             turned.append(str(path))
     if turned:
         _LOG.warning(
-            "%s with an EXIF orientation, which is not applied, used as stored: %s",
+            "The EXIF orientation of %s is not applied: %s",
             count(len(turned), "image"),
             join_first(turned),
         )

@@ -327,7 +327,7 @@ def canvas_sides(
                 f"`shorter_side={shorter_side}`."
             )
         image_size = _MULTIPLE * math.ceil(longest_side / _MULTIPLE)
-    pair = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
+    pair: Any = image_size if isinstance(image_size, tuple | list) else [image_size] * 2
     if len(pair) != 2 or not all(
         is_integer(side, low=_MULTIPLE) and side % _MULTIPLE == 0 for side in pair
     ):

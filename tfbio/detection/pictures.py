@@ -135,7 +135,9 @@ def choose_weak(predicted: Mapping[str, Any], strongest: Mapping[str, Any]) -> d
     missing = BEST - np.sum((confidence >= LEAST) & (np.asarray(predicted["classes"]) >= 0))
     arrays = {key: np.asarray(strongest[key]) for key in ("boxes", "classes", "confidence")}
     order = np.argsort(-arrays["confidence"], kind="stable")
-    order = order[(arrays["confidence"][order] < LEAST) & (arrays["classes"][order] >= 0)]
+    # A box that lies beside its image, on the canvas, has no area within it.
+    seen = (arrays["boxes"][:, 2:] > arrays["boxes"][:, :2]).all(-1)
+    order = order[(seen & (arrays["confidence"] < LEAST) & (arrays["classes"] >= 0))[order]]
     return {key: array[order[: max(missing, 0)]] for key, array in arrays.items()}
 
 

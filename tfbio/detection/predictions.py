@@ -104,7 +104,7 @@ def _predict(experiment, paths, names, drawings, output, checkpoint, tell):
     drawn = sum(result["score"] >= pictures.LEAST for result in results)
     tell(
         f"{len(results)} boxes in {_RESULTS}. Drawn: {drawn} from a score of {pictures.LEAST} on, "
-        f"and {weaker} weaker ones, so that every image has {pictures.BEST}"
+        f"and {weaker} weaker ones where an image has fewer than {pictures.BEST} of these"
     )
     document = held.document()
     for image, name in zip(document["images"], names, strict=True):
