@@ -9,7 +9,8 @@ pytest.importorskip("keras_cv")
 from tfbio.detection.anchors import AnchorGenerator
 from tfbio.detection.candidates import choose_candidates
 from tfbio.detection.matching import AnchorMatcher, BoxMatcher
-from tfbio.detection.retinanet import ANCHORS, BEST_ANCHORS
+from tfbio.detection.parts import BEST_ANCHORS
+from tfbio.detection.retinanet import ANCHORS
 
 
 def overlaps(anchors, boxes):

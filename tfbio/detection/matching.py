@@ -8,7 +8,7 @@ from keras_cv.models.retinanet import LabelEncoder  # pyright: ignore[reportMiss
 
 from tfbio import _keras
 from tfbio.detection.anchors import AnchorGenerator
-from tfbio.detection.retinanet import BEST_ANCHORS
+from tfbio.detection.parts import BEST_ANCHORS
 
 _BACKGROUND, _IGNORED, _POSITIVE = -1, -2, 1
 # Anchors that lie alike around an object differ by rounding.
@@ -33,7 +33,7 @@ class BoxMatcher(keras_cv.layers.BoxMatcher):
     It belongs to g* all the same, which may be another object than the one whose best it is.
 
     Args:
-        best_anchor: One of `tfbio.detection.retinanet.BEST_ANCHORS`.
+        best_anchor: One of `tfbio.detection.parts.BEST_ANCHORS`.
 
     Raises:
         ValueError: If it is another.

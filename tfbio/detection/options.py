@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from tfbio.detection import boxes, coco_metrics, datasets
 from tfbio.detection.examples import canvas_sides
-from tfbio.detection.retinanet import ANCHORS, BACKBONES, BEST_ANCHORS
+from tfbio.detection.parts import BEST_ANCHORS
+from tfbio.detection.retinanet import ANCHORS, BACKBONES
 from tfbio.training.experiment import Experiment
 from tfbio.training.options import option
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import keras
 
+BEST_ANCHORS = ("never", "from_0.4", "always")
+"""When the anchor that overlaps an object most is positive below an IoU of 0.5."""
 LEVELS = ("P3", "P4", "P5")
 """The backbone's maps that the pyramid is built on, 8, 16 and 32 times smaller than the image."""
 

@@ -19,8 +19,6 @@ BACKBONES = {f"resnet{depth}": depth for depth in (10, 18, 34, 50, 101, 152)}
 """The depth of each backbone."""
 ANCHORS = (32, 64, 128, 256, 512)
 """The paper's anchors, smallest first: the shortest side at each level of the pyramid."""
-BEST_ANCHORS = ("never", "from_0.4", "always")
-"""When the anchor that overlaps an object most is positive below an IoU of 0.5."""
 _LEVELS = parts.LEVELS
 
 
