@@ -67,9 +67,6 @@ OPTIONS = {
 TASKS = {"detect": "detection"}
 """The task of a trainer; of any other, classification."""
 
-COMING = {"loss": "cross_entropy"}
-"""Options that are still to come, by their default; those that are there are read instead."""
-
 KINDS = {"code": "code", "code (not read again)": "code", "paper": "paper", "ours": "ours"}
 PLACE = re.compile(r"`[^`]+:\d+(?:[-–,]\d+)*`")
 """A file and its lines, as `` `biotorch/datasets/cifar.py:41` ``."""
@@ -419,7 +416,7 @@ def draw_table(papers: Sequence[Paper]) -> str:
 
 def find_all_problems(papers: Sequence[Paper]) -> list[str]:
     """Return what is wrong with all papers' tables and configs, a sentence each."""
-    defaults = {task: COMING | read_defaults(task) for task in OPTIONS}
+    defaults = {task: read_defaults(task) for task in OPTIONS}
     return [problem for paper in papers for problem in find_problems(paper, defaults)]
 
 

@@ -227,6 +227,8 @@ SCALES = {
     # scale: (dense (40, 60), 3×3 convolution 8 → 16 in 2 groups)
     "xiao": (1 / math.sqrt(40), math.sqrt(2 / (9 * 16))),
     "xavier": (math.sqrt(2 / 100), math.sqrt(2 / (9 * 4 + 9 * 16))),  # PyTorch's fans
+    "akrout": (math.sqrt(1 / 100), math.sqrt(1 / (9 * 4 + 9 * 16))),
+    "kaiming": (math.sqrt(2 / 40), math.sqrt(2 / (9 * 4))),
     "unit": (1.0, 1.0),
     0.3: (0.3, 0.3),
 }
@@ -245,14 +247,14 @@ def test_scales_are_the_published_ones(scale):
         np.testing.assert_allclose(magnitudes, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("scale", ["match", "xiao", "xavier", "unit", 0.3])
+@pytest.mark.parametrize("scale", ["match", "xiao", "xavier", "akrout", "kaiming", "unit", 0.3])
 @pytest.mark.parametrize("convolution", [True, False])
 def test_random_matrices_have_the_stated_distribution(scale, convolution):
     fans = Fans(50, 80, convolution=convolution)
     s = float(magnitude(scale, fans, tf.fill((3, 3), 0.7)))
     b = draw((300, 300), "float32", (1, 2), scale, fans, s).numpy()
-    uniform = scale in ("xavier", "unit") or (scale == "xiao" and not convolution)
-    width = s * math.sqrt(3) if scale == "xavier" else s
+    uniform = scale in ("xavier", "kaiming", "unit") or (scale == "xiao" and not convolution)
+    width = s * math.sqrt(3) if scale in ("xavier", "kaiming") else s
     deviation = width / math.sqrt(3) if uniform else s
     assert abs(b.mean()) < 0.02 * deviation
     assert abs(b.std() / deviation - 1) < 0.01

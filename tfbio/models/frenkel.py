@@ -21,6 +21,9 @@ def frenkel_mnist(num_classes: int, input_shape: tuple[int, int, int]) -> keras.
     Returns:
         An uncompiled `keras.Model` from images to logits.
 
+    Raises:
+        ValueError: If a side is under 2.
+
     Example:
         >>> frenkel_mnist(10, (28, 28, 1)).count_params()
         6283842
@@ -29,6 +32,11 @@ def frenkel_mnist(num_classes: int, input_shape: tuple[int, int, int]) -> keras.
         Frenkel, Lefebvre and Bol 2021, "Learning without feedback: fixed random learning signals
         allow for feedforward training of deep neural networks", and the authors' code.
     """
+    if min(input_shape[:2]) < 2:
+        raise ValueError(
+            "`input_shape` of frenkel_mnist must have 2 or more pixels a side. "
+            f"Received: {input_shape}."
+        )
     height, width, channels = input_shape
     conv, flat = 25 * channels, (height // 2) * (width // 2) * 32
     return keras.Sequential(

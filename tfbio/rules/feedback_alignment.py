@@ -18,8 +18,8 @@ class FeedbackAlignment(ScaledRule):
     """Feedback alignment: ``B ~ N(0, s²)``, fixed, random and independent of W.
 
     Args:
-        scale: The scale s, see `tfbio.rules.scales.magnitude`. "xavier" and "unit", and "xiao" on
-            dense layers, draw uniformly instead, see `tfbio.rules.scales.draw`.
+        scale: The scale s, see `tfbio.rules.scales.magnitude`. "xavier", "kaiming" and "unit",
+            and "xiao" on dense layers, draw uniformly instead, see `tfbio.rules.scales.draw`.
         seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
 
     Raises:

@@ -77,8 +77,8 @@ class FixedRandomSignFeedback(ScaledRule):
     """Fixed random-magnitude sign-concordant feedback: ``B = M∘sign(W)``, M ≥ 0 drawn once.
 
     Args:
-        scale: The scale s of ``M = |N(0, s²)|``, see `tfbio.rules.scales.magnitude`. "xavier" and
-            "unit", and "xiao" on dense layers, draw uniformly instead, see
+        scale: The scale s of ``M = |N(0, s²)|``, see `tfbio.rules.scales.magnitude`. "xavier",
+            "kaiming" and "unit", and "xiao" on dense layers, draw uniformly instead, see
             `tfbio.rules.scales.draw`.
         seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
 
@@ -115,8 +115,8 @@ class BatchwiseRandomSignFeedback(ScaledRule):
     change: a kernel that does not learn (a frozen layer, a learning rate of 0) keeps its M.
 
     Args:
-        scale: The scale s of ``M = |N(0, s²)|``, see `tfbio.rules.scales.magnitude`. "xavier" and
-            "unit", and "xiao" on dense layers, draw uniformly instead, see
+        scale: The scale s of ``M = |N(0, s²)|``, see `tfbio.rules.scales.magnitude`. "xavier",
+            "kaiming" and "unit", and "xiao" on dense layers, draw uniformly instead, see
             `tfbio.rules.scales.draw`.
         seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
 

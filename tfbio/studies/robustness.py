@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import tensorflow as tf
@@ -129,7 +129,8 @@ def measure_runs(
     for run in attacked:
         with memory.freed():
             name = runs.format_name(run.experiment)
-            measured.append(measure(run.experiment, attack, tell, progress(name)))
+            experiment = cast("Classification", run.experiment)  # `load_runs` has looked
+            measured.append(measure(experiment, attack, tell, progress(name)))
         if run.summary is None:
             step = measured[-1].step
             tell(f"{run.experiment.workdir} is not finished: attacked as of step {step}.")
