@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/installed
 
-.PHONY: demo demo-detect test test-all lint bench docs clean
+.PHONY: demo demo-detect test test-all lint bench bench-peers docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m trainers.classify --flagfile=configs/demo.cfg
@@ -29,6 +29,12 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
+# BioTorch's gradients and ours, layer by layer: docs/peers.md. The peers' environment is theirs
+# alone; with PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu it takes a fifth of the disk.
+bench-peers: $(STAMP) .venv-peers/installed
+	.venv-peers/bin/python benchmarks/peers/biotorch_gradients.py build/peers
+	$(BIN)/python -m benchmarks.peers build/peers
+
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/pdoc --docformat google --output-directory build/docs tfbio
@@ -40,5 +46,12 @@ $(STAMP): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[all,test]'
 	touch $(STAMP)
 
+# Without BioTorch's own requirements, which are notebooks and plots for the most part.
+.venv-peers/installed: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement $<
+	.venv-peers/bin/python -m pip install --quiet --no-deps biotorch==0.0.16
+	touch $@
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-peers runs

@@ -20,6 +20,8 @@ from absl import flags
 
 import tfbio
 from benchmarks import common
+from tfbio import models
+from tfbio.models import initialization
 from trainers import cli
 
 SCALES = ("xiao", "xavier", "match")
@@ -33,6 +35,12 @@ MODELS = flags.DEFINE_list(
 RULE = flags.DEFINE_string("rule", "sign_symmetry", "A learning rule that has a scale.")
 LAST_LAYER = flags.DEFINE_string(
     "last_layer", "backprop", "The last layer's rule; empty for the same as the rest."
+)
+INITIALIZATION = flags.DEFINE_string(
+    "initialization",
+    "",
+    f"The scheme that kernels start from: {', '.join(initialization.names())}; empty: the "
+    "network's own.",
 )
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of weights and data; a row for each.")
 flags.adopt_module_key_flags(common)
@@ -55,15 +63,17 @@ def _main(_):
     try:
         for name in MODELS.value:
             for seed in map(int, SEEDS.value):
-                found = ratios(name, RULE.value, LAST_LAYER.value or None, batch_size, size, seed)
+                last = LAST_LAYER.value or None
+                scheme = INITIALIZATION.value
+                found = ratios(name, RULE.value, last, batch_size, size, seed, scheme)
                 keras.backend.clear_session()
                 rows.append([name, str(seed), *map(_printed, found.values())])
                 if not ADMISSIBLE[0] <= found["match"] <= ADMISSIBLE[1]:
                     misses.append(f"{name} (seed {seed}): {_printed(found['match'])}")
         common.report(
             f"First-convolution gradient norm under {RULE.value} over backpropagation's\n"
-            f"at initialization, batch {batch_size}, {size}×{size}, last layer under "
-            f"{LAST_LAYER.value or 'the same rule'}",
+            f"at initialization ({INITIALIZATION.value or 'each network its own'}), batch "
+            f"{batch_size}, {size}×{size}, last layer under {LAST_LAYER.value or 'the same rule'}",
             ["model", "seed", *SCALES],
             rows,
             common.CSV.value,
@@ -75,7 +85,7 @@ def _main(_):
         cli.fail(f'under "match" the ratio leaves {low:g}–{high:g}: {", ".join(misses)}.')
 
 
-def ratios(name, rule, last_layer, batch_size, image_size, seed):
+def ratios(name, rule, last_layer, batch_size, image_size, seed, scheme=""):
     """Return the ratio of gradient norms of one network under each scale.
 
     Args:
@@ -85,6 +95,7 @@ def ratios(name, rule, last_layer, batch_size, image_size, seed):
         batch_size: Images in the batch.
         image_size: Their height and width in pixels.
         seed: The seed of weights, images, labels and the rule's draws.
+        scheme: One of `tfbio.models.initialization`, or empty for the network's own.
 
     Returns:
         A dict from scale to the ratio, `math.inf` where the gradient overflowed.
@@ -95,6 +106,8 @@ def ratios(name, rule, last_layer, batch_size, image_size, seed):
     scaled = {scale: _scaled(rule, scale) for scale in SCALES}
     keras.utils.set_random_seed(seed)
     model = common.build(name, image_size)
+    if scheme:
+        models.initialize(model, scheme)
     batch = common.random_batch(batch_size, image_size, seed)
     # Backpropagation by Keras itself, so that the denominator owes nothing to what is measured.
     backprop = _first_kernel_gradient_norm(model, batch)

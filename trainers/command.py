@@ -8,6 +8,7 @@ from absl import flags
 from tfbio import training
 from tfbio.studies.runs import format_score
 from tfbio.training import strategies, tasks, use
+from tfbio.training.divergence import ADVICE
 from tfbio.training.experiment import CHECKPOINTS
 
 from . import cli, compare
@@ -110,6 +111,8 @@ def act(values, task):
             soft_wrap=True,
             highlight=False,
         )
+        if summary.get("diverged"):
+            cli.fail(f"The training has diverged. {summary['diverged']} {ADVICE}")
 
 
 def _use(command, experiment, console):

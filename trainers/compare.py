@@ -119,10 +119,9 @@ def compare(chosen, workdir, console):
         check_folders(chosen)
         with cli.progress(console) as (tell, bar):
             runs = train_missing(chosen, cli.reporting(tell, bar))
-        if runs:
-            report(runs, workdir, console)
-            _tell_what_next(chosen[0].task, console)
-    if len(runs) < len(chosen):
+        report(runs, workdir, console)
+        _tell_what_next(chosen[0].task, console)
+    if any(run.diverged for run in runs):
         sys.exit(1)
 
 

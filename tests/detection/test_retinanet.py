@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tfbio
 from tests.cases import Transported, long_but
-from tfbio import _keras, detection, models
+from tfbio import _keras, detection, models, optimizers
 from tfbio.detection.retinanet import SavedRetinaNet
 from tfbio.layers.sites import find_layers, find_sites
 from tfbio.models.resnet import stages
@@ -276,6 +276,35 @@ def test_a_shared_heads_random_feedback_is_one_draw_per_step():
         assert np.all(draws == draws[0])
     assert not np.allclose(steps[0][0], steps[1][0])
     assert not np.allclose(steps[1][0], steps[2][0])
+
+
+@pytest.mark.parametrize("name", ["stages", "keras_cv"])
+def test_decay_may_spare_all_biases_and_all_normalization(name, keras_cv):
+    """With ours and keras_cv's own backbones: what is left are the kernels."""
+    if name == "keras_cv":
+        whole = keras_cv.models.ResNetBackbone(
+            stackwise_filters=[64, 64, 64, 64],
+            stackwise_blocks=[1, 1, 1, 1],
+            stackwise_strides=[1, 2, 2, 2],
+            include_rescaling=False,
+            block_type="basic_block",
+            input_shape=(None, None, 3),
+        )
+        images = whole.input
+        maps = [whole.get_layer(f"v2_stack_{i}_block1_out").output for i in (1, 2, 3)]
+    else:
+        images = keras.Input((None, None, 3))
+        maps = stages(images, 10)[1:]
+    maps = dict(zip(("P3", "P4", "P5"), maps, strict=True))
+    backbone = keras.Model(images, maps, name="backbone")
+    model = detection.retinanet(3, backbone, head_layers=1, channels=8)
+    spared = optimizers.Exceptions.of(model, "bias,normalization").without_decay
+    kept = [v for i, v in enumerate(model.trainable_variables) if i not in spared]
+    assert all(len(v.shape) == 4 for v in kept)
+    assert len(kept) == sum(len(v.shape) == 4 for v in model.trainable_variables) > 10
+    biases = optimizers.Exceptions.of(model, "", 2.0).biases
+    named = {model.trainable_variables[i].name for i in biases}
+    assert named == {"bias", "beta"}
 
 
 def test_predictions_are_the_boxes_that_were_encoded():

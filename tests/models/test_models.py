@@ -17,12 +17,13 @@ SMALLEST = {
     "digits_cnn": 4,
     "lenet": 32,
     "lenet_tanh": 32,
-    "lenet_cifar": 4,
+    "lenet_cifar": 18,
     "akrout_mnist": 1,
     "akrout_cifar": 1,
     "alexnet": 63,
     "resnet18": 1,
     "resnet18_zero_gamma": 1,
+    "kunin_resnet18": 1,
     "resnet20": 4,
     "resnet32": 4,
     "resnet34": 1,
@@ -111,9 +112,9 @@ def test_lenet_for_cifar_is_the_published_one():
     assert kernels == [(3, 3, 3, 32), (3, 3, 32, 64), (3, 3, 64, 128), (128, 256), (256, 10)]
     x = random((2, 32, 32, 3), "float32")
     w = [*map(tf.constant, model.get_weights())]
-    y = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(x, w[0], 1, "SAME") + w[1]), 2, 2, "VALID")
-    y = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(y, w[2], 1, "SAME") + w[3]), 2, 2, "VALID")
-    y = tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(y, w[4], 1, "SAME") + w[5]), (1, 2))
+    y = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(x, w[0], 1, "VALID") + w[1]), 2, 2, "VALID")
+    y = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(y, w[2], 1, "VALID") + w[3]), 2, 2, "VALID")
+    y = tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(y, w[4], 1, "VALID") + w[5]), (1, 2))
     y = tf.nn.relu(y @ w[6] + w[7]) @ w[8] + w[9]
     np.testing.assert_allclose(model(x), y, 1e-4, 1e-5)
 
@@ -251,7 +252,10 @@ def test_the_shortcut_keeps_every_second_pixel_between_channels_of_zeros(tmp_pat
     np.testing.assert_array_equal(again(images), model(images))
 
 
-ALIKE = ("resnet32", "resnet56", "resnet18_zero_gamma", "resnet34", "resnet101", "resnet152")
+ALIKE = (
+    *("resnet32", "resnet56", "resnet18_zero_gamma", "kunin_resnet18", "resnet34"),
+    *("resnet101", "resnet152"),
+)
 """Others with more of the same blocks or another start, which take long."""
 
 PARAMETERS = {
@@ -549,7 +553,7 @@ def test_weights_are_loaded_from_a_file(ending, tmp_path):
     model = models.build("digits_cnn", 10, (8, 8, 1), weights=path)
     for ours, expected in zip(model.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, expected)
-    for other in (("digits_cnn", 9, (8, 8, 1)), ("lenet_cifar", 10, (8, 8, 1))):
+    for other in (("digits_cnn", 9, (8, 8, 1)), ("lenet_cifar", 10, (18, 18, 1))):
         with pytest.raises(ValueError, match=f"does not hold those of model '{other[0]}'"):
             models.build(*other, weights=str(path))
     tfbio.convert(trained, "sign_symmetry")

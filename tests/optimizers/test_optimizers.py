@@ -515,3 +515,11 @@ def test_a_bad_request_is_refused(arguments, message):
 def test_bad_settings_of_the_last_layer_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         optimizers.LastLayer(**LAST, **settings)
+
+
+def test_a_sign_that_is_kept_in_float64_is_that_of_1e_10_and_not_of_the_nearest_float32():
+    variable = keras.Variable([1.0, -1.0], dtype="float64")
+    optimizers.get("sgd", 2.0, no_sign_change=True).apply(
+        [tf.constant([1.0, -1.0], tf.float64)], [variable]
+    )
+    np.testing.assert_array_equal(variable.numpy(), [1e-10, -1e-10])

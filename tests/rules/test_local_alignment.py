@@ -32,14 +32,14 @@ def gradients(layer, x):
     return tape.gradient(loss, [x, *layer.trainable_variables])
 
 
-def table(x, w, b):
-    """Return the gradients of the primitives for B, derived by hand, with y = x W."""
-    y = x @ w
+def table(x, w, b, bias=0.0):
+    """Return the gradients of the primitives for B, derived by hand, with y = x W + bias."""
+    y = x @ w + bias
     return {
         "decay": 2 * b,
         "self_": -w,
         "amp": -(x.T @ y) / N,
-        "sparse": 2 / N * x.T @ (x @ b),
+        "sparse": 2 / N * x.T @ (x @ b + bias),
         "null": 2 / N * (y @ b.T).T @ y,
     }
 
@@ -51,6 +51,49 @@ def test_the_gradient_of_a_primitive_is_the_tables_and_on_b_alone(name):
     assert others == [None, None, None]
     expected = table(x.numpy(), layer.kernel.numpy(), layer.feedback.numpy())[name]
     np.testing.assert_allclose(db, 0.7 * expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["amp", "sparse", "null"])
+def test_the_layers_bias_can_be_projected_too(name):
+    """As in Kunin et al.'s code, whose projections are xW + b and xB + b; b is a constant."""
+    layer, x = dense(f"local_alignment({name}=0.7,bias=True)"), random((N, IN), seed=3)
+    *others, db = gradients(layer, x)
+    assert others == [None, None, None]
+    weights = layer.kernel.numpy(), layer.feedback.numpy(), layer.bias.numpy()
+    np.testing.assert_allclose(db, 0.7 * table(x.numpy(), *weights)[name], rtol=1e-12, atol=1e-14)
+    without = table(x.numpy(), *weights[:2])[name]
+    assert np.abs(db - 0.7 * without).max() > 0.01
+
+
+def test_a_bias_without_what_it_adds_to_is_refused():
+    with pytest.raises(ValueError, match="`bias` has no effect without `amp`, `sparse` or `null`"):
+        rules.get("local_alignment(decay=0.1,self_=0.2,bias=True)")
+    with pytest.raises(ValueError, match="`bias` must be True or False"):
+        rules.get("activation_alignment(bias=1)")
+
+
+@pytest.mark.parametrize("channels", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("kind", ["Conv2D", "LocallyConnected2D"])
+def test_a_bias_adds_to_each_channel_or_position(kind, channels):
+    layer = getattr(tfbio.layers, f"Feedback{kind}")(
+        3, 2, data_format=channels, rule="local_alignment(sparse=0.5,bias=True)", dtype="float64"
+    )
+    x = random((4, 5, 5, 2) if channels == "channels_last" else (4, 2, 5, 5))
+    layer.build(x.shape)
+    layer.bias.assign(random(layer.bias.shape, seed=4))
+    if kind == "Conv2D" and channels == "channels_first":
+        # TensorFlow convolves so on a GPU alone; what adds to the outputs is shaped here.
+        assert layer.bias_of_outputs().shape == (1, 3, 1, 1)
+        return
+    db = gradients(layer, x)[-1]
+    matrix = tf.convert_to_tensor(layer.rule.matrix)
+    with tf.GradientTape() as tape:
+        tape.watch(matrix)
+        layer.kernel.assign(matrix)
+        outputs = layer.linear(x, matrix)
+        outputs += layer.respond(tf.zeros_like(outputs))  # the activation is linear
+        objective = 0.5 * tf.reduce_sum(outputs**2) / 4
+    np.testing.assert_allclose(db, tape.gradient(objective, matrix), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +177,26 @@ def test_b_reaches_its_fixed_point(rule, fixed_point):
     for _ in range(400):
         step(tf.constant(x))
     np.testing.assert_allclose(layer.feedback, fixed_point(layer.kernel.numpy(), s), atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["activation_alignment", "information_alignment"])
+def test_a_published_rule_with_the_bias_is_its_sum_of_primitives(name):
+    layer, x = dense(f"{name}(bias=True)"), random((N, IN), seed=3)
+    weights = layer.kernel.numpy(), layer.feedback.numpy(), layer.bias.numpy()
+    parts = table(x.numpy(), *weights)
+    expected = sum(share * parts[part] for part, share in rules.get(name).primitives().items())
+    np.testing.assert_allclose(gradients(layer, x)[-1], expected, rtol=1e-10, atol=1e-16)
+
+
+def test_the_mirror_as_a_loss_adds_the_bias_to_the_answer_to_noise():
+    """With W = 0 the answer is b: ∂B = 2αB − β·mean(ξ)ᵀb."""
+    layer = dense("mirror_alignment(alpha=0.5,beta=0.8,bias=True,seed=1)")
+    layer.kernel.assign(tf.zeros_like(layer.kernel))
+    pulled = gradients(layer, random((N, IN)))[-1] - layer.feedback
+    bias = layer.bias.numpy()
+    mean = pulled @ bias[:, None] / (bias @ bias)
+    assert np.abs(mean).max() > 0.01
+    np.testing.assert_allclose(pulled, mean * bias, atol=1e-14)
 
 
 def test_the_mirror_as_a_loss_tends_to_w_by_noise_alone():

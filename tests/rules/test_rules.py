@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import tfbio
 from tests.cases import CONFIGURATIONS, LAYER_RULES, RULES, Case, derivatives, random
-from tfbio.rules import Fans
+from tfbio.rules import Fans, draws
 from tfbio.rules.fingerprint import fingerprint
-from tfbio.rules.scales import draw, magnitude
+from tfbio.rules.scales import draw, magnitude, root_mean_square
 
 
 def dense(rule, shape=(6, 5), dtype="float32"):
@@ -226,7 +226,7 @@ def test_the_global_seed_gives_the_same_kernels_under_every_rule(rule):
 SCALES = {
     # scale: (dense (40, 60), 3×3 convolution 8 → 16 in 2 groups)
     "xiao": (1 / math.sqrt(40), math.sqrt(2 / (9 * 16))),
-    "xavier": (math.sqrt(2 / 100), math.sqrt(2 / (9 * 4 + 9 * 8))),
+    "xavier": (math.sqrt(2 / 100), math.sqrt(2 / (9 * 4 + 9 * 16))),  # PyTorch's fans
     "unit": (1.0, 1.0),
     0.3: (0.3, 0.3),
 }
@@ -259,6 +259,49 @@ def test_random_matrices_have_the_stated_distribution(scale, convolution):
     assert (np.abs(b).max() <= width) == uniform
     kurtosis = np.mean(b**4) / np.mean(b**2) ** 2
     assert abs(kurtosis - (1.8 if uniform else 3.0)) < 0.1
+
+
+def test_xavier_counts_the_outputs_of_all_groups_as_pytorch_does():
+    # torch.nn.init._calculate_fan_in_and_fan_out(Conv2d(32, 64, 3, groups=8).weight) is (36, 576).
+    layer = tfbio.layers.FeedbackConv2D(64, 3, groups=8, rule="sign_symmetry(scale='xavier')")
+    layer.build((None, 9, 9, 32))
+    np.testing.assert_allclose(np.abs(layer.feedback), math.sqrt(2 / (36 + 576)), rtol=1e-6)
+    assert float(layer.rule.s) == pytest.approx(0.0572, abs=5e-5)
+    layer = tfbio.layers.FeedbackDepthwiseConv2D(3, rule="sign_symmetry(scale='xavier')")
+    layer.build((None, 9, 9, 16))
+    keras_std = math.sqrt(2 / sum((9 * 16, 9)))  # Glorot's by keras.initializers
+    np.testing.assert_allclose(np.abs(layer.feedback), keras_std, rtol=1e-6)
+
+
+SIGNS = ("sign_symmetry", "feedback_alignment_signed_init")
+MAGNITUDES = ("frsf", "brsf")
+DRAWN = ("feedback_alignment", *MAGNITUDES, "weight_mirror", *LEARNED)
+
+
+@pytest.mark.parametrize("scale", ["match", "xiao", "xavier", "unit", 0.3])
+@pytest.mark.parametrize("rule", [*SIGNS, *DRAWN])
+def test_b_is_exact_in_float64(rule, scale):
+    options = f"scale={scale!r}" + (", seed=3" if rule in DRAWN else "")
+    layer = dense(f"{rule}({options})", shape=(40, 60), dtype="float64")
+    w = layer.kernel.numpy()
+    s = np.sqrt(np.mean(w**2)) if scale == "match" else SCALES[scale][0]
+    if rule in SIGNS:
+        expected = s * np.sign(w)
+    else:
+        key = layer.rule.draw_key(ahead_of=layer.kernel) if rule == "brsf" else layer.rule.key()
+        flat = scale in ("xavier", "unit", "xiao")
+        unit = (draws.uniform if flat else draws.normal)((40, 60), key, double=True).numpy()
+        expected = unit * s * (math.sqrt(3) if scale == "xavier" else 1)
+        if rule in MAGNITUDES:
+            expected = np.abs(expected) * np.sign(w)
+    np.testing.assert_allclose(layer.feedback.numpy(), expected, rtol=1e-15, atol=0)
+
+
+def test_match_is_exact_for_numbers_whose_squares_overflow_float64():
+    for size in (1e-200, 1e200):
+        assert float(root_mean_square(tf.constant([3 * size, -4 * size], "float64"))) == (
+            pytest.approx(math.sqrt(12.5) * size, rel=1e-15)
+        )
 
 
 def test_match_takes_the_rms_of_w_when_attached_and_keeps_it():

@@ -253,7 +253,34 @@ def test_a_run_that_diverges_is_named_and_the_others_go_on(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert ended.value.code == 1
     assert "The loss is no finite number at step" in printed
-    assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 1
+    good, bad = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert good["diverged"] is None
+    assert re.fullmatch(r"The loss is no finite number at step \d+\.", bad["diverged"])
+    assert bad["summary"] is None
+    assert "0/1" not in printed  # it is not unfinished
+    assert re.search(r"feedback_alignment-scale=1e\+?30 │\s+diverged", printed)
+
+
+def test_a_run_whose_loss_blows_up_does_not_end_like_a_good_one(tmp_path, capsys):
+    # The default learning rate is too high for this rule.
+    path = tmp_path / "fa"
+    arguments = ("--rule=fa", "--epochs=5", "--telemetry_every=0", f"--workdir={path}")
+    for _ in range(2):  # the second time, it is finished
+        with pytest.raises(SystemExit) as ended:
+            in_process(*arguments)
+        assert ended.value.code == 1
+        said = capsys.readouterr()
+        assert "test accuracy" in said.out
+        for text in ("The training has diverged.", "times that of guessing (2.3)",
+                     "A lower --learning_rate may help"):  # fmt: skip
+            assert text in said.err
+    compare_runs(f"--runs={path}", f"--workdir={tmp_path}")
+    assert re.search(r"feedback_alignment │\s+diverged", capsys.readouterr().out)
+    (run,) = load_all([path])
+    assert run.diverged == run.summary["diverged"]
+    others = [run._replace(summary={**run.summary, "diverged": None, "test_accuracy": 0.5})] * 2
+    scores = comparison.table({"fa": [run, *others]}).columns[1]
+    assert list(scores.cells) == ["50.0 ± 0.0\n1 of 3 diverged"]
 
 
 def test_modes_work_on_a_finished_run(finished, tmp_path, capsys):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests import kills
+from tests.cases import long_but
 from tfbio import training
 from tfbio.layers.sites import find_layers
 from tfbio.training.checkpoints import Checkpoints
@@ -34,9 +35,10 @@ def options(tmp_path):
     return {"model": f"{tmp_path / 'network.py'}:network", "learning_rate": 0.1, "epochs": 1}
 
 
-@pytest.mark.parametrize(
-    "rule", ["backprop", "kolen_pollack", "symmetric_alignment", "brsf", "weight_mirror", "dfa"]
-)
+RULES = ["kolen_pollack", "weight_mirror", "backprop", "symmetric_alignment", "brsf", "dfa"]
+
+
+@pytest.mark.parametrize("rule", long_but(RULES[:2], RULES))
 def test_frozen_layers_keep_all_they_have(options, rule):
     """Kernels, biases, B, γ and β, and the moving statistics, as Keras has it."""
     prepared = training.prepare(training.Classification(**options, rule=rule, freeze="stem*"))
@@ -57,9 +59,11 @@ def test_frozen_layers_keep_all_they_have(options, rule):
     for old, v in zip(before, frozen, strict=True):
         np.testing.assert_array_equal(v, old, err_msg=v.path)
     moved = [bool((old != v.numpy()).any()) for old, v in zip(started, others, strict=True)]
-    assert np.mean(moved) > 0.8 and moved[-1], [v.path for v in others]
+    assert np.mean(moved) > 0.8, [v.path for v in others]
+    assert moved[-1]
 
 
+@pytest.mark.long
 def test_a_run_with_frozen_layers_is_measured_and_resumed(options, tmp_path):
     """Angles, checkpoints and resumption take frozen kernels, to the same bits."""
     options |= {"rule": "kolen_pollack", "freeze": "stem_conv, stem_norm", "batch_size": 200}
@@ -70,7 +74,7 @@ def test_a_run_with_frozen_layers_is_measured_and_resumed(options, tmp_path):
         experiment = training.Classification(**options, workdir=str(tmp_path / name))
 
         def progress(step, total, cut=name == "cut"):
-            if cut and step >= 4:
+            if cut and step >= 3:
                 raise KeyError
 
         if name == "cut":
@@ -106,7 +110,7 @@ def test_what_cannot_be_frozen_is_told(options, freeze, more, message):
         ({"warmup_epochs": 0.001}, "`warmup_epochs` must be 0, or a step or more.* 21 steps an"),
         ({"warmup_steps": 42}, "`warmup_steps` must end before the first milestone"),
         ({"warmup_epochs": 1.99}, "`warmup_epochs` must end before the first milestone"),
-        ({"warmup_from": 1.0}, "`warmup_from` must be a finite number of 0 or more, less than 1"),
+        ({"warmup_from": 1.0}, "`warmup_from` must be a finite number of 0 or more and less"),
     ],
 )
 def test_a_warm_up_that_cannot_be_is_told(options, message):
@@ -150,6 +154,7 @@ def test_checkpoints_are_written_by_time_and_change_nothing(tmp_path, monkeypatc
         summaries.append(training.train_and_evaluate(experiment, lambda text: None))
     assert len(saved[0]) == 1
     assert saved[0][-1] == saved[1][-1] == summaries[0]["steps"]
-    assert len(saved[1]) > 1 and all(step % 5 == 0 for step in saved[1][:-1])
+    assert len(saved[1]) > 1
+    assert all(step % 5 == 0 for step in saved[1][:-1])
     for name in ("test_loss", "weight_angles"):
         assert summaries[0][name] == summaries[1][name]

@@ -22,7 +22,7 @@ from tfbio.layers.sites import find_sites
 from tfbio.training import preparation, transfer
 from tfbio.training.board import FEEDBACK
 from tfbio.training.options import default, named
-from tfbio.training.tasks import Task
+from tfbio.training.tasks import Task, format_loss
 
 if TYPE_CHECKING:
     import pathlib
@@ -188,12 +188,20 @@ class DetectionTask(Task):
 
         return measure
 
+    def chance_loss(self, experiment: Detection, facts: Any) -> float:
+        """Return the loss, about, of the heads as they are drawn, an object in the mean.
+
+        The focal loss of a probability of 0.01 with its factor α = 1/4, and a smooth L1 loss of
+        four coordinates, each off by one of its units.
+        """
+        return 0.25 * 0.99**2 * math.log(100) + 4 * 0.5
+
     def report(self, values: Mapping[str, float]) -> str:
         """Return the losses, and the average precision of validation if there is one."""
         validated = values.get("validation_ap")
         return (
-            f"loss {values['loss']:.4f} (boxes {values['box_loss']:.4f}, classes "
-            f"{values['classification_loss']:.4f})"
+            f"loss {format_loss(values['loss'])} (boxes {format_loss(values['box_loss'])}, classes "
+            f"{format_loss(values['classification_loss'])})"
             + ("" if validated is None else f", validation AP {validated:.2%}")
         )
 

@@ -25,13 +25,18 @@ class AnyConvolution(FeedbackMixin):
 
     def respond(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return ``activation(outputs + b)``, b the layer's bias per channel."""
-        if self.bias is not None:
-            channels = self.bias.shape[0]
-            last = self.data_format == "channels_last"
-            shape = (1,) * (self.rank + 1) + (channels,)
-            bias = keras.ops.reshape(self.bias, shape if last else (1, channels) + (1,) * self.rank)
-            outputs = keras.ops.add(outputs, bias)
+        bias = self.bias_of_outputs()
+        outputs = outputs if bias is None else keras.ops.add(outputs, bias)
         return outputs if self.activation is None else self.activation(outputs)
+
+    def bias_of_outputs(self) -> tf.Tensor | None:
+        """Return the bias per channel, shaped to be added to the outputs; None for none."""
+        if self.bias is None:
+            return None
+        channels = self.bias.shape[0]
+        last = self.data_format == "channels_last"
+        shape = (1,) * (self.rank + 1) + (channels,)
+        return keras.ops.reshape(self.bias, shape if last else (1, channels) + (1,) * self.rank)
 
     def convolve(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the convolution of `inputs`, before bias and activation."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
 from tfbio.layers.locally_connected import LocallyConnected1D, LocallyConnected2D
@@ -27,6 +28,13 @@ class LocalConnection(FeedbackMixin):
     def respond(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return ``activation(outputs + b)``, b the layer's bias of every position and filter."""
         return self.activate(outputs)
+
+    def bias_of_outputs(self) -> tf.Tensor | None:
+        """Return the bias of every position and filter, as the outputs have them; None for none."""
+        bias = super().bias_of_outputs()
+        if bias is None or self.data_format == "channels_last":
+            return bias
+        return keras.ops.moveaxis(bias, -1, 0)
 
     def fans(self, kernel_name: str) -> Fans:
         """Return (k·in, k·filters), k kernel positions: a convolution's of the same shape.

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from tfbio import _keras, rules
-from tfbio.feedback import asymmetric
+from tfbio.feedback import asymmetric, shared_gradient
 from tfbio.layers import context
 from tfbio.layers.guard import guarded
 from tfbio.rules import contract
@@ -246,6 +246,11 @@ class FeedbackMixin(_Layer):
         """Return ``activation(outputs + b)``, b the layer's bias."""
         raise NotImplementedError(f"{type(self).__name__} must define `respond(outputs)`.")
 
+    def bias_of_outputs(self) -> tf.Tensor | None:
+        """Return the layer's bias b, shaped to be added to ``op(x, W)``; None for none."""
+        bias = getattr(self, "bias", None)
+        return None if bias is None else tf.convert_to_tensor(bias)
+
     def propagate(self, op: Callable[..., tf.Tensor], inputs: tf.Tensor, site: Site) -> tf.Tensor:
         """Return ``op(inputs, W)``, whose error goes back through the site's B.
 
@@ -260,16 +265,19 @@ class FeedbackMixin(_Layer):
         # One reading serves layer and rule: TensorFlow's graph optimizer would lose the order of a
         # second one, and a rule might see W after its update. The rule has it in full precision,
         # where a sign does not underflow; the layer as Keras casts it.
+        last = site.kernel_name == self.kernel_names[-1]
         with _keras.autocast(None):
             full = tf.convert_to_tensor(site.kernel)
+            bias = self.bias_of_outputs() if last else None
         kernel = tf.cast(full, self.compute_dtype) if self.autocast else full
         if not context.current().rewired:
             return op(inputs, kernel)
         if not site.rule.has_matrix:
             return self._propagate_in_network(op, inputs, kernel, site)
-        last = site.kernel_name == self.kernel_names[-1]
-        circuit = rules.Circuit(op, inputs, self.respond if last else tf.identity)
+        circuit = rules.Circuit(op, inputs, self.respond if last else tf.identity, bias)
         feedback = tf.cast(site.rule(full, circuit=circuit), kernel.dtype)
+        if site.rule.learns == "with_kernel":
+            kernel, feedback = shared_gradient(kernel, feedback, self.true_gradient_switch)
         outputs = asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
         return context.show(outputs, site, op, inputs, kernel, feedback)
 

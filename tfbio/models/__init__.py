@@ -26,6 +26,7 @@ from tfbio.models.digits_cnn import digits_cnn
 from tfbio.models.ernoult import ernoult_lenet, ernoult_vgg
 from tfbio.models.frenkel import frenkel_mnist
 from tfbio.models.initialization import initialize
+from tfbio.models.kunin import kunin_resnet18
 from tfbio.models.lee import lee_mnist
 from tfbio.models.lenet import lenet, lenet_tanh
 from tfbio.models.lenet_cifar import lenet_cifar
@@ -53,6 +54,7 @@ _BUILDERS = {
         *(bartunov_fc_cifar, bartunov_lc_cifar, bartunov_conv_cifar),
         *(bartunov_lc_imagenet, bartunov_conv_imagenet),
         *(lee_mnist, ernoult_lenet, ernoult_vgg, frenkel_mnist),
+        *(kunin_resnet18,),
     )
 }
 _FILES = (".weights.h5", ".keras")
@@ -83,6 +85,7 @@ __all__ = [
     "frenkel_mnist",
     "from_file",
     "initialize",
+    "kunin_resnet18",
     "lee_mnist",
     "lenet",
     "lenet_cifar",

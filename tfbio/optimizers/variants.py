@@ -303,6 +303,6 @@ def _keeps_sign(variable):
 def _with_sign_of(before, after):
     """Return `after`, and ±1e-10 where its sign is not the one of `before`; 0 counts as +."""
     # 1e-10 underflows in float16, to a zero that would lose the sign.
-    tiny = tf.cast(2.0**-14 if before.dtype == tf.float16 else _TINY, before.dtype)
+    tiny = tf.constant(2.0**-14 if before.dtype == tf.float16 else _TINY, before.dtype)
     kept = tf.where(before >= 0, tiny, -tiny)
     return tf.where(tf.sign(before) * tf.sign(after) <= 0, kept, after)

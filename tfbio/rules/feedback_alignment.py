@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from tfbio.rules.registry import register
-from tfbio.rules.scales import ScaledRule
+from tfbio.rules.scales import ScaledRule, as_tensor
 
 if TYPE_CHECKING:
     from tfbio.rules.scales import Fans
@@ -81,7 +81,7 @@ class FeedbackAlignmentSignedInit(ScaledRule):
         self.matrix = self.new_state(
             "feedback",
             tuple(kernel.shape),
-            lambda: tf.sign(kernel) * tf.cast(self.s, kernel.dtype),
+            lambda: tf.sign(kernel) * as_tensor(self.s, kernel.dtype),
             kernel.dtype,
         )
 

@@ -27,11 +27,14 @@ class Circuit:
         op: The layer's linear operation, a function ``(inputs, kernel) -> outputs``.
         inputs: The layer's input x, in the kernel's precision; no gradient flows through it.
         respond: The function ``z ↦ φ(z + b)`` of what `op` returns.
+        bias: b, a constant tensor in the kernel's precision that adds to what `op` returns; None
+            for none.
     """
 
     op: Callable
     inputs: Any
     respond: Callable
+    bias: Any = None
 
 
 class LayerRule(Rule):
@@ -87,7 +90,7 @@ class LayerRule(Rule):
         Called once per optimizer step, whatever drives the training, `fit` or a loop of one's own:
         in the first training call that finds the kernel changed since the last. A layer shared
         within a model, several micro-batches of an accumulated gradient and several replicas see
-        one step.
+        one step. The rule of a frozen layer (`trainable=False`) takes none.
 
         Args:
             kernel: The kernel W as the optimizer left it, a constant tensor.
@@ -162,7 +165,7 @@ class LayerRule(Rule):
         if circuit is not None and training is not False:
             constant = tf.stop_gradient(kernel)
             circuit = _constant(circuit, constant.dtype)
-            if self.has_step:
+            if self.has_step and self.trainable:
                 self._advance(kernel, circuit)
             self.learn(constant, circuit)
         return self.feedback(tf.stop_gradient(kernel))
@@ -212,8 +215,10 @@ class LayerRule(Rule):
 
 
 def _constant(circuit, dtype):
-    """Return a circuit with inputs of a dtype, through which no gradient flows."""
+    """Return a circuit with inputs and bias of a dtype, through which no gradient flows."""
     inputs = tf.nest.map_structure(
         tf.stop_gradient, tf.cast(circuit.inputs, dtype), expand_composites=True
     )
-    return dataclasses.replace(circuit, inputs=inputs)
+    bias = circuit.bias
+    bias = None if bias is None else tf.stop_gradient(tf.cast(bias, dtype))
+    return dataclasses.replace(circuit, inputs=inputs, bias=bias)

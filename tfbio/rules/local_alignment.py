@@ -105,6 +105,9 @@ class LocalAlignment(LearnedRule):
 
         R = decay·‖B‖² − self_·⟨W, B⟩ − amp·⟨xW, xB⟩ + sparse·‖xB‖² + null·‖(xW)Bᵀ‖²
 
+    With ``bias=True`` the layer's bias b is added to what is projected, as in Kunin et al.'s code:
+    xW + b and xB + b stand for xW and xB.
+
     For other operations than a matrix product xW stands for ``op(x, W)``, and (xW)Bᵀ for the
     transposed operation at B. A layer that is called several times has the data's terms of every
     call, and one decay and self_.
@@ -121,11 +124,13 @@ class LocalAlignment(LearnedRule):
             step: the weight mirror as a loss.
         samples: The batch of that noise, an integer of 1 or more. It is not the input's, so that
             micro-batches and replicas of one step see the same.
+        bias: Whether the layer's bias is added in amp, sparse and null.
         scale: The scale of the first B ~ N(0, s²), see `tfbio.rules.scales.magnitude`.
         seed: An integer, or None to follow the global seed (`keras.utils.set_random_seed`).
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of its range, or `bias` is given without a primitive of the
+            data.
 
     Example:
         >>> import keras, tfbio
@@ -147,6 +152,7 @@ class LocalAlignment(LearnedRule):
         null: float = 0.0,
         noise: float = 0.0,
         samples: int = 32,
+        bias: bool = False,
         scale: str | float = "match",
         seed: int | None = None,
     ):
@@ -156,6 +162,12 @@ class LocalAlignment(LearnedRule):
         self.sparse, self.null = checks.number("sparse", sparse), checks.number("null", null)
         self.noise = checks.number("noise", noise, low=0)
         self.samples = checks.integer("samples", samples, low=1)
+        self.bias = checks.boolean("bias", bias)
+        if bias and not (self.amp or self.sparse or self.null):
+            raise ValueError(
+                "`bias` has no effect without `amp`, `sparse` or `null`, the primitives of what "
+                f"the layer computes. Received: {bias}."
+            )
 
     def primitives(self) -> dict[str, float]:
         """Return the coefficients of R as a dict; those of 0 cost nothing."""
@@ -197,10 +209,16 @@ class LocalAlignment(LearnedRule):
     def loss(self, feedback: tf.Tensor, kernel: tf.Tensor, circuit: Circuit) -> tf.Tensor:
         """Return the terms of R that depend on the layer's input."""
         of, loss, op, x = self.primitives(), 0.0, circuit.op, circuit.inputs
+        bias = circuit.bias if self.bias else None
+
+        def project(matrix):
+            projected = op(x, matrix)
+            return projected if bias is None else projected + bias
+
         if of["amp"] or of["sparse"]:
-            at_feedback = op(x, feedback)
+            at_feedback = project(feedback)
         if of["amp"] or of["null"]:
-            at_kernel = op(x, kernel)
+            at_kernel = project(kernel)
         if of["amp"]:
             loss += of["amp"] * amp(at_feedback, at_kernel)
         if of["sparse"]:
@@ -220,9 +238,10 @@ class LocalAlignment(LearnedRule):
 class _TwoOrThree(LocalAlignment):
     """A published sum of primitives, with the paper's names for the coefficients."""
 
-    def __init__(self, scale, seed, **coefficients):
+    def __init__(self, scale, seed, bias=False, **coefficients):
         ScaledRule.__init__(self, scale, seed)
         self.noise, self.samples = 0.0, 1
+        self.bias = checks.boolean("bias", bias)
         for name, value in coefficients.items():
             setattr(self, name, checks.number(name, value))
 
@@ -273,7 +292,7 @@ class ActivationAlignment(_TwoOrThree):
 
     Args:
         alpha, beta: α and β.
-        scale, seed: As for `LocalAlignment`.
+        bias, scale, seed: As for `LocalAlignment`.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -291,10 +310,11 @@ class ActivationAlignment(_TwoOrThree):
         self,
         alpha: float = 1e-3,
         beta: float = 2e-3,
+        bias: bool = False,
         scale: str | float = "match",
         seed: int | None = None,
     ):
-        super().__init__(scale, seed, alpha=alpha, beta=beta)
+        super().__init__(scale, seed, bias, alpha=alpha, beta=beta)
 
     def primitives(self) -> dict[str, float]:
         """Return the coefficients; see the base class."""
@@ -312,7 +332,7 @@ class MirrorAlignment(_TwoOrThree):
     Args:
         alpha, beta: α and β.
         noise: σ, more than 0.
-        samples, scale, seed: As for `LocalAlignment`.
+        samples, bias, scale, seed: As for `LocalAlignment`.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -332,10 +352,11 @@ class MirrorAlignment(_TwoOrThree):
         beta: float = 1e-3,
         noise: float = 1.0,
         samples: int = 32,
+        bias: bool = False,
         scale: str | float = "match",
         seed: int | None = None,
     ):
-        super().__init__(scale, seed, alpha=alpha, beta=beta)
+        super().__init__(scale, seed, bias, alpha=alpha, beta=beta)
         self.noise = checks.number("noise", noise, above=0)
         self.samples = checks.integer("samples", samples, low=1)
 
@@ -354,7 +375,7 @@ class InformationAlignment(_TwoOrThree):
 
     Args:
         alpha, beta, gamma: α, β and γ.
-        scale, seed: As for `LocalAlignment`.
+        bias, scale, seed: As for `LocalAlignment`.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -373,10 +394,11 @@ class InformationAlignment(_TwoOrThree):
         alpha: float = 2e-3,
         beta: float = 1e-3,
         gamma: float = 1e-3,
+        bias: bool = False,
         scale: str | float = "match",
         seed: int | None = None,
     ):
-        super().__init__(scale, seed, alpha=alpha, beta=beta, gamma=gamma)
+        super().__init__(scale, seed, bias, alpha=alpha, beta=beta, gamma=gamma)
 
     def primitives(self) -> dict[str, float]:
         """Return the coefficients; see the base class."""

@@ -65,7 +65,11 @@ def check(scale: Any) -> str | float:
 
 
 def xavier(fans: Fans) -> float:
-    """Return Glorot's standard deviation ``√(2 / (fan_in + fan_out))``.
+    """Return Glorot's standard deviation ``√(2 / (fan_in + fan_out))``, with PyTorch's fans.
+
+    PyTorch counts the inputs of a group, and the outputs of all groups: with k kernel positions
+    fan_in = k·Cin/groups and fan_out = k·Cout. A depthwise kernel is one of as many groups as it
+    has input channels; `keras.initializers`, by its shape, comes to the same sum.
 
     Args:
         fans: The kernel's `Fans`.
@@ -74,13 +78,14 @@ def xavier(fans: Fans) -> float:
         The standard deviation, a float.
 
     Example:
-        >>> xavier(Fans(fan_in=6, fan_out=2))
-        0.5
+        >>> xavier(Fans(fan_in=6, fan_out=2)), xavier(Fans(fan_in=2, fan_out=2, groups=3))
+        (0.5, 0.5)
 
     References:
-        Glorot and Bengio 2010; as feedback, Sanfiz and Akrout 2021.
+        Glorot and Bengio 2010; as feedback, Sanfiz and Akrout 2021, whose code takes the fans of
+        `torch.nn.init`.
     """
-    return math.sqrt(2.0 / (fans.fan_in + fans.fan_out))
+    return math.sqrt(2.0 / (fans.fan_in + fans.fan_out * fans.groups))
 
 
 def magnitude(scale: str | float, fans: Fans, kernel: tf.Tensor | None) -> float | tf.Tensor:
@@ -89,7 +94,7 @@ def magnitude(scale: str | float, fans: Fans, kernel: tf.Tensor | None) -> float
     ========  =================================================================================
     match     ``rms(W₀) = √(mean W₀²)`` of the kernel now; Xavier's where W₀ is all zero
     xiao      convolutions ``√(2 / (k·Cout))``, k = kernel positions; dense ``1/√fan_in``
-    xavier    ``√(2 / (fan_in + fan_out))``
+    xavier    ``√(2 / (fan_in + fan_out))``, the outputs of all groups counted, see `xavier`
     akrout    ``√(1 / (fan_in + fan_out))``
     kaiming   ``√(2 / fan_in)``
     unit      1
@@ -102,7 +107,7 @@ def magnitude(scale: str | float, fans: Fans, kernel: tf.Tensor | None) -> float
         kernel: The kernel W₀, read only under "match".
 
     Returns:
-        A float; under "match" a scalar float32 `tf.Tensor`.
+        A float; under "match" a scalar `tf.Tensor`, float64 for a float64 kernel, else float32.
 
     Example:
         >>> float(magnitude("match", Fans(1, 2), tf.constant([[3.0, -3.0]])))
@@ -115,9 +120,9 @@ def magnitude(scale: str | float, fans: Fans, kernel: tf.Tensor | None) -> float
     """
     if scale == "match":
         rms = root_mean_square(kernel)
-        return tf.where(rms > 0, rms, xavier(fans))
+        return tf.where(rms > 0, rms, as_tensor(xavier(fans), rms.dtype))
     if scale == "xiao":
-        # Cout counts all groups, as the fan-out of the authors' PyTorch code does.
+        # Cout counts all groups: the authors' code takes `out_channels`, and has no groups.
         if fans.convolution:
             return math.sqrt(2.0 / (fans.fan_out * fans.groups))
         return 1.0 / math.sqrt(fans.fan_in)
@@ -131,17 +136,40 @@ def magnitude(scale: str | float, fans: Fans, kernel: tf.Tensor | None) -> float
 
 
 def root_mean_square(kernel: tf.Tensor) -> tf.Tensor:
-    """Return ``√(mean W²)`` as a float32 scalar tensor, without overflow or underflow of squares.
+    """Return ``√(mean W²)`` as a scalar tensor, without overflow or underflow of squares.
+
+    Args:
+        kernel: W, of any floating-point type.
+
+    Returns:
+        A float64 tensor for a float64 kernel, else a float32 one.
 
     Example:
         >>> float(root_mean_square(tf.constant([3e-30, -3e-30]))) > 2e-30
         True
     """
-    kernel = tf.cast(kernel, tf.float32)
-    largest = tf.bitcast(tf.reduce_max(tf.abs(kernel)), tf.int32)
+    integer, exponent = tf.int32, 0x7F800000
+    if kernel.dtype == "float64":
+        integer, exponent = tf.int64, 0x7FF0000000000000
+    kernel = tf.cast(kernel, tf.float64 if integer == tf.int64 else tf.float32)
+    largest = tf.bitcast(tf.reduce_max(tf.abs(kernel)), integer)
     # Its power of two: to divide by it rounds nothing.
-    power = tf.bitcast(tf.bitwise.bitwise_and(largest, 0x7F800000), tf.float32)
+    power = tf.bitcast(tf.bitwise.bitwise_and(largest, exponent), kernel.dtype)
     return power * tf.sqrt(tf.reduce_mean(tf.square(tf.math.divide_no_nan(kernel, power))))
+
+
+def as_tensor(s: float | tf.Tensor, dtype: Any) -> tf.Tensor:
+    """Return s in a dtype. `tf.cast` would round a Python float to float32 on its way to float64.
+
+    Args:
+        s: A number, or a scalar tensor.
+        dtype: A floating-point dtype.
+
+    Example:
+        >>> float(as_tensor(0.1, "float64")), float(tf.cast(0.1, "float64"))
+        (0.1, 0.10000000149011612)
+    """
+    return tf.constant(s, dtype) if isinstance(s, numbers.Real) else tf.cast(s, dtype)
 
 
 def draw(
@@ -173,7 +201,7 @@ def draw(
     dtype = tf.as_dtype(dtype)
     flat = scale in ("xavier", "kaiming", "unit") or (scale == "xiao" and not fans.convolution)
     unit = (uniform if flat else normal)(shape, key, double=dtype == tf.float64)
-    s = tf.cast(s, unit.dtype)
+    s = as_tensor(s, unit.dtype)
     return tf.cast(unit * (math.sqrt(3.0) * s if scale in ("xavier", "kaiming") else s), dtype)
 
 
@@ -198,7 +226,8 @@ class ScaledRule(LayerRule):
         super().make_base_state(kernel, fans)
         self._fans = fans
         if self.scale == "match":
-            self.rms = self.new_state("rms", (), lambda: root_mean_square(kernel), "float32")
+            dtype = "float64" if kernel.dtype == "float64" else "float32"
+            self.rms = self.new_state("rms", (), lambda: root_mean_square(kernel), dtype)
 
     @property
     def s(self) -> float | tf.Tensor:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfbio.rules import checks
 from tfbio.rules.draws import uniform
 from tfbio.rules.registry import register
-from tfbio.rules.scales import ScaledRule, draw
+from tfbio.rules.scales import ScaledRule, as_tensor, draw
 
 if TYPE_CHECKING:
     from tfbio.rules.scales import Fans
@@ -66,7 +66,7 @@ class SignSymmetry(ScaledRule):
 
     def feedback(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return ``s·C∘sign(W)``."""
-        signs = tf.sign(kernel) * tf.cast(self.s, kernel.dtype)
+        signs = tf.sign(kernel) * as_tensor(self.s, kernel.dtype)
         if self.concordance is None:
             return signs
         return signs * tf.cast(self.concordance, kernel.dtype)

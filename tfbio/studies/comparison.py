@@ -66,7 +66,8 @@ def table(results: dict[str, list[Run]]) -> Table:
     ratio to that of backprop's run of the same seed and other options, where there is one; the
     angle, at the end or so far, is such a mean over seeds of each run's mean over layers
     (`tfbio.metrics.find_averaged_layers`). The caption says which layers these are. The published
-    error is the one that the runs' own options name.
+    error is the one that the runs' own options name. Runs that have diverged are counted, and in no
+    mean unless all of a row have.
 
     Args:
         results: What `group_by_settings` returned.
@@ -81,17 +82,18 @@ def table(results: dict[str, list[Run]]) -> Table:
     published = published_errors(results)
     if published:
         headings += ["test\nerror, %", "published\nerror, %"]
-    running = any(run.summary is None for runs in results.values() for run in runs)
+    running = any(is_running(run) for runs in results.values() for run in runs)
     if running:
         headings.append(f"unfinished\n(epochs: {first.label}, %)")
     for heading in headings:
         out.add_column(heading, justify="right", no_wrap=True)
     for name, runs in results.items():
-        scores = [_to_percent(run.summary[f"test_{first.score}"]) for run in runs if run.summary]
+        good = [run for run in runs if not run.diverged]
+        scores = [_to_percent(run.summary[f"test_{first.score}"]) for run in good if run.summary]
         ratio = time_ratio(runs, find_baseline(runs, results))
-        degrees = [angle for angle in map(_last_angle, runs) if not math.isnan(angle)]
+        degrees = [angle for angle in map(_last_angle, good or runs) if not math.isnan(angle)]
         cells = [
-            format_mean(scores, 1),
+            _with_divergence(format_mean(scores, 1), runs),
             "–" if ratio is None else f"{ratio:.2f}",
             format_mean(degrees, 1),  # none under direct feedback, which has no B of W's shape
         ]
@@ -102,7 +104,7 @@ def table(results: dict[str, list[Run]]) -> Table:
                 "–" if paper is None else f"{paper:.2f}",
             ]
         if running:
-            cells.append("\n".join(_format_progress(run) for run in runs if run.summary is None))
+            cells.append("\n".join(_format_progress(run) for run in runs if is_running(run)))
         out.add_row(name, *cells)
     return out
 
@@ -190,6 +192,7 @@ def save(results: dict[str, list[Run]], path: str | pathlib.Path) -> None:
                 "flags": folder.flagfile(run.experiment).splitlines(),
                 "starts": run.starts,
                 "summary": run.summary,
+                "diverged": run.diverged or None,
             }
             for runs in results.values()
             for run in runs
@@ -272,6 +275,39 @@ def _last_angle(run):
         if any(name.startswith("weight_angle/") for name in record):
             return mean_recorded_angle(run, record, "weight_angle")
     return math.nan
+
+
+def is_running(run: Run) -> bool:
+    """Return whether a run is neither finished nor ended by a loss that is no finite number.
+
+    Example:
+        >>> from tfbio.training import Classification
+        >>> is_running(Run(Classification(), None, [], []))
+        True
+    """
+    return run.summary is None and not run.diverged
+
+
+def describe_divergence(runs: list[Run]) -> str:
+    """Return how many of some runs have diverged, as text; empty if none has.
+
+    Example:
+        >>> from tfbio.training import Classification
+        >>> run = Run(Classification(), None, [], [])
+        >>> describe_divergence([run, run._replace(failure="The loss is no finite number.")])
+        '1 of 2 diverged'
+    """
+    count = sum(bool(run.diverged) for run in runs)
+    if not count:
+        return ""
+    return "diverged" if count == len(runs) else f"{count} of {len(runs)} diverged"
+
+
+def _with_divergence(text, runs):
+    diverged = describe_divergence(runs)
+    if not diverged:
+        return text
+    return diverged if all(run.diverged for run in runs) else f"{text}\n{diverged}"
 
 
 def _format_progress(run):

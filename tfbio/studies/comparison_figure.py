@@ -46,11 +46,15 @@ def draw(results: dict[str, list[Run]], path: str | pathlib.Path) -> None:
     for index, (name, runs) in enumerate(results.items()):
         color = plots.color(index)
         style = {"color": color, "ls": plots.cycle(index, _STROKES)}
-        histories = [_curve(run, lambda r: factor * r[column], column) for run in runs]
-        _plot_band(curves, histories, name, style)
+        # One that diverged may end early, and would cut the curves of all.
+        shown = [run for run in runs if not run.diverged] or runs
+        diverged = comparison.describe_divergence(runs)
+        label_of_rule = f"{name} ({diverged})" if diverged else name
+        histories = [_curve(run, lambda r: factor * r[column], column) for run in shown]
+        _plot_band(curves, histories, label_of_rule, style)
         scores += histories
         for kind, axes in panels.items():
-            histories = [_angle_curve(run, kind) for run in runs]
+            histories = [_angle_curve(run, kind) for run in shown]
             if all(histories):
                 _plot_band(axes, histories, name, style)
         seconds = [1000 * run.summary["seconds_per_step"] for run in runs if run.summary]

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 from tfbio.metrics import AveragedLayers
 from tfbio.training import folder, memory
+from tfbio.training.divergence import ADVICE
 from tfbio.training.experiment import Experiment
 from tfbio.training.preparation import slug
 from tfbio.training.records import read
-from tfbio.training.run import Diverged
+from tfbio.training.run import DIVERGED, Diverged
 from tfbio.training.train import SUMMARY, train_and_evaluate
 
 
@@ -23,6 +24,8 @@ class Run(NamedTuple):
         starts: The circumstances of its starts.
         averaged: The layers of its means, `tfbio.metrics.AveragedLayers`; None where it does not
             say.
+        failure: Why it ended before its last step, as the loss or a weight was no finite number;
+            empty if it did not.
     """
 
     experiment: Experiment
@@ -30,6 +33,12 @@ class Run(NamedTuple):
     records: list[dict]
     starts: list[dict]
     averaged: AveragedLayers | None = None
+    failure: str = ""
+
+    @property
+    def diverged(self) -> str:
+        """Why it has diverged, with a loss that is no finite number or a great one; or empty."""
+        return self.failure or (self.summary or {}).get("diverged") or ""
 
 
 def load(workdir: str | pathlib.Path) -> Run:
@@ -61,7 +70,8 @@ def load(workdir: str | pathlib.Path) -> Run:
     summary = folder.read_json(path / "summary.json", (f"test_{experiment.score}", *SUMMARY))
     layers = folder.read_json(path / "layers.json", AveragedLayers._fields)
     averaged = AveragedLayers(**layers) if layers else None
-    return Run(experiment, summary, records, starts, averaged)
+    failure = folder.read_json(path / DIVERGED, ["reason"]) or {"reason": ""}
+    return Run(experiment, summary, records, starts, averaged, failure["reason"])
 
 
 def find_folders(runs: Iterable[str | pathlib.Path]) -> list[pathlib.Path]:
@@ -161,7 +171,7 @@ def train_missing(
             report on it, with `tell` among them.
 
     Returns:
-        A list of `Run`. Those that diverged are reported by `tell`, and left out.
+        A list of `Run`. Those that diverged are reported by `tell`.
 
     Raises:
         ValueError: If options do not go together, or a folder is another run's or in use.
@@ -184,9 +194,12 @@ def train_missing(
                 train_and_evaluate(experiment, **reports)
         except Diverged as error:
             reports["tell"](str(error))
+            runs.append(load(experiment.workdir))
             continue
         runs.append(load(experiment.workdir))
         reports["tell"](format_score(experiment, runs[-1].summary))
+        if reason := runs[-1].diverged:
+            reports["tell"](f"It has diverged. {reason} {ADVICE}")
     return runs
 
 

@@ -231,6 +231,8 @@ def _train(trial, settings, arguments):
     if settings.search_by == "best":
         of_step = values["best"]
     score = of_step[column]
+    if values.get("diverged"):
+        return trial._replace(failed=values["diverged"])
     if score is None or not math.isfinite(score):
         return trial._replace(failed=f"The {column} is no finite number at the end.")
     return trial._replace(score=score, step=of_step["step"])

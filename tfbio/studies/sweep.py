@@ -40,7 +40,7 @@ def find(runs: list[Run]) -> Sweep | None:
         >>> sweep.option, list(sweep.runs)
         ('agreement', [0.5, 1.0])
     """
-    finished = [run for run in runs if run.summary]
+    finished = [run for run in runs if run.summary and not run.diverged]
     if not finished:
         return None
     first = finished[0].experiment

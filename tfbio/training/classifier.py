@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from tfbio.training import predictions, preparation, transfer
 from tfbio.training.board import FEEDBACK
 from tfbio.training.classification import Classification
 from tfbio.training.options import named
-from tfbio.training.tasks import Task
+from tfbio.training.tasks import Task, format_loss
 
 if TYPE_CHECKING:
     from tfbio.training.preparation import Prepared
@@ -161,10 +162,14 @@ class ClassificationTask(Task):
 
         return measure
 
+    def chance_loss(self, experiment: Classification, facts: Facts) -> float:
+        """Return the cross-entropy of equal probabilities of all classes."""
+        return math.log(max(2, len(facts.class_names)))
+
     def report(self, values: Mapping[str, Any]) -> str:
         """Return loss and accuracy, and that of validation if there is one."""
         validated = values.get("validation_accuracy")
-        return f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}" + (
+        return f"loss {format_loss(values['loss'])}, accuracy {values['accuracy']:.2%}" + (
             "" if validated is None else f", validation {validated:.2%}"
         )
 

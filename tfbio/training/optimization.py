@@ -22,8 +22,8 @@ def make_schedule(experiment: Experiment, steps_per_epoch: int) -> Schedule:
         steps_per_epoch: The optimizer steps in an epoch.
 
     Raises:
-        ValueError: If warm-up is shorter than a step, or does not end before the first milestone
-            and the last step.
+        ValueError: If warm-up is shorter than a step, or does not end before the first milestone,
+            or the cosine's end, and the last step.
 
     Example:
         >>> from tfbio.training import Classification
@@ -52,9 +52,10 @@ def _count_warmup_steps(e, steps_per_epoch):
     given = f"Received: `{option}={getattr(e, option)}`, with {steps_per_epoch} steps an epoch."
     if e.warmup_epochs and not count:
         raise ValueError(f"`warmup_epochs` must be 0, or a step or more. {given}")
-    if count >= steps_per_epoch * min((*e.milestone_epochs(), e.epochs)):
+    if count >= steps_per_epoch * min((*e.milestone_epochs(), e.cosine_epochs or e.epochs)):
         raise ValueError(
-            f"`{option}` must end before the first milestone and the last step. {given}"
+            f"`{option}` must end before the first milestone, or the cosine's end, and the last "
+            f"step. {given}"
         )
     return count
 

@@ -15,6 +15,7 @@ from tfbio import metrics
 from tfbio._extras import MissingExtraError
 from tfbio.training import board, folder, heatmap, images
 from tfbio.training.checkpoints import Checkpoints
+from tfbio.training.divergence import ADVICE, find_divergence
 from tfbio.training.loop import Loop
 from tfbio.training.records import NoRecords, Records, read
 from tfbio.training.signals import Interrupted
@@ -31,6 +32,10 @@ _IN_SUMMARY = {
     "local_gradient_angle": "local_gradient_angles",
 }
 """What a summary calls what telemetry measures."""
+
+
+DIVERGED = "diverged.json"
+"""The file of a run's folder that says at which step, and why, a run ended as it diverged."""
 
 
 class Diverged(ArithmeticError):  # noqa: N818
@@ -165,6 +170,8 @@ class Training:
 
     def run(self) -> None:
         """Train until the last step is taken, recorded and saved."""
+        if self.prepared.devices.chief:
+            (self.path / DIVERGED).unlink(missing_ok=True)
         try:
             if not self.progress.recorded:
                 self._end_epoch()
@@ -174,6 +181,12 @@ class Training:
         except Interrupted:
             self.save()
             self.tell(f"Saved at step {self.step:,}; the same command goes on from there.")
+            raise
+        except Diverged as error:
+            if self.prepared.devices.chief:
+                # Without the advice, whose paths are where the folder is now.
+                reason = str(error).partition(";")[0] + "."
+                folder.save_json(self.path / DIVERGED, {"step": self.step, "reason": reason})
             raise
         finally:
             self.records.close()
@@ -315,7 +328,7 @@ class Training:
         kept = "no checkpoint was written yet"
         if found := self.checkpoints.latest(self.tell):
             kept = f"the last good checkpoint, of step {found[0]}, is kept in {self.path}"
-        return f"{kept}. A lower `learning_rate` may help; give it with another `workdir`."
+        return f"{kept}. {ADVICE}"
 
     def measure(
         self, name: str, split: Any, show: Callable[[str, Any], None] | None = None
@@ -339,7 +352,14 @@ class Training:
         """Return what is known without a test: the measures on validation, best and last."""
         final = read(self.path)[-1]
         values = {name: final[name] for name in self.validated if name in final}
-        return {**values, "best": self.progress.best, "steps": self.step}
+        diverged = self._find_divergence()
+        return {**values, "best": self.progress.best, "steps": self.step, "diverged": diverged}
+
+    def _find_divergence(self):
+        """Return why the run has diverged though its loss is finite; None if it has not."""
+        prepared = self.prepared
+        chance = prepared.task.chance_loss(prepared.experiment, prepared.facts)
+        return find_divergence(read(self.path), chance) or None
 
     def summarize(self) -> None:
         """Test the final weights and the best ones, and write summary.json."""
@@ -354,6 +374,7 @@ class Training:
             **{name: final[name] for name in (*learned, *self.validated) if name in final},
             "best": best,
             "steps": self.step,
+            "diverged": self._find_divergence(),
             "epochs": self.experiment.epochs,
             "resumed_at_steps": [start["step"] for start in self.starts[1:]],
             **{_IN_SUMMARY[tag]: _get_by_layer(tag, final) for tag in OF_WEIGHTS},

@@ -95,6 +95,10 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
+    def chance_loss(self, experiment: Any, facts: Any) -> float:
+        """Return the loss, about, of a network that guesses, against which divergence is told."""
+
+    @abc.abstractmethod
     def report(self, values: Mapping[str, Any]) -> str:
         """Return the text that reports an epoch, from its line of metrics.csv, a dict."""
 
@@ -112,6 +116,16 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def export(self, model: keras.Model, facts: Any, path: str | os.PathLike[str]) -> None:
         """Write the model as TensorFlow's SavedModel."""
+
+
+def format_loss(loss: float) -> str:
+    """Return a loss as text of a few digits, however great it is.
+
+    Example:
+        >>> format_loss(2.302585), format_loss(2.9e24)
+        ('2.3026', '2.90e+24')
+    """
+    return f"{loss:.4f}" if loss < 10_000 else f"{loss:.2e}"
 
 
 def names() -> tuple[str, ...]:

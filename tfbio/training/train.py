@@ -56,15 +56,18 @@ def train_and_evaluate(
         over which these are, `steps`, all as they are after the last step; `best`, the
         measures at the step of the best validation `score`, or None without validation;
         `seconds_per_step`, the median; `seconds` of training steps in all; `resumed_at_steps`.
+        `diverged` says why a run whose loss stayed finite has diverged all the same
+        (`tfbio.training.divergence`), or is None.
         Without `test`, of a run that was not tested before, only the measures on validation,
-        `best` and `steps`.
+        `best`, `steps` and `diverged`.
 
     Raises:
         ValueError: If options do not fit together, data are damaged, or the folder is another
             run's or in use.
         OSError: If data cannot be read or the folder not be written.
         Interrupted: After SIGTERM or SIGINT, once the state is saved.
-        Diverged: If the loss or a weight is no finite number; the last checkpoint is good.
+        Diverged: If the loss or a weight is no finite number; the last checkpoint is good, and
+            diverged.json says when and why.
         WorkerLost: If another worker of `strategy='multi_worker'` has ended or does not answer.
 
     Example:

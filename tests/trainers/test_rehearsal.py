@@ -1,0 +1,103 @@
+"""A rehearsal of the runs on ImageNet: each config, on a few images in ImageNet's form.
+
+Every config takes two steps, is interrupted, resumes, takes two more and is evaluated, with nothing
+but its flags and the place of the data; the batch is as small as the data are.
+"""
+
+import math
+import pathlib
+import signal
+
+import pytest
+
+from tests import photographs
+from tests.cases import long_but
+from tests.trainers.test_trainers import configured, parsed
+from tfbio import training
+from tfbio.training import memory, use
+from tfbio.training.checkpoints import Checkpoints
+from tfbio.training.signals import Interrupted
+from trainers import compare
+
+ROOT = pathlib.Path(__file__).parents[2]
+BATCH = 4
+
+
+def on_imagenet():
+    """Return the configs of classifiers on ImageNet by name, "paper/config"."""
+    papers = ("xiao2018", "kunin2020", "akrout2019")
+    paths = [path for paper in papers for path in sorted(ROOT.glob(f"configs/{paper}/*.cfg"))]
+    texts = {path: path.read_text() for path in paths}
+    return {
+        f"{path.parent.name}/{path.stem}": path
+        for path, text in texts.items()
+        if "--dataset=imagenet2012" in text and "-m trainers.detect " not in text
+    }
+
+
+CONFIGS = on_imagenet()
+FAST = "kunin2020/imagenet_resnet18_symmetric_alignment"
+# In the fast tier smaller images, and no angles: most of the time goes into compiling them.
+SMALLER = ("--image_size=64", "--telemetry_every=0")
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """Return the folder of TFRecord shards with two batches to train on, and one to test on."""
+    parts = {
+        "train": photographs.examples(2 * BATCH, 0),
+        "validation": photographs.examples(BATCH, 1),
+    }
+    return photographs.write_shards(tmp_path_factory.mktemp("imagenet"), parts)
+
+
+def rehearse(config, imagenet, workdir, *more):
+    """Train, be interrupted, resume and evaluate; return the steps at interruptions, and measures.
+
+    Args:
+        config: The path of a config.
+        imagenet: The folder of the data.
+        workdir: The run's folder.
+        *more: Flags beyond those of the config.
+    """
+    values = parsed(
+        f"--flagfile={config}",
+        f"--data_dir={imagenet}",
+        f"--batch_size={BATCH}",
+        f"--workdir={workdir}",
+        *more,
+    )
+    (experiment,) = compare.experiments(values)
+    steps, checkpoints = [], Checkpoints(pathlib.Path(experiment.workdir, "checkpoints"), 2)
+
+    def interrupt(step, total):
+        if step % 2 == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+    for _ in range(2):
+        with memory.freed(), pytest.raises(Interrupted):
+            training.train_and_evaluate(experiment, lambda text: None, interrupt)
+        steps.append(checkpoints.latest(print)[0])
+    with memory.freed():
+        return steps, use.evaluate(experiment, tell=lambda text: None)
+
+
+def test_the_configs_are_found():
+    assert {name.partition("/")[0] for name in CONFIGS} == {"xiao2018", "kunin2020", "akrout2019"}
+    assert all(len(configured(path)) == 1 for path in CONFIGS.values())
+
+
+@pytest.mark.parametrize("name", long_but([FAST], CONFIGS))
+def test_a_config_takes_steps_resumes_and_is_evaluated(name, imagenet, tmp_path):
+    more = SMALLER if name == FAST else ()
+    steps, measured = rehearse(CONFIGS[name], imagenet, tmp_path, *more)
+    assert steps == [2, 4]
+    assert measured["step"] == 4
+    assert math.isfinite(measured["test_loss"])
+    assert 0 <= measured["test_accuracy"] <= 1
+
+
+@pytest.mark.long
+def test_the_fast_tiers_config_is_rehearsed_at_full_size_too(imagenet, tmp_path):
+    steps, measured = rehearse(CONFIGS[FAST], imagenet, tmp_path)
+    assert (steps, measured["step"]) == ([2, 4], 4)

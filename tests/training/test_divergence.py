@@ -1,0 +1,32 @@
+"""Divergence: what blew up and did not come back, and nothing else."""
+
+import pytest
+
+from tfbio.training import tasks
+from tfbio.training.divergence import find_divergence
+
+CHANCE = 2.302585
+
+
+@pytest.mark.parametrize(
+    ("losses", "diverged"),
+    [
+        ([2.3, 24, 9e3, 3e8], True),
+        ([2.9e24], True),
+        ([2.3, 9.4, 8e6, 2.31, 2.3034], True),  # dead since
+        ([2.3, 5e3, 1e9, 40, 0.7], False),  # came back
+        ([2.3, 24, 90], False),  # bad, and no blow-up
+        ([2.3034, 2.3030], False),  # has not learned
+        ([2.3, 1e-6, 2e-2], False),  # many times the lowest
+        ([], False),
+    ],
+)
+def test_a_loss_that_blew_up_and_did_not_come_back_is_a_divergence(losses, diverged):
+    records = [{"step": 0}, *({"step": n, "loss": x} for n, x in enumerate(losses, 1))]
+    assert bool(find_divergence(records, CHANCE)) == diverged
+
+
+def test_the_loss_of_guessing_is_that_of_a_network_as_it_is_drawn():
+    classification = tasks.get("classification")
+    facts = classification.facts((8, 8, 1), tuple("0123456789"))
+    assert classification.chance_loss(classification.experiment(), facts) == pytest.approx(CHANCE)
