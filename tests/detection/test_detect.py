@@ -413,6 +413,19 @@ def test_a_fraction_is_held_out_only_where_the_data_have_no_validation(options, 
     assert len({part.annotations.image_ids.tobytes() for part in parts}) == 2
 
 
+def test_padding_is_zero_once_images_are_standardized(options):
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    given = {"mean": "0.485, 0.456, 0.406", "std": "0.229, 0.224, 0.225", "image_size": "64,96"}
+    for changes, most in ((given, 0.5 / 255 / min(std)), ({"image_size": "64,96"}, 0)):
+        one = detection.Detection(**{**options, **changes})
+        images, _ = next(iter(task.TASK.load(one).train.batches(4)))
+        images = images.numpy() / 255
+        if one.mean:
+            images = (images - mean) / std
+        assert np.abs(images[:, :, 64:]).max() <= most
+        assert np.abs(images[:, :, :64]).mean() > 0.3
+
+
 def prepared_from(config, options, tmp_path):
     """Prepare each run of a config on small images; layers, losses, rule and optimizer are its."""
     smaller = ("--dataset=coco", f"--data_dir={options['data_dir']}", "--image_size=64",

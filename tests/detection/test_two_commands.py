@@ -1,5 +1,6 @@
 """COCO in two commands, from the configs: a classifier, then a detector that starts from it."""
 
+import dataclasses
 import pathlib
 
 import keras
@@ -11,7 +12,7 @@ from PIL import Image
 
 import tfbio
 from tests import kills
-from tfbio import models, rules, training
+from tfbio import _keras, models, rules, training
 from tfbio.detection import task
 from tfbio.layers.sites import find_layers, find_sites
 from tfbio.training import preparation, strategies, use
@@ -39,7 +40,7 @@ def configured(kind, config, *arguments):
     """Return the experiment of a config, with some flags given otherwise."""
     values = parsed(kind, f"--flagfile={config}", *arguments)
     (experiment,) = compare.experiments(values, training.tasks.get(kind).experiment)
-    return experiment
+    return dataclasses.replace(experiment, workdir=values.workdir)  # as for a single run
 
 
 def classifier_of(config):
@@ -132,13 +133,14 @@ def test_a_detector_starts_from_its_classifier_resumes_and_is_measured(
     workdirs = [tmp_path / "whole", tmp_path / "resumed"]
     one, again = (configured("detection", config, *smaller, f"--workdir={workdir}")
                   for workdir in workdirs)  # fmt: skip
-    strategies.forget_devices()
+    make_new_devices()
     summary = training.train_and_evaluate(one, lambda text: None)
     kills.copy_until(*workdirs, 2)
+    make_new_devices()
     resumed = training.train_and_evaluate(again, lambda text: None)
     assert (summary["steps"], resumed["steps"], resumed["resumed_at_steps"]) == (4, 4, [2])
     assert not kills.differences(*map(kills.outcome, workdirs))
-    strategies.forget_devices()
+    make_new_devices()
     measured = use.evaluate(one)
     assert measured["test_ap"] == pytest.approx(summary["test_ap"], nan_ok=True)
     rates = [float(value) for value in read_column(workdirs[0], "learning_rate")]
@@ -155,8 +157,14 @@ def test_a_detector_starts_from_its_classifier_resumes_and_is_measured(
         assert rules.serialize(site.rule) == rules.serialize(there[name].rule)
 
 
+def make_new_devices():
+    """Forget the devices of a training, as a command's end does."""
+    strategies.forget_devices()
+    _keras.separate_collectives()  # see conftest
+
+
 def read_column(workdir, name):
-    """Return the values of a column of metrics.csv, the lines after the first as text."""
+    """Return the values of a column of metrics.csv, as text."""
     lines = (workdir / "metrics.csv").read_text().splitlines()
     index = lines[0].split(",").index(name)
     return [line.split(",")[index] for line in lines[1:] if line.split(",")[index]]
