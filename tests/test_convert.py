@@ -430,15 +430,16 @@ def test_every_feedback_layer_is_the_twin_of_the_layer_of_its_name():
         assert twins[name] is twin_of(name.removeprefix("Feedback"))
 
 
-def test_the_signature_is_the_keras_layers_and_the_rule():
+def test_the_signature_is_the_keras_layers_with_rule_and_clip():
     import inspect
 
     for keras_class, cls in TWINS.items():
         # Of the class itself, Python 3.11.2 gives that of an inherited `__new__`.
         _, *theirs = inspect.signature(keras_class.__init__).parameters
         ours = inspect.signature(cls)
-        assert [n for n in ours.parameters if n != "rule"] == theirs
+        assert [n for n in ours.parameters if n not in ("rule", "clip")] == theirs
         assert ours.parameters["rule"].default == "sign_symmetry"
+        assert ours.parameters["clip"].default is None
 
 
 def test_a_subclass_with_a_declared_twin_converts():

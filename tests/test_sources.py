@@ -19,12 +19,8 @@ _SPEC.loader.exec_module(sources)
 
 MISSING = (
     "akrout2019",
-    "bartunov2018",
-    "ernoult2022",
     "frenkel2021",
     "kunin2020",
-    "lee2015",
-    "liao2016",
     "xiao2018",
 )
 """Papers whose table is not complete yet."""

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from tfbio import _keras, rules, saving
-from tfbio._arguments import shorten
+from tfbio._arguments import check_number, shorten
 from tfbio.layers import TWINS, FeedbackMixin
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_layers, find_without_twin
@@ -21,6 +21,7 @@ def convert(
     last_layer: Any = None,
     overrides: Mapping[str, Any] | None = None,
     unsupported: str = "error",
+    clip: float | None = None,
 ) -> keras.Model:
     """Put a built, uncompiled Keras model under a learning rule, in place.
 
@@ -43,6 +44,10 @@ def convert(
             too. An override to "backprop" also admits a layer without a twin.
         unsupported: "error" to refuse a layer that has a kernel and no feedback twin (recurrent
             layers, layers of one's own), "backprop" to leave such layers as they are.
+        clip: None, or the bound c of every layer under a rule of layers: what it returns to its
+            input, its kernel and its bias, ∂x, ∂W and ∂b, has its entries clipped to [−c, c],
+            and what is below learns by the clipped ∂x. Layers on backprop have no bound. The
+            gradients are those of one device and micro-batch, the loss's reduction included.
 
     Returns:
         The same model.
@@ -52,8 +57,10 @@ def convert(
         ValueError: If the model is not built, or compiled; if a rule is unknown; if a layer has no
             twin, or LoRA or quantization under a rule other than backprop; if an override matches
             no kernel layer; if the model has none, or its last layers are asked for and cannot be
-            found; if a rule returns a B that is not its kernel's equal in shape and dtype. The
-            model is then as it was, and so it is after any other error, or Ctrl-C.
+            found; if a layer in a SpectralNormalization gets a rule whose B follows W
+            (Kolen–Pollack); if a rule returns a B that is not its kernel's equal in shape and
+            dtype; if `clip` is no number above 0, or there is no layer that it would have an effect
+            on. The model is then as it was, and so it is after any other error, or Ctrl-C.
 
     Example:
         >>> import keras, tfbio
@@ -67,7 +74,7 @@ def convert(
     References:
         Xiao et al. 2018, "Biologically-plausible learning algorithms can scale to large datasets".
     """
-    conversion = Conversion(model, last_layer, overrides, unsupported)
+    conversion = Conversion(model, last_layer, overrides, unsupported, clip)
     with _keras.undone_on_error(conversion.parts):
         return rules.get(rule).apply(conversion)
 
@@ -79,10 +86,10 @@ class Conversion:
         model: The model.
         parts: The model and all layers below it, a list.
         kernel_layers: A dict from name to layer: those that have, or are, a feedback twin.
-        last_layer, overrides, unsupported: As in `convert`.
+        last_layer, overrides, unsupported, clip: As in `convert`.
 
     Args:
-        model, last_layer, overrides, unsupported: As in `convert`.
+        model, last_layer, overrides, unsupported, clip: As in `convert`.
 
     Raises:
         TypeError, ValueError: As `convert` does.
@@ -94,6 +101,7 @@ class Conversion:
         last_layer: Any = None,
         overrides: Mapping[str, Any] | None = None,
         unsupported: str = "error",
+        clip: float | None = None,
     ):
         _check_model(model)
         if unsupported not in ("error", "backprop"):
@@ -112,6 +120,7 @@ class Conversion:
             for pattern, rule in (overrides or {}).items()
         }
         self.unsupported = unsupported
+        self.clip = None if clip is None else check_number("clip", clip, above=0)
         below = find_layers(model)
         self.parts = [model, *below.values()]
         self.kernel_layers = {
@@ -151,6 +160,11 @@ class Conversion:
             ValueError: If a rule of its own is asked for a layer, which means nothing here; and as
                 the `check` of the rule's network does.
         """
+        if self.clip:
+            raise ValueError(
+                f"`clip` has no effect under rule {rule.alias!r}, a rule of the whole network: it "
+                f"bounds what layers return to the layers below. Received: clip={self.clip!r}."
+            )
         for argument, given in (("last_layer", self.last_layer), ("overrides", self.overrides)):
             if given:
                 raise ValueError(
@@ -168,6 +182,11 @@ class Conversion:
         return rule.network.restored(self.model, {})
 
     def _put_under(self, chosen):
+        if self.clip and all(rule.symmetric for rule in chosen.values()):
+            raise ValueError(
+                "`clip` has no effect where every layer is on backprop, whose gradients are left "
+                f"as they are. Received: clip={self.clip!r}."
+            )
         for name, layer in self.kernel_layers.items():
             _check_plain(name, layer, chosen[name])
             _check_unwrapped(name, layer, chosen[name], self.parts)
@@ -175,6 +194,7 @@ class Conversion:
             twin: Any = TWINS.get(type(layer), type(layer))
             layer.__class__ = twin
             layer.put_under(chosen[name].spawn(index))
+            layer.clip = None if chosen[name].symmetric else self.clip
         for part in self.parts:
             unwire(part)
             if isinstance(part, keras.Model):

@@ -187,3 +187,28 @@ def test_the_angles_of_random_matrices_scatter_as_they_should(sizes):
     assert np.std(means) == pytest.approx(expected, rel=0.06)
     assert np.mean(means) == pytest.approx(90, abs=4 * expected / math.sqrt(2000))
     assert np.mean(np.abs(np.array(means) - 90) < 2 * expected) == pytest.approx(0.954, abs=0.02)
+
+
+def test_callbacks_record_the_means(tmp_path, caplog):
+    model = tfbio.convert(chain("abc"), "fa")
+    model.compile("sgd", "mse")
+    x, y = random((4, 3), "float32"), random((4, 3), "float32", seed=1)
+    telemetry = tfbio.callbacks.Telemetry(tmp_path, batch=(x, y))
+    angles = tfbio.callbacks.WeightAngles(tmp_path)
+    model.fit(x, y, verbose=0, callbacks=[telemetry, angles])
+    for _, values in telemetry.history:
+        for kind, names in (("weight_angle", "bc"), ("gradient_angle", "ab"), ("norm_ratio", "bc")):
+            mean = np.mean([values[f"{kind}/{name}"] for name in names])
+            assert values[f"mean_{kind}"] == pytest.approx(mean)
+    assert not caplog.records
+
+    class Compiled(keras.Sequential):
+        @tf.function
+        def call(self, inputs, **_):
+            return super().call(inputs)
+
+    model = tfbio.convert(Compiled([keras.Input((3,)), keras.layers.Dense(3, name="a")]), "fa")
+    model.compile("sgd", "mse")
+    telemetry = tfbio.callbacks.Telemetry(None)
+    model.fit(x, y, verbose=0, callbacks=[telemetry])
+    assert set(telemetry.history[-1][1]) == {"weight_angle/a", "norm_ratio/a", "sign_agreement/a"}

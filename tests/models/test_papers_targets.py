@@ -1,6 +1,7 @@
 """The networks of the papers on target propagation, beside what the authors' public code says."""
 
 import functools
+import math
 import pathlib
 import re
 
@@ -57,6 +58,54 @@ def test_ernoults_lenet_computes_what_theirs_does():
     y = pool(tf.nn.elu(tf.nn.conv2d(y, w[2], 1, "SAME") + w[3]))
     y = tf.nn.elu(tf.reshape(y, (2, 4096)) @ w[4] + w[5]) @ w[6] + w[7]
     np.testing.assert_allclose(model(x), y, atol=1e-5)
+
+
+LEE = [240] * 7
+"""donghyunlee/dtp 9daa5b2, conti_dtp.py:18: units of the hidden layers."""
+MNIST = [(3, 32, 2), (3, 64, 2), 1024]
+"""Bartunov et al. 2018, the networks: (window, filters, stride) of maps, and dense units."""
+CIFAR = [(5, 64, 2), (5, 128, 2), (3, 256, 1), 1024]
+IMAGENET = [
+    *((9, 48, 4), (3, 48, 2), (5, 96, 1), (3, 96, 2)),
+    *((3, 192, 1), (3, 192, 2), (3, 384, 1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layers", "before_logits"),
+    [
+        ("lee_mnist", (28, 28, 1), LEE, 240),
+        ("bartunov_fc_mnist", (28, 28, 1), [256] * 5, 256),
+        ("bartunov_fc_cifar", (32, 32, 3), [1024] * 3, 1024),
+        ("bartunov_lc_mnist", (28, 28, 1), MNIST, 1024),
+        ("bartunov_conv_mnist", (28, 28, 1), MNIST, 1024),
+        ("bartunov_lc_cifar", (32, 32, 3), CIFAR, 1024),
+        ("bartunov_conv_cifar", (32, 32, 3), CIFAR, 1024),
+        # 64 pixels, as the locally connected network has 260 million weights at 224.
+        ("bartunov_lc_imagenet", (64, 64, 3), IMAGENET, 2 * 2 * 384),
+        ("bartunov_conv_imagenet", (64, 64, 3), IMAGENET, 2 * 2 * 384),
+    ],
+)
+def test_networks_of_layers_in_a_row_are_the_published_ones(name, size, layers, before_logits):
+    side, channels, parameters = size[0], size[-1], 0
+    for layer in layers:
+        if isinstance(layer, tuple):
+            window, filters, stride = layer
+            side = math.ceil(side / stride)  # zeros pad the map
+            places = side**2 if "_lc_" in name else 1  # each with weights of its own, or all alike
+            parameters += places * (window**2 * channels * filters + filters)
+            channels = filters
+        else:
+            parameters += (side**2 * channels + 1) * layer
+            side, channels = 1, layer
+    assert side**2 * channels == before_logits
+    model = models.build(name, 10, size)
+    assert model.get_layer("logits").input.shape == (None, before_logits)
+    assert model.count_params() == parameters + (before_logits + 1) * 10
+    nonlinearities = {
+        layer.activation.__name__ for layer in model.layers if hasattr(layer, "kernel")
+    }
+    assert nonlinearities == {"tanh", "linear"}
 
 
 @pytest.fixture

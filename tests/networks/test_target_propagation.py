@@ -357,8 +357,13 @@ def test_iterations_of_an_inverse_are_its_own():
 
 
 def inverses_of(model):
+    """Return V, c and the kernel's fans of every layer with an inverse."""
     return [
-        (site.rule.inverse_kernel.numpy(), site.rule.inverse_bias.numpy(), site.rule._fans)
+        (
+            site.rule.inverse_kernel.numpy(),
+            site.rule.inverse_bias.numpy(),
+            site.layer.fans(site.kernel_name),
+        )
         for site in find_sites(model).values()
         if hasattr(site.rule, "inverse_kernel")
     ]

@@ -125,7 +125,8 @@ def left_after(optimizer, steps=30):
 def test_under_these_the_difference_is_no_factor_of_what_it_was(optimizer):
     """As docs/rules/kolen_pollack.md says: a step that depends on the weight itself differs."""
     _, apart = left_after(optimizer())
-    assert max(apart) > 0.01
+    # Where it is one, rounding leaves less than 1e-4.
+    assert max(apart) > 0.002
 
 
 def test_adam_with_the_decay_in_the_gradient_brings_b_to_w_sooner():

@@ -25,6 +25,7 @@ from rich.console import Console
 from tests.cases import ONE_OF_A_KIND, long_but
 from tfbio import detection, models, rules, training
 from tfbio.layers.sites import find_sites
+from tfbio.metrics import AveragedLayers
 from tfbio.studies import comparison, comparison_figure
 from tfbio.studies.runs import Run, load_all
 from tfbio.training import memory, tasks
@@ -212,6 +213,44 @@ def test_the_names_of_the_papers_rows_cover_no_curve(tmp_path, monkeypatch):
     (box,) = [legend.get_window_extent() for legend in legends if legend]
     assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
     assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
+    plt.close(figure)
+
+
+def test_the_figure_says_which_layers_are_averaged_and_shows_what_the_table_does(
+    tmp_path, monkeypatch
+):
+    from matplotlib import pyplot as plt
+
+    layers = AveragedLayers({"b": 100, "c": 100}, {"a": 50, "b": 100})
+    runs = []
+    for seed, angle in enumerate((60.0, 70.0, 86.0)):
+        (experiment,) = compare.experiments(parsed("--rule=fa", f"--seed={seed}"))
+        angles = {"a": 90.0, "b": angle, "c": angle}
+        record = {f"weight_angle/{name}": value for name, value in angles.items()}
+        record |= {"gradient_angle/a": angle, "gradient_angle/b": angle, "gradient_angle/c": 0.0}
+        records = [{"epoch": epoch, "accuracy": 0.5, **record} for epoch in (1, 2)]
+        runs.append(Run(experiment, {"test_accuracy": 0.5, "seconds_per_step": 1.0}, records, [],
+                        layers))  # fmt: skip
+    results = comparison.group_by_settings(runs)
+    kept = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    comparison_figure.draw(results, tmp_path / "figure.png")
+    (figure,) = kept
+    monkeypatch.undo()
+    _, weights, gradients, _ = figure.axes
+    assert "all layers but a" in weights.get_title()
+    assert "all layers but c" in gradients.get_title()
+    for axes in (weights, gradients):
+        assert axes.get_lines()[0].get_ydata().tolist() == [72.0, 72.0]
+        band = axes.collections[0].get_paths()[0].vertices[:, 1]
+        assert (band.min(), band.max()) == pytest.approx((72 - 13.11, 72 + 13.11), abs=0.01)
+    # Twice 57.3°/√100, over √2 layers.
+    assert "90° ± 8.1° (2 sd)" in {text.get_text() for text in weights.texts}.pop()
+    assert "n − 1" in figure.get_suptitle()
+    table = comparison.table(results)
+    assert list(table.columns[3].cells) == ["72.0 ± 13.1"]
+    assert "all layers but a" in table.caption
+    assert "n − 1" in table.caption
     plt.close(figure)
 
 
@@ -436,9 +475,11 @@ def as_configured(pair, config, images, tmp_path):
         f"--data_dir={images}",
         f"--image_size={64 if pair[0] == 'alexnet' else 32}",
         "--epochs=1",
+        "--nodrop_remainder",  # nothing would be left of so few images
         "--schedule=constant",
         "--milestones=",
         "--warmup_epochs=0",
+        "--nodrop_remainder",
         f"--workdir={tmp_path}",
     )
     (experiment, *_) = [e for e in compare.experiments(values) if e.rule.split("(")[0] == pair[1]]

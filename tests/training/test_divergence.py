@@ -29,4 +29,13 @@ def test_a_loss_that_blew_up_and_did_not_come_back_is_a_divergence(losses, diver
 def test_the_loss_of_guessing_is_that_of_a_network_as_it_is_drawn():
     classification = tasks.get("classification")
     facts = classification.facts((8, 8, 1), tuple("0123456789"))
-    assert classification.chance_loss(classification.experiment(), facts) == pytest.approx(CHANCE)
+    ln2 = 0.693147
+    expected = {
+        "cross_entropy": CHANCE,
+        "binary_cross_entropy": ln2,
+        "binary_cross_entropy_sum": 10 * ln2,
+        "squared_error": 0.25,
+    }
+    for loss, value in expected.items():
+        experiment = classification.experiment(loss=loss)
+        assert classification.chance_loss(experiment, facts) == pytest.approx(value)

@@ -49,6 +49,8 @@ def test_scales_and_signs_come_from_the_kernels_that_were_drawn():
     prepared = training.prepare(training.Classification(**options, initialization="he_fan_in"))
     for site in find_sites(prepared.model).values():
         kernel, feedback = site.kernel.numpy(), site.feedback.numpy()
+        variance = np.mean(kernel**2) * kernel.shape[0] / 2
+        assert abs(variance - 1) < 5 * np.sqrt(2 / kernel.size)
         np.testing.assert_allclose(feedback, np.sqrt(np.mean(kernel**2)) * np.sign(kernel), 1e-5)
 
 

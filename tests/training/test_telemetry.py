@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tfbio import training
+from tfbio.metrics import AveragedLayers
 from tfbio.training import board, heatmap, strategies, telemetry
 from tfbio.training.records import Records
 
@@ -97,6 +98,9 @@ def test_the_heat_map_has_a_row_for_every_layer_and_is_the_same_again():
     assert many.shape[0] > 40 * 20 > few.shape[0]  # pixels of a line of text
     np.testing.assert_array_equal(few, heatmap.draw(records(3)))
     assert (few == 0xCC).all(axis=-1).mean() > 0.1  # gray where there is no angle
+    averaged = AveragedLayers({"layer1": 50, "layer2": 50}, {})
+    marked = heatmap.draw(records(3), averaged)
+    assert not np.array_equal(marked[:, : few.shape[1]], few)  # layers of no mean, and the scatter
     narrow = heatmap.draw([{"step": 0, "weight_angle/a": 1.0}])
     assert narrow.shape[1] < few.shape[1]
 

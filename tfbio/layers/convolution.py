@@ -25,7 +25,7 @@ class AnyConvolution(FeedbackMixin):
 
     def respond(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return ``activation(outputs + b)``, b the layer's bias per channel."""
-        bias = self.bias_of_outputs()
+        bias = self.clipped(self.bias_of_outputs())
         outputs = outputs if bias is None else keras.ops.add(outputs, bias)
         return outputs if self.activation is None else self.activation(outputs)
 

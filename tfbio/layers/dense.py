@@ -26,7 +26,7 @@ class MatrixProduct(FeedbackMixin):
     def respond(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return ``activation(outputs + b)``, b the layer's bias."""
         if self.bias is not None:
-            outputs = keras.ops.add(outputs, self.bias)
+            outputs = keras.ops.add(outputs, self.clipped(self.bias))
         return outputs if self.activation is None else self.activation(outputs)
 
 

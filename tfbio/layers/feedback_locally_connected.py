@@ -27,7 +27,7 @@ class LocalConnection(FeedbackMixin):
 
     def respond(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return ``activation(outputs + b)``, b the layer's bias of every position and filter."""
-        return self.activate(outputs)
+        return self.activate(outputs, self.clipped(self.bias))
 
     def bias_of_outputs(self) -> tf.Tensor | None:
         """Return the bias of every position and filter, as the outputs have them; None for none."""

@@ -114,13 +114,13 @@ class LocallyConnected(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Compute the layer's output from `inputs`."""
-        return self.activate(self.linear(inputs, self.kernel))
+        return self.activate(self.linear(inputs, self.kernel), self.bias)
 
-    def activate(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Return ``activation(outputs + b)``, b the layer's bias of every position and filter."""
-        if self.bias is not None:
+    def activate(self, outputs: tf.Tensor, bias: Any) -> tf.Tensor:
+        """Return ``activation(outputs + b)``, b of every position and filter, or None for none."""
+        if bias is not None:
             last = self.data_format == "channels_last"
-            outputs += self.bias if last else keras.ops.moveaxis(self.bias, -1, 0)
+            outputs += bias if last else keras.ops.moveaxis(bias, -1, 0)
         return outputs if self.activation is None else self.activation(outputs)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from tfbio import _keras, rules
+from tfbio._arguments import check_number
 from tfbio.feedback import asymmetric, shared_gradient
 from tfbio.layers import context
 from tfbio.layers.guard import guarded
@@ -37,7 +38,8 @@ def feedback_twin(cls: type[FeedbackMixin]) -> type[FeedbackMixin]:
             no feedback layer is the one it serves.
 
     Returns:
-        The class, registered for saving, its signature that of the Keras layer plus `rule`.
+        The class, registered for saving, its signature that of the Keras layer plus `rule` and
+        `clip`.
 
     Raises:
         TypeError: If `cls` is no subclass of `FeedbackMixin`.
@@ -59,8 +61,9 @@ def feedback_twin(cls: type[FeedbackMixin]) -> type[FeedbackMixin]:
     parameters = list(inspect.signature(twin_of.__init__).parameters.values())[1:]
     keywords = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
     rule = inspect.Parameter("rule", inspect.Parameter.KEYWORD_ONLY, default="sign_symmetry")
+    clip = inspect.Parameter("clip", inspect.Parameter.KEYWORD_ONLY, default=None)
     named = [p for p in parameters if p not in keywords]
-    cls.__signature__ = inspect.Signature([*named, rule, *keywords])
+    cls.__signature__ = inspect.Signature([*named, rule, clip, *keywords])
     TWINS[twin_of] = cls
     return keras.saving.register_keras_serializable("tfbio")(cls)
 
@@ -140,6 +143,8 @@ class FeedbackMixin(_Layer):
         *args: The Keras twin's arguments.
         rule: The learning rule, anything that `tfbio.rules.get` takes. The layer makes a copy of
             its own.
+        clip: None, or the bound c of ∂x, ∂W and ∂b, whose entries are clipped to [−c, c]; see
+            `tfbio.convert`.
         **kwargs: The Keras twin's keyword arguments.
 
     Raises:
@@ -148,9 +153,13 @@ class FeedbackMixin(_Layer):
     """
 
     kernel_names = ("kernel",)
+    clip: float | None = None
 
-    def __init__(self, *args: Any, rule: Any = "sign_symmetry", **kwargs: Any):
+    def __init__(
+        self, *args: Any, rule: Any = "sign_symmetry", clip: float | None = None, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
+        self.clip = None if clip is None else check_number("clip", clip, above=0)
         self.put_under(rule)
 
     def sites(self) -> tuple[Site, ...]:
@@ -276,10 +285,37 @@ class FeedbackMixin(_Layer):
             return self._propagate_in_network(op, inputs, kernel, site)
         circuit = rules.Circuit(op, inputs, self.respond if last else tf.identity, bias)
         feedback = tf.cast(site.rule(full, circuit=circuit), kernel.dtype)
+        if isinstance(inputs, tf.Tensor):  # what comes sparse is the data itself
+            inputs = self.clipped(inputs)
+        # B's too, which where it follows W gets the same.
+        kernel, feedback = self.clipped(kernel), self.clipped(feedback)
         if site.rule.learns == "with_kernel":
             kernel, feedback = shared_gradient(kernel, feedback, self.true_gradient_switch)
         outputs = asymmetric(op, inputs, kernel, feedback, transport=self.true_gradient_switch)
         return context.show(outputs, site, op, inputs, kernel, feedback)
+
+    def clipped(self, value: Any) -> Any:
+        """Return a value whose gradient has its entries clipped to [−c, c], c the layer's `clip`.
+
+        Args:
+            value: A tensor, variable or None; as it is without `clip`. While the model is made to
+                show its true gradient (`tfbio.true_gradient`) nothing is clipped.
+        """
+        clip = self.clip
+        if not clip or value is None or not context.current().rewired:
+            return value
+
+        @tf.custom_gradient
+        def identity(value, transport):
+            def gradient(upstream):
+                bound = tf.clip_by_value(upstream, -clip, clip)
+                return tf.where(transport, upstream, bound), None
+
+            return tf.identity(value), gradient
+
+        return identity(
+            tf.convert_to_tensor(value), tf.convert_to_tensor(self.true_gradient_switch)
+        )
 
     def _propagate_in_network(self, op, inputs, kernel, site):
         """Return ``op(inputs, kernel)``, its error going where the network says, or nowhere."""
@@ -324,4 +360,5 @@ class FeedbackMixin(_Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the Keras twin's config, and the rule's."""
-        return {**super().get_config(), "rule": self.rule_config}
+        clip = {"clip": self.clip} if self.clip else {}
+        return {**super().get_config(), "rule": self.rule_config, **clip}

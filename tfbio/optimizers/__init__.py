@@ -12,6 +12,7 @@ from tfbio.optimizers.exceptions import Exceptions
 from tfbio.optimizers.feedback import Feedback
 from tfbio.optimizers.last_layer import LastLayer
 from tfbio.optimizers.loss_scale import LossScale
+from tfbio.optimizers.norms import KeepNorm, keep_norms
 
 if TYPE_CHECKING:
     from keras.optimizers.schedules import LearningRateSchedule
@@ -27,12 +28,14 @@ __all__ = [
     "WITH_MOMENTUM",
     "Exceptions",
     "Feedback",
+    "KeepNorm",
     "LastLayer",
     "LossScale",
     "VariantAdam",
     "VariantRMSprop",
     "VariantSGD",
     "get",
+    "keep_norms",
     "names",
 ]
 

@@ -102,7 +102,9 @@ class Feedback:
         """The steps of a turn of what learns alone, and of all else; None without turns."""
         if not self.alternate:
             return None
-        return self.alternate if isinstance(self.alternate, tuple) else (self.alternate,) * 2
+        if isinstance(self.alternate, tuple):
+            return self.alternate
+        return self.alternate, self.alternate
 
     def turn(self, iterations: tf.Tensor, alone: bool) -> tf.Tensor:
         """Return whether a variable is updated at a step.

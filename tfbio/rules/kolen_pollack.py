@@ -21,12 +21,20 @@ class KolenPollack(ScaledRule):
 
         W ← W − η(∂W + λW),    B ← B − η(∂W + λB)
 
-    so that under plain SGD, or a decay that is decoupled from the gradient,
+    so that under plain SGD, or a decay that is decoupled from the gradient (AdamW),
     ``W_t − B_t = (1 − ηλ)^t (W_0 − B_0)`` whatever the data. Without decay the difference stays as
     it was. The two synapses need no weight of each other: each sees the same two activities.
 
+    The identity needs an optimizer whose step does not depend on the weight itself but for the
+    decay. Under Adam or RMSprop with λW in the gradient W − B shrinks faster, each entry by a
+    factor of its own; under Lamb and Adafactor, whose rates depend on the weight's size, it moves
+    (docs/rules/kolen_pollack.md has measurements). W and B have one gradient also where the loss
+    depends on the error, as a penalty on the gradient at the input does; see
+    `tfbio.feedback.shared_gradient`.
+
     B is trainable: the optimizer that updates W updates B, and a decay that is written into the
-    loss, as `kernel_regularizer`, would reach W alone.
+    loss, as `kernel_regularizer`, would reach W alone. So would a wrapper that rescales W,
+    `keras.layers.SpectralNormalization`, which `tfbio.convert` refuses.
 
     Args:
         scale: The scale s of the first B ~ N(0, s²), see `tfbio.rules.scales.magnitude`. "xavier"

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from tfbio.metrics import TAGS, mean_over
-from tfbio.studies.plots import format_mean
+from tfbio.studies.plots import SPREAD, format_mean
 from tfbio.studies.runs import Run
 from tfbio.training import folder
 from tfbio.training.experiment import differences
@@ -265,7 +265,7 @@ def _caption(results):
     """Return what the numbers of the table are."""
     lines = [f"Angle between W and B, mean over {describe_layers(results, 'weight_angle')}."]
     if max(map(len, results.values())) > 1:
-        lines.append("± is the standard deviation over seeds (n − 1).")
+        lines.append(f"± is the {SPREAD}.")
     return "\n".join(lines)
 
 

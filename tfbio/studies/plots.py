@@ -11,6 +11,8 @@ from tfbio._extras import require
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """The colors of rules and settings, in order."""
 BLUE, RED, GRAY = COLORS[1], COLORS[2], "#888888"
+SPREAD = "standard deviation over seeds (n − 1)"
+"""What stands after ± in tables, and what bands of figures show about means over seeds."""
 SHORT_NAME = 24
 """Letters of a name for which there is room beside or among the curves."""
 
@@ -87,13 +89,13 @@ def describe_spread(runs: int) -> str:
 
     Example:
         >>> describe_spread(3)
-        '3 seeds; lines are means, bands ± one standard deviation (n − 1)'
+        '3 seeds; lines are means, bands ± the standard deviation over seeds (n − 1)'
         >>> describe_spread(1)
         'one seed'
     """
     if runs == 1:
         return "one seed"
-    return f"{runs} seeds; lines are means, bands ± one standard deviation (n − 1)"
+    return f"{runs} seeds; lines are means, bands ± the {SPREAD}"
 
 
 def tidy(axes: Any) -> None:

@@ -112,7 +112,9 @@ def table(results: dict[str, list[Robustness]], attack: Attack) -> Table:
         >>> [list(column.cells) for column in table({"backprop": [measured]}, attack).columns]
         [['backprop'], ['97.0'], ['0.1'], ['25.0']]
     """
-    out = Table(title="Accuracy under attack, %")
+    several = max(map(len, results.values())) > 1
+    caption = f"± is the {plots.SPREAD}." if several else None
+    out = Table(title="Accuracy under attack, %", caption=caption, caption_justify="left")
     out.add_column("rule", overflow="fold")
     for heading in ("clean", "eps", *(f"{a}, {g}\ngradient" for a, g in attack.columns)):
         out.add_column(heading, justify="right", no_wrap=True)

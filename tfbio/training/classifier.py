@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -163,8 +162,9 @@ class ClassificationTask(Task):
         return measure
 
     def chance_loss(self, experiment: Classification, facts: Facts) -> float:
-        """Return the cross-entropy of equal probabilities of all classes."""
-        return math.log(max(2, len(facts.class_names)))
+        """Return the loss of logits that are all 0: of a softmax, the logarithm of the classes."""
+        logits = tf.zeros((1, max(2, len(facts.class_names))))
+        return float(losses.example_losses(experiment.loss, [0], logits)[0])
 
     def report(self, values: Mapping[str, Any]) -> str:
         """Return loss and accuracy, and that of validation if there is one."""

@@ -141,6 +141,15 @@ class Experiment:
         "The greatest norm of the gradient of all weights together, before weight decay; 0: any.",
         low=0,
     )
+    clip_layers: float = option(
+        0.0,
+        "The bound, on both sides, of every entry of the gradients that a layer under a rule "
+        "returns, to its input, kernel and bias; layers on backprop have none. 0: none.",
+        low=0,
+    )
+    constrain_norm: bool = option(
+        False, "Scale every kernel to the norm that it started with, after each step."
+    )
     batch_manhattan: str = option(
         "none", "The layers that learn by the sign of their gradient.", choices=WHERE
     )
@@ -307,6 +316,11 @@ class Experiment:
             raise ValueError(
                 "`weight_decay_exclude` has no effect without `weight_decay`. "
                 f"Received: {self.weight_decay_exclude!r}."
+            )
+        if self.clip_layers and self.precision == "mixed_float16":
+            raise ValueError(
+                "`clip_layers` does not go with `precision='mixed_float16'`, whose gradients are "
+                "scaled by a factor that changes: the bound would change with it."
             )
         for name in ("init_checkpoint", "accept_new_feedback"):
             if getattr(self, name) != default(self, name) and not self.init_from:

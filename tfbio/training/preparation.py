@@ -16,6 +16,7 @@ from tfbio._arguments import shorten
 from tfbio.convert import convert
 from tfbio.layers.sites import find_layers, find_rules, match_layers
 from tfbio.networks import turns
+from tfbio.optimizers import keep_norms
 from tfbio.training import strategies, tasks
 from tfbio.training.experiment import Experiment
 from tfbio.training.optimization import make_optimizer, make_schedule
@@ -192,16 +193,20 @@ def build(
         if experiment.freeze:
             _freeze(model, experiment.freeze)
         last = experiment.parsed_last_layer_rule
-        with named("rule", last_layer="last_layer_rule", overrides="overrides"):
+        with named("rule", last_layer="last_layer_rule", overrides="overrides", clip="clip_layers"):
             convert(
                 model,
                 rules.serialize(experiment.parsed_rule),
                 last_layer=last and rules.serialize(last),
                 overrides=experiment.override_rules() or None,
+                clip=experiment.clip_layers or None,
             )
         if source:
             with named("init_from"):
                 task.copy_feedback(experiment, source, model)
+        if experiment.constrain_norm:
+            with named("rule", keep_norms="constrain_norm"):
+                keep_norms(model)
         if experiment.sync_batch_norm:
             _synchronize(model)
         optimizer = make_optimizer(experiment, learning_rate, model)
