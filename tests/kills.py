@@ -56,7 +56,7 @@ RESNET18 = {
 
 RETINANET = {
     "dataset": "coco",
-    "image_size": 64,
+    "image_size": "64",
     "augmentation": "jitter_flip",
     "backbone": "resnet10",
     "channels": 8,

@@ -659,3 +659,29 @@ def test_a_silent_data_service_ends_in_an_error(split, dispatcher, small_net, tm
         data.Service(f"grpc://localhost:{port}", timeout=1).check()
     with pytest.raises(ValueError, match=r"`data_service_timeout` belongs to `data_service"):
         training.Classification(data_service_timeout=3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_exif_orientation_is_read_and_not_applied(orientation):
+    # As torchvision's folders, TensorFlow Datasets and Keras read images; PIL can tell.
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 24, 3)).astype("uint8")
+    exif = Image.Exif()
+    exif[0x0110] = "a camera"  # a tag that comes before
+    exif[0x0112] = orientation
+    plain = photographs.jpeg(Image.fromarray(pixels))
+    tagged = photographs.jpeg(Image.fromarray(pixels), exif=exif.tobytes())
+    assert tagged != plain
+    assert Image.open(io.BytesIO(tagged)).getexif()[0x0112] == orientation
+    assert decoding.read_orientation(tagged) == orientation
+    assert decoding.read_orientation(plain) == 1
+    for cut in (None, 9, 30, 60):  # damaged: no orientation that can be read, and no error
+        assert decoding.read_orientation(tagged[:cut]) in (1, orientation)
+    assert decoding.read_orientation(b"GIF89a") == 1
+    box, draw = tf.constant([3, 2, 20, 10]), tf.constant(7, tf.int64)
+    for read in (
+        lambda content: decoding.decode(content, 3),
+        lambda content: decoding.window(content, 3, box),
+        lambda content: decoding.training_crop(content, 3, draw, (8, 8)),
+    ):
+        tf.nest.map_structure(np.testing.assert_array_equal, read(tagged), read(plain))
+    assert decoding.decode(tagged, 3).shape == (40, 24, 3)

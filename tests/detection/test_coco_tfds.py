@@ -9,9 +9,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from tests.detection import coco_files
 from tfbio.data import clear_errors
 from tfbio.data.photographs import Contents
-from tfbio.detection import coco, coco_tfds, datasets
+from tfbio.detection import coco, coco_metrics, coco_tfds, datasets
 
 SIZES = ((50, 80), (64, 40), (33, 47))
 BOXES = (
@@ -68,7 +69,7 @@ def check(annotations):
     assert annotations.file_names[2] == "000000000002.jpg"
     assert annotations.sizes.tolist() == [list(sides) for sides in SIZES]
     np.testing.assert_allclose(annotations.boxes, BOXES[0] + BOXES[2], atol=0.005)
-    assert annotations.areas.tolist() == [99, 99, 99]
+    assert annotations.areas.tolist() == [99.5, 99.5, 99.5]
     assert annotations.crowds.tolist() == [False, True, False]
     assert annotations.classes.tolist() == [79, 79, 77]
     assert annotations.category_ids[77:] == (88, 89, 90)
@@ -194,6 +195,116 @@ def test_both_forms_give_the_same_batches(streamed):
     wanted = streamed[1]
     np.testing.assert_array_equal(images, wanted[0])
     np.testing.assert_allclose(boxes, wanted[1], atol=0.01)
+
+
+# Areas at COCO's limits, 32² and 96², with and without a fraction, of boxes that are as large.
+AREAS = (1023.6, 1024.9, 1025.1, 9215.9, 9216.4, 9300.2, 400.0, 12000.7)
+
+
+def with_areas(names):
+    """Return (TFDS's examples, COCO's document) of objects of two classes, one on an image each."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((120, 160, 3), 90, np.uint8)).save(file, "JPEG")
+    found, images, objects = [], [], []
+    for index, area in enumerate(AREAS):
+        side, name, label = round(area**0.5, 2), f"{index:012}.jpg", index % 2
+        x, y = 2.0 + index, 4.5
+        images.append({"id": index, "file_name": name, "height": 120, "width": 160})
+        entry = {"id": 70 + index, "image_id": index, "area": area, "iscrowd": 0}
+        category = coco_tfds.CATEGORY_IDS[label]
+        entry |= {"bbox": [x, y, side, side], "category_id": category, "segmentation": [[0.0, 1.0]]}
+        objects.append(entry)
+        corners = y / 120, x / 160, (y + side) / 120, (x + side) / 160
+        entry = {"id": 70 + index, "area": area, "label": names[label], "is_crowd": False}
+        found.append(
+            {
+                "image": io.BytesIO(file.getvalue()),
+                "image/filename": name,
+                "image/id": index,
+                "objects": [{**entry, "bbox": tfds.features.BBox(*corners)}],
+            }
+        )
+    categories = zip(coco_tfds.CATEGORY_IDS, names, strict=True)
+    return found, {
+        # COCO's own do not come in the order of the images.
+        "images": images[::-1],
+        "annotations": objects[::-1],
+        "categories": [{"id": key, "name": name} for key, name in categories],
+    }
+
+
+@pytest.fixture(scope="module")
+def limits(tmp_path_factory, names):
+    """Return (folder of TFDS's datasets, COCO's document), whose areas are at the limits."""
+    root = tmp_path_factory.mktemp("limits")
+    features = named(tfds.builder("coco/2017", data_dir=root), names).info.features
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="coco",
+        config="2017",
+        version="1.1.0",
+        features=features,
+        split_datasets={
+            split: ((example["image/id"], example) for example in with_areas(names)[0])
+            for split in ("train", "validation")
+        },
+        data_dir=str(root),
+        disable_shuffling=True,
+    )
+    return root, with_areas(names)[1]
+
+
+def results_of(document):
+    """Return results, some of which miss: they differ by the sizes of objects."""
+    return [
+        {
+            "image_id": entry["image_id"],
+            "category_id": entry["category_id"],
+            "bbox": [entry["bbox"][0] + 3 * (entry["id"] % 3), *entry["bbox"][1:]],
+            "score": 0.9 - entry["id"] / 100,
+        }
+        for entry in document["annotations"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "place", ["", "annotations", "downloads/extracted/ZIP.trainval/annotations"]
+)
+def test_areas_are_those_of_cocos_own_document(limits, tmp_path, caplog, place):
+    root, document = limits
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "coco").symlink_to(root / "coco")
+    for name in ("train", "val"):
+        path = tmp_path / place / f"instances_{name}2017.json"
+        path.write_text(json.dumps(document))
+    whole = datasets.load("coco", str(tmp_path), image_size=64)
+    assert "whole numbers" not in caplog.text
+    assert whole.test.annotations.areas.tolist() == list(AREAS)
+    results = results_of(document)
+    measured = list(coco_metrics.evaluate(whole.test.annotations, results).summary.values())
+    wanted = coco_files.by_pycocotools(document, results)
+    assert len(set(wanted[3:6].tolist())) == 3
+    np.testing.assert_allclose(measured, wanted, rtol=1e-12)
+    # The document of another set is not taken for it.
+    document["annotations"][0]["area"] += 1
+    path.write_text(json.dumps(document))
+    document["annotations"][0]["area"] -= 1
+    with pytest.raises(
+        ValueError, match=r"instances_val2017.json must be the document that coco/2"
+    ):
+        datasets.load("coco", str(tmp_path), image_size=64)
+
+
+def test_without_it_areas_count_once_and_the_log_says_how(limits, caplog):
+    root, document = limits
+    whole = datasets.load("coco", str(root), image_size=64)
+    assert "areas are whole numbers in TensorFlow Datasets, and instances_val2017" in caplog.text
+    assert f"was not found in {root}. Half" in caplog.text
+    found = whole.test.annotations
+    assert found.areas.tolist() == [int(area) + 0.5 for area in AREAS]
+    results = results_of(document)
+    measured = list(coco_metrics.evaluate(found, results).summary.values())
+    # No area is exactly at a limit.
+    np.testing.assert_allclose(measured, coco_files.by_pycocotools(document, results), rtol=1e-6)
 
 
 def test_what_is_not_prepared_is_told(tmp_path):

@@ -173,7 +173,7 @@ def test_two_replicas_learn_what_one_device_does(options):
     learned, losses = [], []
     for strategy in ("one_device", "mirrored"):
         # Batch normalization would see half of the batch, and Adam blows differences up.
-        changes = {"strategy": strategy, "frozen_norm": True, "optimizer": "sgd"}
+        changes = {"strategy": strategy, "frozen_norm": True, "init_from": "another"}
         prepared = training.prepare(detection.Detection(**{**options, **changes}))
         start = [w.numpy() for w in prepared.model.trainable_variables]
         assert Loop(prepared).train(iter(prepared.epoch(0, 0)), 2) == (2, True)
@@ -202,7 +202,7 @@ def test_boxes_are_found_in_images_of_any_size(whole, tmp_path, capsys):
     assert {result["image_id"] for result in results} == {1, 2}
     drawn = sum(result["score"] >= 0.3 for result in results)
     printed = capsys.readouterr().out
-    assert f"{len(results)} boxes in results.json, {drawn} of them drawn" in printed
+    assert f"{len(results)} boxes in results.json. Drawn: {drawn} from a score of 0.3 on" in printed
     assert f"2 images: {tmp_path / 'out'}" in printed
     annotations = coco.parse({**document, "annotations": []}, "images.json")
     assert np.isnan(coco_metrics.evaluate(annotations, results).summary["AP"])
@@ -345,11 +345,27 @@ def test_a_folder_is_of_one_kind_of_run(whole, capsys):
 BAD = [
     (["--backbone=resnet17"], "--backbone must be one of resnet10, resnet18"),
     (["--box_loss=l2"], "--box_loss must be one of retinanet, smoothl1"),
-    (["--image_size=100"], "--image_size must be a multiple of 32, or 0. Received: 100"),
+    (
+        ["--image_size=100"],
+        "--image_size must be HEIGHT,WIDTH in pixels or one number for a square",
+    ),
+    (
+        ["--image_size=64,96,32"],
+        "multiples of 32 from 32 to 4096, such as '800,1344'. Received: '64",
+    ),
+    (["--image_size=64,x"], "Received: '64,x'"),
+    (["--shorter_side=64"], "--shorter_side and --longest_side go together"),
+    (["--shorter_side=96", "--longest_side=64"], "Received: --shorter_side=96 --longest_side=64"),
+    (
+        ["--image_size=64", "--shorter_side=64", "--longest_side=96"],
+        "--image_size does not go with --shorter_side, whose canvas is a square of --longest_side.",
+    ),
     (["--mean=0.5,0.5,0.5"], "--mean and --std go together"),
     (["--mean=0.5,0.5", "--std=1,1,1"], "--mean must be three numbers"),
     (["--mean=0,0,0", "--std=1,1,0"], "--std must be three numbers, 1e-06 or more"),
     (["--mean=0,0,nan", "--std=1,1,1"], "--mean must be three numbers"),
+    (["--frozen_norm"], "--frozen_norm needs --init_from: without another run's moving"),
+    (["--best_anchor=detectron"], "--best_anchor must be one of never, from_0.4, always"),
     (["--frozen_norm", "--sync_batch_norm"], "--sync_batch_norm has no effect with --frozen_norm"),
     (["--anchor_scale=0"], "--anchor_scale must be a finite number of 0.01 to 100."),
     (["--head_layers=-1"], "--head_layers must be an integer of 0 to"),
@@ -397,9 +413,23 @@ def test_a_fraction_is_held_out_only_where_the_data_have_no_validation(options, 
     assert len({part.annotations.image_ids.tobytes() for part in parts}) == 2
 
 
+def test_padding_is_zero_once_images_are_standardized(options):
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    given = {"mean": "0.485, 0.456, 0.406", "std": "0.229, 0.224, 0.225", "image_size": "64,96"}
+    for changes, most in ((given, 0.5 / 255 / min(std)), ({"image_size": "64,96"}, 0)):
+        one = detection.Detection(**{**options, **changes})
+        images, _ = next(iter(task.TASK.load(one).train.batches(4)))
+        images = images.numpy() / 255
+        if one.mean:
+            images = (images - mean) / std
+        assert np.abs(images[:, :, 64:]).max() <= most
+        assert np.abs(images[:, :, :64]).mean() > 0.3
+
+
 def prepared_from(config, options, tmp_path):
     """Prepare each run of a config on small images; layers, losses, rule and optimizer are its."""
     smaller = ("--dataset=coco", f"--data_dir={options['data_dir']}", "--image_size=64",
+               "--shorter_side=0", "--longest_side=0", "--warmup_steps=5",
                "--channels=8", "--batch_size=2", "--validation_fraction=0.1")  # fmt: skip
     values = parsed(f"--flagfile={config}", *smaller, f"--workdir={tmp_path}")
     return [training.prepare(each) for each in compare.experiments(values, detection.Detection)]

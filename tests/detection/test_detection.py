@@ -138,6 +138,23 @@ def test_padding_is_black_and_the_aspect_ratio_is_kept(split):
     assert about["ids"].tolist() == list(range(100, 111))
 
 
+@pytest.mark.parametrize("augmentation", ["none", "jitter_flip"])
+def test_padding_may_have_a_color(augmentation):
+    split = split_of(*rectangles(6, "PNG"), WIDE, padding=(124, 116, 104))
+    black = split_of(*rectangles(6, "PNG"), WIDE)
+    options = {"order": ORDER, "augmentation": augmentation}
+    (images, targets), (others, same_targets) = (
+        listed(each.batches(6, **options))[0] for each in (split, black)
+    )
+    beside = (others == 0).all(-1)
+    assert 0.1 < beside.mean() < 0.9
+    assert (images[beside] == (124, 116, 104)).all()
+    np.testing.assert_array_equal(images[~beside], others[~beside])
+    np.testing.assert_array_equal(targets["boxes"], same_targets["boxes"])
+    with pytest.raises(ValueError, match=r"`padding` must be three integers of 0 to 255"):
+        split_of(*rectangles(1), padding=(0.485, 0.456, 0.406))
+
+
 def test_jitter_scales_cuts_and_mirrors_at_random(augmented):
     # Whether an image is a JPEG or a PNG does not change its boxes.
     plain, flipped, jittered, both = (augmented(*each)[1]["boxes"][:, 0] for each in FAST)
@@ -306,13 +323,105 @@ def test_damaged_images_weigh_nothing_in_evaluation():
         listed(split.batches(6, pad=True))
 
 
+def test_annotations_are_of_the_image_as_stored_whatever_its_exif_orientation(caplog, tmp_path):
+    contents, document = rectangles(2)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # viewers turn it by a quarter
+    for index, content in enumerate(contents):
+        file = io.BytesIO()
+        Image.open(io.BytesIO(content)).save(file, "JPEG", quality=95, exif=exif.tobytes())
+        contents[index] = file.getvalue()
+    # The second one's annotations are of the turned image, and are refused.
+    image = document["images"][1]
+    image["height"], image["width"] = image["width"], image["height"]
+    split = split_of(contents, document)
+    ((images, targets, about),) = listed(split.batches(2, pad=True))
+    assert about["weights"].tolist() == [1, 0]
+    assert "as stored: an EXIF orientation is not applied." in caplog.text
+    rows, columns = np.nonzero(is_green(images[0]))
+    pixels = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(targets["boxes"][0, 0], pixels, atol=1.5)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(contents[0])
+    datasets.images([str(path)], 96)
+    assert f"The EXIF orientation of 1 image is not applied: {path}" in caplog.text
+
+
 @pytest.mark.parametrize("size", [0, 100, 33, 96.0, (64, 65), (64,), "64"])
 def test_sides_that_are_no_multiple_of_32_are_refused(size):
     with pytest.raises(ValueError, match=r"`image_size` must be .* Received: "):
         split_of(*rectangles(1), size)
 
 
+def detectron_sides(height, width, shorter, longest):
+    """Return (sides, scale) of Detectron's `prep_im_for_blob`; cv2.resize rounds the sides."""
+    scale = float(shorter) / float(min(height, width))
+    if np.round(scale * max(height, width)) > longest:
+        scale = float(longest) / float(max(height, width))
+    return [int(np.round(height * scale)), int(np.round(width * scale))], scale
+
+
+def test_the_shorter_side_is_resized_as_detectron_resizes_it():
+    # COCO's frequent sizes, both orientations, long ones, and what enlarges many times.
+    sizes = [(480, 640), (640, 480), (427, 640), (640, 360), (612, 612), (51, 640), (640, 59)]
+    random = np.random.default_rng(0)
+    sizes += random.integers(20, 700, (40, 2)).tolist()
+    for shorter, longest in ((800, 1333), (600, 1000), (64, 96)):
+        canvas = examples.canvas_sides(0, shorter, longest)
+        assert canvas == (-(-longest // 32) * 32,) * 2
+        for size in sizes:
+            wanted, _ = detectron_sides(*size, shorter, longest)
+            found = boxes.fit(tf.constant(size), canvas, shorter, longest).numpy().tolist()
+            assert found == wanted
+            assert max(found) <= longest
+
+
+def test_images_of_both_orientations_keep_one_scale_on_a_canvas():
+    contents, document = [], rectangles(3)[1]
+    for image, entry, size in zip(
+        document["images"], document["annotations"], ((40, 90), (90, 40), (60, 60)), strict=True
+    ):
+        image["height"], image["width"] = size
+        pixels = np.full((*size, 3), GRAY, np.uint8)
+        x, y, w, h = entry["bbox"] = [5, 7, 25, 30]
+        pixels[y : y + h, x : x + w] = GREEN
+        contents.append(jpeg(pixels, "PNG"))
+    split = split_of(contents, document, 0, shorter_side=72, longest_side=150)
+    assert split.image_shape == (160, 160, 3)
+    ((images, targets, about),) = listed(split.batches(3, pad=True))
+    assert np.rint(about["scales"] * about["sizes"]).tolist() == [[67, 150], [150, 67], [72, 72]]
+    for image, box, scale, size in zip(
+        images, targets["boxes"][:, 0], about["scales"], about["sizes"], strict=True
+    ):
+        rows, columns = np.nonzero(is_green(image))
+        pixels = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(box, pixels, atol=1.5)
+        height, width = np.rint(scale * size).astype(int)
+        assert not image[height:].any()
+        assert not image[:, width:].any()
+    # Exactly: the ratio of whole sides, not Detectron's scale, is what the image was resized by.
+    back = examples.original(targets["boxes"], about)[:, 0]
+    np.testing.assert_allclose(back, [[5, 7, 30, 37]] * 3, atol=1e-5)
+    # Jitter changes this scale, and an epoch is the same function of seed and epoch as ever.
+    options = {"order": ORDER, "augmentation": "jitter"}
+    whole = listed(split.batches(1, **options))
+    same(listed(split.batches(1, start=1, **options)), whole[1:])
+    sides = [targets["boxes"][0, 0, 3] - targets["boxes"][0, 0, 1] for _, targets in whole]
+    assert all(30 * 1.2 * 0.8 - 1 < side < 30 * 1.667 * 1.25 + 1 for side in sides)
+
+
 def test_other_options_are_refused(split):
+    for options, message in (
+        ({"shorter_side": 64}, r"`shorter_side` and `longest_side` go together"),
+        ({"shorter_side": 96, "longest_side": 64}, r"the second at least as long as the first"),
+        ({"shorter_side": -1, "longest_side": 64}, r"`shorter_side` must be an integer of 0 or"),
+        (
+            {"shorter_side": 64, "longest_side": 96},
+            r"`image_size` does not go with `shorter_side`.*`image_size=96` `shorter_side=64`",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            split_of(*rectangles(1), **options)
     with pytest.raises(ValueError, match=r"`max_boxes` must be an integer of 1 or more"):
         split_of(*rectangles(1), max_boxes=0)
     with pytest.raises(ValueError, match=r"must be one of none, flip, jitter, jitter_flip.*'crop"):

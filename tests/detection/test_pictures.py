@@ -33,6 +33,30 @@ def test_what_is_padding_or_of_a_low_score_is_not_drawn():
     assert not drawn[220:].any()
 
 
+def test_weak_boxes_are_thin_and_dotted_and_only_fill_up():
+    boxes = [[20, 40, 80, 80], [90, 40, 140, 80], [20, 5, 60, 30], [70, 5, 110, 30]]
+    classes, scores = [1, 0, 0, 1], [0.6, 0.2, 0.04, 0.01]
+    predicted = {"boxes": boxes[:1], "classes": classes[:1], "confidence": scores[:1]}
+    strongest = {"boxes": boxes, "classes": classes, "confidence": scores}
+    weak = pictures.choose_weak(predicted, strongest)
+    assert weak["confidence"].tolist() == [0.2, 0.04]
+    drawn = pictures.draw(BLACK, NAMES, predicted, least=pictures.LEAST, weak=weak)
+    assert (drawn[200:400, 100] == pictures.color(1)).all()
+    column = drawn[210:390, 450]
+    dots = (column == pictures.color(0)).all(-1)
+    assert 0.3 < dots.mean() < 0.7
+    assert not drawn[210:390, 451].any()
+    assert (drawn[200:400, 101] == pictures.color(1)).all()  # twice as wide
+    # The fourth is not drawn, and none is where three are strong, or nothing was predicted.
+    assert not drawn[:140, 380:].any()
+    strong = {"boxes": boxes[:3], "classes": classes[:3], "confidence": [0.9, 0.5, 0.3]}
+    assert not len(pictures.choose_weak(strong, strongest)["classes"])
+    none = {"boxes": [[-1] * 4] * 2, "classes": [-1] * 2, "confidence": [-1] * 2}
+    assert not len(pictures.choose_weak(none, none)["classes"])
+    strongest["boxes"] = [boxes[0], [150, 9, 150, 30], *boxes[2:]]  # the second lies beside it
+    assert pictures.choose_weak(none, strongest)["confidence"].tolist() == [0.04, 0.01]
+
+
 def test_boxes_at_the_border_or_upside_down_are_drawn():
     boxes = [[0, 0, 150, 100], [149, 99, 150, 100], [90, 90, 10, 10], [-50, -50, 300, 300]]
     found = {"boxes": boxes, "classes": [0, 1, 0, 1], "confidence": [0.1, 0.2, 0.3, 0.4]}

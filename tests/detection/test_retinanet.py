@@ -151,7 +151,9 @@ def test_with_transported_feedback_loss_and_gradients_are_keras_cvs(keras_cv):
 
 
 def test_saved_and_loaded_it_is_the_same_to_the_bit(tmp_path, monkeypatch):
-    model = tiny(norm=True, frozen_norm=True, mean=[0.5] * 3, std=[0.2, 0.3, 0.4])
+    standardized = {"mean": [0.5] * 3, "std": [0.2, 0.3, 0.4]}
+    matching = {"best_anchor": "from_0.4", "candidates": 50}
+    model = tiny(norm=True, frozen_norm=True, **standardized, **matching)
     overrides = {"pyramid*": "feedback_alignment", "box_head/*": "backprop", "backbone*": "frsf"}
     before = model(IMAGES)
     tfbio.convert(model, "sign_symmetry", overrides=overrides)
@@ -168,6 +170,7 @@ def test_saved_and_loaded_it_is_the_same_to_the_bit(tmp_path, monkeypatch):
     rules = {name: site.rule.alias for name, site in find_sites(model).items()}
     assert {name: site.rule.alias for name, site in find_sites(loaded).items()} == rules
     assert set(rules.values()) == {"sign_symmetry", "feedback_alignment", "backprop", "frsf"}
+    assert loaded.get_config().items() >= {**standardized, **matching}.items()
     assert isinstance(loaded.box_loss, keras.losses.Huber)
     assert loaded.optimizer.momentum == 0.9
     for variable, value in zip(loaded.optimizer.variables, optimizer.variables, strict=True):
@@ -435,6 +438,8 @@ def test_two_replicas_take_the_step_of_one_device():
         ({"input_shape": (100, 64, 3)}, "sides multiples of 32 or None. Received: .100, 64, 3."),
         ({"head_layers": -1}, "`head_layers` must be an integer of 0 or more. Received: -1."),
         ({"score_threshold": 5}, "`score_threshold` must be a finite number of 0 to 1"),
+        ({"candidates": 0}, "`candidates` must be an integer of 1 or more. Received: 0."),
+        ({"best_anchor": "yes"}, "`best_anchor` must be one of never, from_0.4, always"),
         ({"anchor_sizes": (32, 64)}, "`anchor_sizes` must be 5 numbers above 0"),
         ({"box_variance": (0, 1, 1, 1)}, "`box_variance` must be four numbers above 0"),
         ({"mean": [0.5] * 3}, "`mean` and `std` go together"),

@@ -341,7 +341,12 @@ def test_a_run_starts_from_anothers_weights(networks, tmp_path, caplog):
                 np.testing.assert_array_equal(own, given)
             if layer.get_weights() and rule == "fa":
                 np.testing.assert_array_equal(layer.feedback, there.feedback)
-    assert "the feedback of 2 kernels is made anew: conv (sign_symmetry(" in caplog.text
+    assert "the run's feedback of 2 kernels, conv (sign_symmetry(" in caplog.text
+    other = training.Classification(**options, rule="fa(scale='xiao')")
+    with pytest.raises(ValueError, match=r"^`init_from`: the run's feedback of 2 kernels, conv"):
+        training.prepare(other, source)
+    other = dataclasses.replace(other, accept_new_feedback=True)
+    assert training.prepare(other, source).model.layers[0].rule.scale == "xiao"
 
     class Cut(BaseException):
         """Ends a training."""

@@ -1,4 +1,8 @@
-"""Decoding: images from the bytes of files, as a whole or as far as a random crop needs them."""
+"""Decoding: images from the bytes of files, as a whole or as far as a random crop needs them.
+
+Images are decoded as they are stored: the orientation in a JPEG's EXIF data, by which viewers turn
+or mirror it, is not applied. `read_orientation` reads it.
+"""
 
 from collections.abc import Sequence
 
@@ -156,6 +160,50 @@ def is_whole_jpeg(content: tf.Tensor) -> tf.Tensor:
     """
     whole = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
     return whole & (tf.strings.substr(content, -2, 2) == b"\xff\xd9")
+
+
+def read_orientation(content: bytes) -> int:
+    """Return the orientation in a JPEG's EXIF data.
+
+    Args:
+        content: The file's bytes, of any format.
+
+    Returns:
+        1 to 8, as EXIF numbers them: 1 is as stored, 3 is upside down, and from 5 on height and
+        width are exchanged. 1 where there is none.
+
+    Example:
+        >>> read_orientation(tf.io.encode_jpeg(tf.zeros((4, 4, 3), tf.uint8)).numpy())
+        1
+
+    References:
+        CIPA DC-008, "Exchangeable image file format", tag 274.
+    """
+    at = 2
+    while content[:2] == b"\xff\xd8" and content[at : at + 1] == b"\xff":
+        marker, length = content[at + 1 : at + 2], int.from_bytes(content[at + 2 : at + 4], "big")
+        body = content[at + 4 : at + 2 + length]
+        if marker == b"\xe1" and body[:6] == b"Exif\0\0":
+            return _find_orientation(body[6:])
+        if length < 2 or marker == b"\xda":  # the pixels
+            break
+        at += 2 + length
+    return 1
+
+
+def _find_orientation(tiff):
+    """Return the orientation in EXIF data, which have the form of a TIFF file."""
+    order = "little" if tiff[:2] == b"II" else "big"
+
+    def number(at, size):
+        return int.from_bytes(tiff[at : at + size], order)
+
+    start = number(4, 4)
+    for at in range(start + 2, start + 2 + 12 * number(start, 2), 12):
+        if number(at, 2) == 274:
+            value = number(at + 8, 2)
+            return value if 1 <= value <= 8 else 1
+    return 1
 
 
 def _sides(jpegs):

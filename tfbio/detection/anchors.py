@@ -1,4 +1,4 @@
-"""Anchors: the boxes that a detector starts from, and how they are matched with true ones."""
+"""Anchors: the boxes that a detector starts from, and what predictions make of them."""
 
 import math
 from collections.abc import Sequence
@@ -6,9 +6,6 @@ from typing import Any
 
 import keras_cv
 import tensorflow as tf
-from keras_cv.models.retinanet import LabelEncoder  # pyright: ignore[reportMissingImports]
-
-from tfbio import _keras
 
 _STRIDES = (8, 16, 32, 64, 128)
 _SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
@@ -81,55 +78,6 @@ class AnchorGenerator(keras_cv.layers.AnchorGenerator):
         return levels
 
 
-class AnchorMatcher(LabelEncoder):
-    """keras_cv's label encoder, in float32 under every policy and without its metric.
-
-    An anchor is positive, and belongs to the true box that it overlaps most, from an IoU of 0.5
-    on; it is background below 0.4, and ignored between. Its target is the box relative to it::
-
-        ((y − yₐ)/hₐ, (x − xₐ)/wₐ, log(h/hₐ), log(w/wₐ)) / variance
-
-    keras_cv's own casts the overlaps to the compute dtype before it compares them, and measures
-    "percent_boxes_matched_with_anchor", which counts padding, and boxes that are *not* matched.
-
-    Args:
-        anchors: An `AnchorGenerator`.
-        box_variance: What the four differences are divided by, each above 0.
-
-    Raises:
-        ValueError: If there are not four variances, each above 0.
-
-    Example:
-        >>> anchors = AnchorGenerator("xyxy", (32, 64, 128, 256, 512))
-        >>> labels = {"boxes": tf.constant([[[20.0, 20, 52, 52]]]), "classes": tf.zeros((1, 1))}
-        >>> _, classes = AnchorMatcher(anchors, (1.0,) * 4)(tf.zeros((1, 64, 64, 3)), labels)
-        >>> print(tf.unique_with_counts(tf.sort(classes[0])).count.numpy())
-        [ 20 732  22]
-    """
-
-    def __init__(self, anchors: AnchorGenerator, box_variance: Sequence[float]):
-        box_variance = [float(value) for value in box_variance]
-        if len(box_variance) != 4 or min(box_variance) <= 0:
-            raise ValueError(
-                f"`box_variance` must be four numbers above 0. Received: {box_variance}."
-            )
-        super().__init__(
-            anchors.bounding_box_format, anchors, box_variance=box_variance, dtype="float32"
-        )
-        self.box_matcher = keras_cv.layers.BoxMatcher(
-            [self.negative_threshold, self.positive_threshold], [-1, -2, 1], dtype="float32"
-        )
-        _keras.untrack(self, self.matched_boxes_metric)
-        self.__dict__["matched_boxes_metric"] = _Unmeasured()
-
-
-class _Unmeasured:
-    """What stands where keras_cv updates its metric."""
-
-    def update_state(self, *args):
-        pass
-
-
 def decoded(
     anchors: tf.Tensor,
     deltas: tf.Tensor,
@@ -142,9 +90,9 @@ def decoded(
 
     Args:
         anchors: A tensor (number, 4), as an `AnchorGenerator` of the same format makes them.
-        deltas: The predictions, a tensor (batch, number, 4); see `AnchorMatcher` for what they
-            are relative to. A box gets no more than 1000/16 times as high or wide as its anchor,
-            as in the paper's code.
+        deltas: The predictions, a tensor (batch, number, 4), relative to the anchors as
+            `tfbio.detection.matching.AnchorMatcher` says. A box gets no more than 1000/16 times as
+            high or wide as its anchor, as in the paper's code.
         bounding_box_format: keras_cv's name of the format.
         box_variance: As in `AnchorMatcher`.
         height: The image's, in pixels.

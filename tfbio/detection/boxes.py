@@ -37,32 +37,67 @@ def augmentations() -> tuple[str, ...]:
     return ("none", "flip", "jitter", "jitter_flip")
 
 
-def fit(sides: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
-    """Return the sides of an image that is resized to fit, its aspect ratio kept.
+def fit(
+    sides: tf.Tensor, size: Sequence[int], shorter_side: int = 0, longest_side: int = 0
+) -> tf.Tensor:
+    """Return the sides that an image is resized to, its aspect ratio kept.
+
+    Without `shorter_side` the image becomes as large as fits into `size`. With it the image is
+    multiplied by::
+
+        scale = shorter_side / min(height, width)
+        scale = longest_side / max(height, width)   if round(scale · max(height, width)) is more
+
+    as in Detectron, and the sides are rounded to whole pixels.
 
     Args:
-        sides: Its (height, width), an integer tensor.
-        size: (height, width) that it must fit into.
+        sides: The image's (height, width) in pixels, an integer tensor.
+        size: The canvas's (height, width) in pixels.
+        shorter_side: Pixels of the shorter side, or 0.
+        longest_side: The most pixels of the longer side, which goes with `shorter_side`.
 
     Returns:
-        An int32 tensor (height, width): one of them is that of `size`.
+        An int32 tensor (height, width), within `size`.
 
     Example:
         >>> fit(tf.constant([480, 640]), (512, 512)).numpy()
         array([384, 512], dtype=int32)
+        >>> fit(tf.constant([480, 640]), (1344, 1344), 800, 1333).numpy()
+        array([ 800, 1067], dtype=int32)
+        >>> fit(tf.constant([640, 360]), (1344, 1344), 800, 1333).numpy()
+        array([1333,  750], dtype=int32)
+
+    References:
+        Detectron, `detectron/utils/blob.py`, `prep_im_for_blob`.
     """
     sides, size = tf.cast(sides, tf.float64), tf.constant(size, tf.float64)
-    out = tf.round(sides * tf.reduce_min(size / sides))
+    out = tf.round(sides * _scale(sides, size, shorter_side, longest_side))
     return tf.cast(tf.clip_by_value(out, 1.0, size), tf.int32)
 
 
-def jitter(sides: tf.Tensor, size: Sequence[int], draw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _scale(sides, size, shorter_side, longest_side):
+    """Return what an image's sides are multiplied by, before augmentation; all are float64."""
+    if not shorter_side:
+        return tf.reduce_min(size / sides)
+    longer, scale = tf.reduce_max(sides), shorter_side / tf.reduce_min(sides)
+    return tf.where(tf.round(scale * longer) > longest_side, longest_side / longer, scale)
+
+
+def jitter(
+    sides: tf.Tensor,
+    size: Sequence[int],
+    draw: tf.Tensor,
+    shorter_side: int = 0,
+    longest_side: int = 0,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return what is cut out of an image, and the sides to which that is resized.
 
     Args:
         sides: The image's (height, width), an integer tensor.
-        size: (height, width) that it must fit into.
+        size: The canvas's (height, width) in pixels.
         draw: 63 random bits, an int64 tensor, that alone decide.
+        shorter_side: As for `fit`, whose scale is the one that is changed at random.
+        longest_side: As for `fit`.
 
     Returns:
         (an int32 tensor (top, left, height, width), an int32 tensor (height, width)).
@@ -76,7 +111,8 @@ def jitter(sides: tf.Tensor, size: Sequence[int], draw: tf.Tensor) -> tuple[tf.T
     uniform = tf.random.stateless_uniform((3,), [draw, tf.zeros_like(draw)], alg="philox")
     uniform = tf.cast(uniform, tf.float64)
     sides, size = tf.cast(sides, tf.float64), tf.constant(size, tf.float64)
-    scale = tf.reduce_min(size / sides) * (SCALES[0] + (SCALES[1] - SCALES[0]) * uniform[0])
+    scale = _scale(sides, size, shorter_side, longest_side)
+    scale *= SCALES[0] + (SCALES[1] - SCALES[0]) * uniform[0]
     cut = tf.clip_by_value(tf.round(size / scale), 1.0, sides)
     corner = tf.minimum(tf.floor(uniform[1:] * (sides - cut + 1)), sides - cut)
     out = tf.clip_by_value(tf.round(cut * scale), 1.0, size)

@@ -35,6 +35,27 @@ def read(path: pathlib.Path | str) -> Annotations:
         Traceback (most recent call last):
         ValueError: ram://coco/broken.json is not JSON, or is truncated: Expecting value...
     """
+    return parse(read_document(path), str(path))
+
+
+def read_document(path: pathlib.Path | str) -> dict:
+    """Read a file of JSON, unchecked.
+
+    Args:
+        path: As for `read`.
+
+    Returns:
+        What JSON's text stands for, which `parse` checks.
+
+    Raises:
+        ValueError: If the file holds no JSON; the message names it.
+        OSError: If it is missing, or a folder.
+
+    Example:
+        >>> tf.io.write_file("ram://coco/empty.json", '{"images": []}')
+        >>> read_document("ram://coco/empty.json")
+        {'images': []}
+    """
     if not tf.io.gfile.exists(str(path)):
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     if tf.io.gfile.isdir(str(path)):
@@ -42,13 +63,12 @@ def read(path: pathlib.Path | str) -> Annotations:
     with tf.io.gfile.GFile(str(path), "rb") as file:
         content = file.read()
     try:
-        document = json.loads(content)
+        return json.loads(content)
     # A RecursionError where brackets are nested too deeply.
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not JSON, or is truncated: {str(error) or 'empty'}."
         ) from error
-    return parse(document, str(path))
 
 
 def parse(document: dict, where: str) -> Annotations:

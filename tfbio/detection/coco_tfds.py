@@ -1,8 +1,16 @@
-"""COCO from TensorFlow Datasets, in the form in which its own documents are read."""
+"""COCO from TensorFlow Datasets, in the form in which its own documents are read.
+
+TensorFlow Datasets keeps an object's area as an integer, its fraction cut off: 1024.9 becomes
+1024, which COCO counts as small, up to 32², and as medium, from 32² on. The areas are those of
+COCO's own document where it is found: in the data folder, in annotations/ within it, or where
+TensorFlow Datasets has extracted it. Otherwise half a square pixel is added to each, so that an
+area counts once, as it does in COCO's document unless it is exactly 32² or 96²; the log says so.
+"""
 
 import hashlib
 import json
 import logging
+import os
 import pathlib
 from typing import Any
 
@@ -14,6 +22,7 @@ from tfbio.data import tfds as catalog
 from tfbio.data.errors import UNREADABLE
 from tfbio.data.photographs import Contents
 from tfbio.detection import coco
+from tfbio.training.checkpoints import digest
 
 _LOG = logging.getLogger("tfbio")
 _KEYS = records.Keys("image", "", 0)
@@ -22,6 +31,8 @@ _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 CATEGORY_IDS = tuple(key for key in range(1, 91) if key not in _UNUSED)
 """The ids of COCO's categories, for results as others read them."""
 _PARTS = {"train": "train", "val": "validation"}  # the test split has no annotations
+_ORIGINALS = {"train": "instances_train2017.json", "validation": "instances_val2017.json"}
+_PLACES = ("", "annotations", "downloads/extracted/*/annotations")  # of these, in the data folder
 
 
 def load(name: str, data_dir: str, download: bool, remedy: str) -> list[Any] | None:
@@ -38,7 +49,8 @@ def load(name: str, data_dir: str, download: bool, remedy: str) -> list[Any] | N
         if the dataset is not prepared.
 
     Raises:
-        ValueError: If the dataset is damaged on disk, or not of COCO's kind.
+        ValueError: If the dataset is damaged on disk, or not of COCO's kind, or COCO's document
+            that is found is not the one that it was prepared from.
         OSError: If the download fails.
 
     Example:
@@ -60,27 +72,80 @@ def _part(builder, split):
     info = builder.info.splits.get(split)
     where = f"{builder.info.full_name}, {split}"
     names = builder.info.features["objects"]["label"].names
+    original = _find_original(builder, split)
+    if not original:
+        _LOG.warning(
+            "%s: areas are whole numbers in TensorFlow Datasets, and %s was not found in %s. Half "
+            "a square pixel is added to each: an area of exactly 32² or 96², which COCO counts as "
+            "small and medium, or medium and large, counts as the larger alone",
+            *(where, _ORIGINALS[split], _folder(builder)),
+        )
     if info is not None and info.filepaths and _in_records(builder):
         # The order of the records: that of the shards, each from its first byte to its last.
         source = records.Records(info.filepaths, _KEYS, 1)
-        return source, coco.parse(
-            _load_document(builder, split, where, names, info.filepaths), where
-        )
+        document = _load_document(builder, split, where, names, info.filepaths, original)
+        return source, coco.parse(document, where)
     if int(builder.info.dataset_size or 0) > catalog.LARGEST:
         raise catalog.too_large(builder)
     contents = []
-    document = _document(builder, split, names, contents.append)
+    document = _document(builder, split, names, contents.append, original)
     called = [f"{where}, {image['file_name']}" for image in document["images"]]
     return Contents(contents, np.zeros(len(contents)), called), coco.parse(document, where)
+
+
+def _folder(builder):
+    """Return the folder of TFDS's datasets, in which that of COCO lies."""
+    return str(builder.data_dir).rstrip("/").removesuffix(builder.info.full_name).rstrip("/")
+
+
+def _find_original(builder, split):
+    """Return the path of COCO's document of a split, or "" where there is none."""
+    for place in _PLACES:
+        pattern = os.path.join(_folder(builder), place, _ORIGINALS[split])
+        for path in sorted(tf.io.gfile.glob(pattern)):
+            return path
+    return ""
+
+
+def _restore(document, original, where):
+    """Return a document with the objects and categories of COCO's own in place of TFDS's."""
+    whole = coco.read_document(original)
+    coco.parse({**whole, "annotations": []}, original)
+    objects = {image["id"]: [] for image in document["images"]}
+    for entry in whole["annotations"]:
+        if entry["image_id"] in objects:
+            kept = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+            objects[entry["image_id"]].append({key: entry[key] for key in kept})
+    restored = {
+        **document,
+        "annotations": [entry for entries in objects.values() for entry in entries],
+        "categories": whole["categories"],
+    }
+    if odd := sorted(_compared(restored) ^ _compared(document)):
+        raise ValueError(
+            f"{original} must be the document that {where} was prepared from. Received: another, "
+            f"of whose objects {len(odd)} differ, such as annotation {odd[0][0]} of image "
+            f"{odd[0][1]}."
+        )
+    return restored
+
+
+def _compared(document):
+    """Return what COCO and TFDS must both say of every object."""
+    names = {entry["id"]: entry["name"] for entry in document["categories"]}
+    return {
+        (entry["id"], entry["image_id"], names.get(entry["category_id"], ""), int(entry["area"]))
+        for entry in document["annotations"]
+    }
 
 
 def _in_records(builder):
     return str(builder.info.file_format) == "FileFormat.TFRECORD"
 
 
-def _load_document(builder, split, where, names, paths):
+def _load_document(builder, split, where, names, paths, original):
     """Return a split's document, which is kept beside the records' index for the next time."""
-    key = f"{names} {records.digest(paths, _KEYS)}".encode()
+    key = f"{names} {records.digest(paths, _KEYS)} {_digest(original)}".encode()
     name = f"coco-{hashlib.blake2b(key, digest_size=16).hexdigest()}.json"
     file = pathlib.Path(records.cache_folder()) / name
     if file.is_file():
@@ -89,12 +154,19 @@ def _load_document(builder, split, where, names, paths):
         except ValueError as error:
             _LOG.warning("%s is damaged, and is made again: %s", file, error)
     _LOG.info("%s is read once, for its annotations", where)
-    document = _document(builder, split, names, lambda content: None)
+    document = _document(builder, split, names, lambda content: None, original)
     records.keep(file, lambda path: path.write_text(json.dumps(document)))
     return document
 
 
-def _document(builder, split, names, take):
+def _digest(path):
+    if not path:
+        return "whole areas and a half"
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return digest(file.read())
+
+
+def _document(builder, split, names, take, original):
     """Return a split's annotations as COCO's document, and hand each encoded image over."""
     import tensorflow_datasets as tfds
 
@@ -131,8 +203,10 @@ def _document(builder, split, names, take):
                     "image_id": key,
                     "category_id": ids[int(objects["label"][index])],
                     "bbox": [round(value, 2) for value in box],
-                    "area": float(objects["area"][index]),
+                    "area": int(objects["area"][index]) + (0 if original else 0.5),
                     "iscrowd": int(objects["is_crowd"][index]),
                 }
             )
+    if original:
+        return _restore(document, original, f"{builder.info.full_name}, {split}")
     return document

@@ -12,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfbio._arguments import suggest
+from tfbio.data.decoding import read_orientation
 from tfbio.data.errors import UNREADABLE
 from tfbio.data.photographs import Files
 from tfbio.detection import canvases, coco, coco_tfds
 from tfbio.detection.annotations import Annotations
 from tfbio.detection.examples import DetectionExamples
-from tfbio.detection.report import join_first
+from tfbio.detection.report import count, join_first
 
 if TYPE_CHECKING:
     import pathlib
@@ -75,11 +76,14 @@ def load(
     name: str,
     data_dir: str = "",
     download: bool = False,
-    image_size: int = 0,
+    image_size: int | Sequence[int] = 0,
     max_boxes: int = 100,
     max_corrupt: float = 0.001,
     canvas_size: int = 128,
     canvas_counts: Sequence[int] | None = None,
+    shorter_side: int = 0,
+    longest_side: int = 0,
+    padding: Sequence[int] = (0, 0, 0),
 ) -> DetectionSet:
     """Load a detection set that is on this machine, or if asked, download it.
 
@@ -90,16 +94,20 @@ def load(
             train2017/, instances_val2017.json and val2017/, or the same with 2014, or without a
             year. The documents may be in annotations/, the images' folders in images/. Where there
             is instances_test.json too, val is the validation split, else it is the test split. Or
-            the folder of TFDS's datasets, "" for its own. For "digits_detection", where to keep
+            the folder of TFDS's datasets, "" for its own, with COCO's documents for the exact
+            areas, see `coco_tfds`. For "digits_detection", where to keep
             it, "" for the cache.
         download: Whether to have TFDS download and prepare COCO where it is not there.
-        image_size: Pixels a side of what comes out, or (height, width), multiples of 32; 0 for
-            the canvases' size, or 512.
+        image_size: As for `DetectionExamples`; 0 without `shorter_side` for the canvases' size, or
+            512.
         max_boxes: As for `DetectionExamples`.
         max_corrupt: As for `DetectionExamples`; also the share of images whose files may be
             missing.
         canvas_size: Pixels a side of the canvases.
         canvas_counts: `canvases.Counts`, or None for its default.
+        shorter_side: As for `DetectionExamples`.
+        longest_side: As for `DetectionExamples`.
+        padding: As for `DetectionExamples`.
 
     Returns:
         A `DetectionSet`.
@@ -117,16 +125,23 @@ def load(
     References:
         Lin et al. 2014, "Microsoft COCO: common objects in context".
     """
-    options = {"max_boxes": max_boxes, "max_corrupt": max_corrupt}
+    options = {
+        "max_boxes": max_boxes,
+        "max_corrupt": max_corrupt,
+        "shorter_side": shorter_side,
+        "longest_side": longest_side,
+        "padding": padding,
+    }
+    if not (image_size or shorter_side or longest_side):
+        image_size = canvas_size if name == "digits_detection" else 512
     if name == "digits_detection":
         folder = canvases.prepare(canvas_size, canvas_counts, cache=data_dir)
-        return _from_files(_documents(str(folder)), image_size or canvas_size, options)
+        return _from_files(_documents(str(folder)), image_size, options)
     if name != "coco":
         raise ValueError(
             f"Unknown detection set {name!r}.{suggest(name, names())} Detection sets: "
             f"{', '.join(names())}."
         )
-    image_size = image_size or 512
     if data_dir:
         if not tf.io.gfile.isdir(data_dir) and not download:
             raise FileNotFoundError(
@@ -162,6 +177,8 @@ def _documents(folder):
                 continue
             images = [os.path.join(folder, place, name) for place in ("", "images")]
             if not any(map(tf.io.gfile.isdir, images)):
+                if tf.io.gfile.isdir(os.path.join(folder, "coco", "2017")):
+                    continue  # it belongs to the images of TensorFlow Datasets
                 raise FileNotFoundError(
                     f"{folder} has {os.path.relpath(document, folder)}, but no folder {name} of "
                     "its images."
@@ -274,12 +291,23 @@ def files(annotations: Annotations, folder: pathlib.Path, max_corrupt: float) ->
     return Files(paths, np.zeros(size))
 
 
-def images(paths: Sequence[str], image_size: int | Sequence[int]) -> DetectionExamples:
+def images(
+    paths: Sequence[str],
+    image_size: int | Sequence[int],
+    shorter_side: int = 0,
+    longest_side: int = 0,
+    padding: Sequence[int] = (0, 0, 0),
+) -> DetectionExamples:
     """Return images without annotations, to predict on, whose ids are 1, 2 and so on.
+
+    Those with an EXIF orientation, which is not applied, are logged.
 
     Args:
         paths: Files of PNG, JPEG, BMP or GIF.
         image_size: As for `DetectionExamples`.
+        shorter_side: As for `DetectionExamples`.
+        longest_side: As for `DetectionExamples`.
+        padding: As for `DetectionExamples`.
 
     Returns:
         A `DetectionExamples` of no objects and one class.
@@ -293,13 +321,21 @@ def images(paths: Sequence[str], image_size: int | Sequence[int]) -> DetectionEx
         >>> about["ids"].numpy(), about["sizes"].numpy()
         (array([1]), array([[9, 5]], dtype=int32))
     """
-    sizes = []
+    sizes, turned = [], []
     for path in paths:
         try:
             content = tf.io.read_file(path)
             sizes.append(tf.io.decode_image(content, expand_animations=False).shape[:2])
         except tf.errors.OpError as error:
             raise ValueError(f"{path}{UNREADABLE}") from error
+        if read_orientation(content.numpy()) != 1:
+            turned.append(str(path))
+    if turned:
+        _LOG.warning(
+            "The EXIF orientation of %s is not applied: %s",
+            count(len(turned), "image"),
+            join_first(turned),
+        )
     none = np.zeros(0, np.int64)
     annotations = Annotations(
         where="the images",
@@ -315,4 +351,12 @@ def images(paths: Sequence[str], image_size: int | Sequence[int]) -> DetectionEx
         areas=np.zeros(0),
         crowds=np.zeros(0, bool),
     )
-    return DetectionExamples(Files(list(paths), np.zeros(len(paths))), annotations, image_size)
+    source = Files(list(paths), np.zeros(len(paths)))
+    return DetectionExamples(
+        source,
+        annotations,
+        image_size,
+        shorter_side=shorter_side,
+        longest_side=longest_side,
+        padding=padding,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from tfbio.detection.annotations import Annotations
 
 _LOG = logging.getLogger("tfbio")
-_REASON = " cannot be read as an image, or is not of the size that the annotations say."
+_REASON = (
+    " cannot be read as an image, or is not of the size that the annotations say, as stored: an "
+    "EXIF orientation is not applied."
+)
 _MULTIPLE = 32  # keras-cv's feature pyramid needs multiples of it as sides
 
 
@@ -31,7 +35,7 @@ class DetectionExamples(Examples):
     `batches` gives for training (images, targets): uint8 of 0 to 255 (B, height, width, 3), and a
     dict of "boxes", float32 (B, `max_boxes`, 4), and "classes", float32 (B, `max_boxes`), both
     filled up with −1, which is what keras-cv's `fit` takes, `bounding_box_format` "xyxy". An image
-    keeps its aspect ratio, lies in the upper left corner, and has zeros beside and below it.
+    keeps its aspect ratio, lies in the upper left corner, and has `padding` beside and below it.
     Crowds are no objects here; images without any are kept.
 
     For evaluation (`pad`) it gives (images, targets, about), where `about` is a dict of "ids",
@@ -40,15 +44,23 @@ class DetectionExamples(Examples):
     filled up or an image cannot be read. `original` takes predictions back by it.
 
     An image that cannot be read, or is of another size than the annotations say, is left out, as
-    those of `Photographs` are: in training the next one takes its place.
+    those of `Photographs` are: in training the next one takes its place. Annotations must be of the
+    image as it is stored: the orientation in a JPEG's EXIF data is not applied.
 
     Args:
         source: `Files`, `records.Records` or `Contents`: the encoded images.
         annotations: `Annotations` of the same images in the same order.
-        image_size: Pixels a side of what comes out, or (height, width): multiples of 32.
+        image_size: Pixels a side of the canvas that comes out, or (height, width): multiples of
+            32. An image becomes as large as fits into it. 0 with `shorter_side`.
         max_boxes: How many objects of an image can be kept, N; of more, the largest are.
         max_corrupt: The share of the images that may be damaged, as for `Photographs`.
         trains: Whether the split is for training: objects beyond `max_boxes` are logged then.
+        shorter_side: Pixels of an image's shorter side, or 0 to have it fit into `image_size`.
+        longest_side: The most pixels of an image's longer side, which goes with `shorter_side`.
+            The canvas is a square of this side, rounded up to a multiple of 32, so that images of
+            both orientations have the same scale and batches have one shape.
+        padding: The color beside and below an image, three integers of 0 to 255. That of a
+            network's mean is what zeros are after standardization, to the rounding of a byte.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -86,8 +98,18 @@ class DetectionExamples(Examples):
         max_boxes: int = 100,
         max_corrupt: float = 0.001,
         trains: bool = True,
+        shorter_side: int = 0,
+        longest_side: int = 0,
+        padding: Sequence[int] = (0, 0, 0),
     ):
-        super().__init__(len(annotations.image_ids), (*_sides(image_size), 3))
+        if len(padding) != 3 or not all(is_integer(c, low=0) and c < 256 for c in padding):
+            raise ValueError(
+                f"`padding` must be three integers of 0 to 255. Received: {padding!r}."
+            )
+        self.padding = tuple(map(int, padding))
+        canvas = canvas_sides(image_size, shorter_side, longest_side)
+        super().__init__(len(annotations.image_ids), (*canvas, 3))
+        self.shorter_side, self.longest_side = shorter_side, longest_side
         self._source, self._annotations = source, annotations
         self.max_boxes = check_integer("max_boxes", max_boxes, low=1)
         self.max_corrupt = max_corrupt
@@ -132,15 +154,16 @@ class DetectionExamples(Examples):
     def _read(self, plan, row, draw):
         """Return (image, boxes, classes, about) of the image at a row."""
         size, sides, content = self.image_shape[:2], self._sizes[row], self._source.content(row)
+        scaling = self.shorter_side, self.longest_side
         if "jitter" in plan.augmentation:
             # An odd draw mirrors: what is cut must not depend on that.
-            window, out = geometry.jitter(sides, size, draw // 2)
+            window, out = geometry.jitter(sides, size, draw // 2, *scaling)
             image, real = decoding.window(content, 3, window)
         else:
             image = decoding.decode(content, 3)
             real = tf.shape(image)[:2]
             window = tf.concat([[0, 0], sides], 0)
-            out = geometry.fit(sides, size)
+            out = geometry.fit(sides, size, *scaling)
         same = tf.debugging.Assert(tf.reduce_all(real == sides), ["size"])
         with tf.control_dependencies([same]):
             image = tf.identity(image)
@@ -154,7 +177,9 @@ class DetectionExamples(Examples):
             boxes = tf.where(flip, geometry.mirror(boxes, width), boxes)
         # Where augmentation cuts, speed counts; elsewhere an image looks as in evaluation.
         image = _resize(image, out, antialias="jitter" not in plan.augmentation)
-        image = tf.pad(image, [[0, size[0] - out[0]], [0, size[1] - out[1]], [0, 0]])
+        beside = [[0, size[0] - out[0]], [0, size[1] - out[1]], [0, 0]]
+        inside = tf.pad(tf.ones_like(image, tf.bool), beside)
+        image = tf.where(inside, tf.pad(image, beside), tf.constant(self.padding, tf.uint8))
         return (
             tf.ensure_shape(image, self.image_shape),
             geometry.pad(boxes, self.max_boxes),
@@ -261,17 +286,56 @@ def _resize(image, out, antialias):
     )
 
 
-def _sides(image_size) -> Any:
-    pair = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
-    for side in pair:
-        if not is_integer(side, low=_MULTIPLE) or side % _MULTIPLE:
+def canvas_sides(
+    image_size: int | Sequence[int], shorter_side: int = 0, longest_side: int = 0
+) -> tuple[int, int]:
+    """Return the sides of the canvas that images lie on.
+
+    Args:
+        image_size: Pixels a side, or (height, width): multiples of 32; or 0 with `shorter_side`.
+        shorter_side: Pixels of an image's shorter side, or 0.
+        longest_side: The most pixels of an image's longer side, or 0.
+
+    Returns:
+        (height, width) in pixels.
+
+    Raises:
+        ValueError: If a side is out of range, both ways to resize are given, or one of
+            `shorter_side` and `longest_side` without the other.
+
+    Example:
+        >>> canvas_sides(512), canvas_sides((320, 512)), canvas_sides(0, 800, 1333)
+        ((512, 512), (320, 512), (1344, 1344))
+
+    References:
+        Detectron, `detectron/utils/blob.py`, `im_list_to_blob`, which pads a batch to its largest
+        image and multiples of 128.
+    """
+    for name, side in (("shorter_side", shorter_side), ("longest_side", longest_side)):
+        check_integer(name, side, low=0)
+    if bool(shorter_side) != bool(longest_side) or longest_side < shorter_side:
+        raise ValueError(
+            "`shorter_side` and `longest_side` go together, the second at least as long as the "
+            f"first, such as 800 and 1333. Received: `shorter_side={shorter_side}` "
+            f"`longest_side={longest_side}`."
+        )
+    if longest_side:
+        if image_size:
             raise ValueError(
-                f"`image_size` must be a multiple of {_MULTIPLE}, or two of them, height and "
-                f"width. Received: {image_size!r}."
+                "`image_size` does not go with `shorter_side`, whose canvas is a square of "
+                f"`longest_side`. Received: `image_size={image_size}` "
+                f"`shorter_side={shorter_side}`."
             )
-    if len(pair) != 2:
-        raise ValueError(f"`image_size` must be one side or two. Received: {image_size!r}.")
-    return pair
+        image_size = _MULTIPLE * math.ceil(longest_side / _MULTIPLE)
+    pair: Any = image_size if isinstance(image_size, tuple | list) else [image_size] * 2
+    if len(pair) != 2 or not all(
+        is_integer(side, low=_MULTIPLE) and side % _MULTIPLE == 0 for side in pair
+    ):
+        raise ValueError(
+            f"`image_size` must be a multiple of {_MULTIPLE}, or two of them, height and "
+            f"width. Received: {image_size!r}."
+        )
+    return int(pair[0]), int(pair[1])
 
 
 def _largest(annotations, max_boxes, warn):

@@ -12,8 +12,10 @@ import keras
 import keras_cv
 import tensorflow as tf
 
-from tfbio.detection.anchors import AnchorGenerator, AnchorMatcher, decoded
+from tfbio.detection.anchors import AnchorGenerator, decoded
 from tfbio.detection.box_loss import SmoothL1
+from tfbio.detection.candidates import choose_candidates
+from tfbio.detection.matching import AnchorMatcher
 
 _PARTS = ("backbone", "feature_pyramid", "box_head", "classification_head", "prediction_decoder")
 
@@ -30,7 +32,8 @@ class RetinaNet(keras_cv.models.RetinaNet):
       thus learns that all is background, with its classification loss whole; keras_cv's loss is 0.
     - Under a `tf.distribute` strategy the losses are divided by the positive anchors of all
       replicas: the step is that of one device on the whole batch.
-    - Boxes are decoded with a bounded growth, and end at the image's borders.
+    - Boxes are decoded with a bounded growth, and end at the image's borders. The best predictions
+      of each level are chosen before overlapping ones are suppressed.
     - `predict`, `predict_on_batch` and `train_on_batch` take what Keras's do, images of any size
       whose sides are multiples of 32, and decoding is never compiled with XLA, which cannot.
 
@@ -41,7 +44,8 @@ class RetinaNet(keras_cv.models.RetinaNet):
         num_classes: The number of classes.
         prediction_decoder: A keras_cv layer that turns boxes and logits into detections.
         bounding_box_format: The format of true and decoded boxes, by keras_cv's name.
-        anchor_sizes, box_variance, mean, std: As in `tfbio.detection.retinanet`.
+        anchor_sizes, box_variance, best_anchor, candidates, mean, std: As in
+            `tfbio.detection.retinanet`.
         name: The model's name.
     """
 
@@ -57,13 +61,15 @@ class RetinaNet(keras_cv.models.RetinaNet):
         bounding_box_format: str,
         anchor_sizes: Sequence[float],
         box_variance: Sequence[float],
+        best_anchor: str = "never",
+        candidates: int = 1000,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         name: str = "retinanet",
     ):
         # Made first: they check what they are given.
         anchors = AnchorGenerator(bounding_box_format, anchor_sizes)
-        label_encoder = AnchorMatcher(anchors, box_variance)
+        label_encoder = AnchorMatcher(anchors, box_variance, best_anchor)
         x = images = keras.Input(backbone.input_shape[1:], name="images")
         if mean is not None and std is not None:
             variance = [value**2 for value in std]
@@ -85,7 +91,7 @@ class RetinaNet(keras_cv.models.RetinaNet):
         self.box_head, self.classification_head = box_head, classification_head
         self.num_classes, self.bounding_box_format = num_classes, bounding_box_format
         self.anchor_generator, self.label_encoder = anchors, label_encoder
-        self._prediction_decoder = prediction_decoder
+        self._prediction_decoder, self.candidates = prediction_decoder, candidates
         self._standardization = None
         if mean is not None and std is not None:
             self._standardization = {"mean": list(mean), "std": list(std)}
@@ -194,8 +200,9 @@ class RetinaNet(keras_cv.models.RetinaNet):
         shape = tuple(images.shape[1:])
         if None in shape:
             shape = tuple(tf.unstack(tf.shape(images)[1:]))
+        levels = list(self.anchor_generator(image_shape=shape).values())
         boxes = decoded(
-            tf.concat(list(self.anchor_generator(image_shape=shape).values()), axis=0),
+            tf.concat(levels, axis=0),
             predictions["box"],
             self.bounding_box_format,
             self.label_encoder.box_variance_tuple,
@@ -206,6 +213,8 @@ class RetinaNet(keras_cv.models.RetinaNet):
             boxes, source="xyxy", target=decoder.bounding_box_format, image_shape=shape
         )
         logits = tf.cast(predictions["classification"], tf.float32)
+        counts = [level.shape[0] or tf.shape(level)[0] for level in levels]
+        boxes, logits = choose_candidates(boxes, logits, counts, self.candidates)
         return dict(decoder(boxes, logits, image_shape=shape))
 
     def get_config(self) -> dict[str, Any]:
@@ -217,6 +226,8 @@ class RetinaNet(keras_cv.models.RetinaNet):
             "bounding_box_format": self.bounding_box_format,
             "anchor_sizes": list(self.anchor_generator.sizes),
             "box_variance": list(self.label_encoder.box_variance_tuple),
+            "best_anchor": self.label_encoder.box_matcher.best_anchor,
+            "candidates": self.candidates,
             **(self._standardization or {}),
         }
 

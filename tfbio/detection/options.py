@@ -4,6 +4,8 @@ import dataclasses
 from typing import Any, ClassVar
 
 from tfbio.detection import boxes, coco_metrics, datasets
+from tfbio.detection.examples import canvas_sides
+from tfbio.detection.parts import BEST_ANCHORS
 from tfbio.detection.retinanet import ANCHORS, BACKBONES
 from tfbio.training.experiment import Experiment
 from tfbio.training.options import option
@@ -43,10 +45,22 @@ class Detection(Experiment):
         "coco, COCO 2017 or any set of its form.",
         choices=datasets.names(),
     )
-    image_size: int = option(
+    image_size: str = option(
+        "",
+        "HEIGHT,WIDTH in pixels of the canvas that images are fitted into, multiples of 32; one "
+        "number: a square; empty: 128 for digits_detection, 512 for coco.",
+    )
+    shorter_side: int = option(
         0,
-        "The side of the square that images are fitted into, a multiple of 32; 0: 128 for "
-        "digits_detection, 512 for coco.",
+        "Resize every image until its shorter side has so many pixels, whatever its orientation, "
+        "and put it on a square canvas of `longest_side`; 0: fit it into `image_size`.",
+        low=0,
+        high=4096,
+    )
+    longest_side: int = option(
+        0,
+        "With `shorter_side`: the most pixels of the longer side, which bounds the scale of long "
+        "images.",
         low=0,
         high=4096,
     )
@@ -78,6 +92,12 @@ class Detection(Experiment):
         low=0.01,
         high=100,
     )
+    best_anchor: str = option(
+        "never",
+        "When the anchor that overlaps an object most is positive although its IoU is below 0.5: "
+        "never; from 0.4 on, as in Detectron; or always, as in detectron2.",
+        choices=BEST_ANCHORS,
+    )
     mean: str = option(
         "",
         "A number per channel, such as '0.485, 0.456, 0.406', for (x − mean)/std before the "
@@ -105,10 +125,9 @@ class Detection(Experiment):
     def __post_init__(self):
         """Check every option."""
         super().__post_init__()
-        if self.image_size % 32:
-            raise ValueError(
-                f"`image_size` must be a multiple of 32, or 0. Received: {self.image_size}."
-            )
+        size = self.image_sides()
+        if size or self.shorter_side or self.longest_side:
+            canvas_sides(size, self.shorter_side, self.longest_side)
         if bool(self.mean) != bool(self.std):
             raise ValueError(
                 f"`mean` and `std` go together. Received: `mean={self.mean}` `std={self.std}`."
@@ -119,6 +138,32 @@ class Detection(Experiment):
                 "`sync_batch_norm` has no effect with `frozen_norm`: all batch normalization is "
                 "in the backbone."
             )
+        if self.frozen_norm and not self.init_from:
+            raise ValueError(
+                "`frozen_norm` needs `init_from`: without another run's moving statistics, batch "
+                "normalization would stay as it is initialized and normalize nothing."
+            )
+
+    def image_sides(self) -> Any:
+        """Return the canvas's (height, width) in pixels as `image_size` gives it, or 0.
+
+        Example:
+            >>> [Detection(image_size=size).image_sides() for size in ("320,512", "96", "")]
+            [(320, 512), (96, 96), 0]
+        """
+        if not self.image_size:
+            return 0
+        sides = self.image_size.split(",")
+        try:
+            pair = tuple(int(side) for side in (sides * 2 if len(sides) == 1 else sides))
+        except ValueError:
+            pair = ()
+        if len(pair) != 2 or not all(32 <= side <= 4096 and side % 32 == 0 for side in pair):
+            raise ValueError(
+                "`image_size` must be HEIGHT,WIDTH in pixels or one number for a square, multiples "
+                f"of 32 from 32 to 4096, such as '800,1344'. Received: {self.image_size!r}."
+            )
+        return pair
 
     def anchor_sizes(self) -> list[float]:
         """Return the anchors' smallest sides by level, in pixels.
@@ -128,6 +173,18 @@ class Detection(Experiment):
             [16.0, 32.0, 64.0, 128.0, 256.0]
         """
         return [self.anchor_scale * size for size in ANCHORS]
+
+    def padding(self) -> tuple[int, ...]:
+        """Return the color beside an image, which is 0 once the image is standardized.
+
+        It is the mean rounded to a byte, within 0.5/(255·std) of 0; black without `mean`.
+
+        Example:
+            >>> Detection(mean="0.485, 0.456, 0.406", std="0.229, 0.224, 0.225").padding()
+            (124, 116, 104)
+        """
+        mean, _ = self.standardization()
+        return tuple(min(max(round(255 * value), 0), 255) for value in mean or (0.0,) * 3)
 
     def standardization(self) -> tuple[Any, Any]:
         """Return the means and standard deviations of the channels, or (None, None).

@@ -12,10 +12,12 @@ import numpy as np
 from tfbio._extras import require
 
 LEAST = 0.3
-"""The score from which on a predicted box is drawn."""
+"""The score from which on every predicted box is drawn."""
+BEST = 3
+"""The number of predicted boxes that are drawn at least, whatever their scores."""
 
 _SHORTEST = 480  # pixels of a picture's shorter side, to which a smaller image is magnified
-_TRUE = (255, 255, 255)
+_TRUE, _BLACK = (255, 255, 255), (0, 0, 0)
 _MARGIN = 3
 
 
@@ -45,11 +47,13 @@ def draw(
     true: Mapping[str, Any] | None = None,
     least: float = 0.0,
     shortest: int = _SHORTEST,
+    weak: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """Return an image with boxes on it.
 
-    A predicted box is solid, in its class's color, with name and score above it; a true one is
-    dashed in white, with its name below it. Small images are magnified, pixels and all.
+    A predicted box is solid, in its class's color, with name and score above it on that color; a
+    weak one is thin and dotted, with name and score in that color on black; a true one is dashed in
+    white, with its name below it. Small images are magnified, pixels and all.
 
     Args:
         image: An array (height, width, 3): uint8, or numbers of 0 to 255.
@@ -60,6 +64,7 @@ def draw(
         least: The least score of what is drawn.
         shortest: The shorter side that smaller images are magnified to, in pixels, about: they are
             magnified by a whole number.
+        weak: The same as `predicted`, for boxes of low scores, such as `choose_weak` returns.
 
     Returns:
         A uint8 array (height, width, 3).
@@ -88,17 +93,52 @@ def draw(
     font, width = _font(max(11, round(shorter / 34))), max(2, round(shorter / 200))
     # The most confident last, and so on top; lines before all labels.
     true_boxes = _drawn(true, 0.0)
-    scored = sorted(_drawn(predicted, least), key=lambda each: each[2])
+    scored, faint = (
+        sorted(_drawn(each, limit), key=lambda each: each[2])
+        for each, limit in ((predicted, least), (weak, 0.0))
+    )
     for box, *_ in true_boxes:
-        _dashed(pen, box * scale, width)
+        _dashed(pen, box * scale, width, 5 * width, 5 * width, _TRUE)
+    for box, index, _ in faint:
+        thin = max(1, width // 2)
+        _dashed(pen, box * scale, thin, thin, 3 * thin, color(index))
     for box, index, _ in scored:
         pen.rectangle(_ordered(box * scale), outline=color(index), width=width)
     for box, index, _ in true_boxes:
-        _label(pen, picture.size, box * scale, class_names[index], _TRUE, font, below=True)
-    for box, index, score in scored:
-        text = f"{class_names[index]} {score:.2f}"
-        _label(pen, picture.size, box * scale, text, color(index), font, below=False)
+        _label(pen, picture.size, box * scale, class_names[index], _BLACK, _TRUE, font, below=True)
+    for each, on_black in ((faint, True), (scored, False)):
+        for box, index, score in each:
+            text, pair = f"{class_names[index]} {score:.2f}", (_BLACK, color(index))
+            ink, paper = reversed(pair) if on_black else pair
+            _label(pen, picture.size, box * scale, text, ink, paper, font, below=False)
     return np.asarray(picture).copy()
+
+
+def choose_weak(predicted: Mapping[str, Any], strongest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the boxes below `LEAST` that are drawn where a picture would have fewer than `BEST`.
+
+    Args:
+        predicted: The detections in an image, as for `draw`.
+        strongest: Its most confident boxes whatever their scores, as for `draw`.
+
+    Returns:
+        A dict as for `draw`: the most confident of `strongest` that are below `LEAST`, as many as
+        are missing.
+
+    Example:
+        >>> boxes = {"boxes": [[0, 0, 9, 9]] * 3, "classes": [0, 1, 1]}
+        >>> strongest = {**boxes, "confidence": [0.6, 0.2, 0.01]}
+        >>> choose_weak({**boxes, "confidence": [0.6, 0.2, 0.1]}, strongest)["confidence"]
+        array([0.2 , 0.01])
+    """
+    confidence = np.asarray(predicted["confidence"])
+    missing = BEST - np.sum((confidence >= LEAST) & (np.asarray(predicted["classes"]) >= 0))
+    arrays = {key: np.asarray(strongest[key]) for key in ("boxes", "classes", "confidence")}
+    order = np.argsort(-arrays["confidence"], kind="stable")
+    # A box that lies beside its image, on the canvas, has no area within it.
+    seen = (arrays["boxes"][:, 2:] > arrays["boxes"][:, :2]).all(-1)
+    order = order[(seen & (arrays["confidence"] < LEAST) & (arrays["classes"] >= 0))[order]]
+    return {key: array[order[: max(missing, 0)]] for key, array in arrays.items()}
 
 
 def grid(pictures: Sequence[np.ndarray], columns: int = 0, gap: int = 8) -> np.ndarray:
@@ -145,24 +185,23 @@ def _ordered(box):
     return [min(x1, x2), min(y1, y2), max(x1, x2 - 1), max(y1, y2 - 1)]
 
 
-def _dashed(pen, box, width):
+def _dashed(pen, box, width, dash, gap, fill):
     x1, y1, x2, y2 = _ordered(box)
-    dash = 5 * width
     for (x, y), (dx, dy), length in (
         ((x1, y1), (1, 0), x2 - x1),
         ((x1, y2), (1, 0), x2 - x1),
         ((x1, y1), (0, 1), y2 - y1),
         ((x2, y1), (0, 1), y2 - y1),
     ):
-        for start in np.arange(0.0, max(length, 1.0), 2 * dash):
+        for start in np.arange(0.0, max(length, 1.0), dash + gap):
             end = min(start + dash, length)
             line = [x + dx * start, y + dy * start, x + dx * end, y + dy * end]
             # Black beneath, to be seen on white.
-            pen.line(line, fill=(0, 0, 0), width=width + 2)
-            pen.line(line, fill=_TRUE, width=width)
+            pen.line(line, fill=_BLACK, width=width + 2)
+            pen.line(line, fill=fill, width=width)
 
 
-def _label(pen, size, box, text, fill, font, below):
+def _label(pen, size, box, text, ink, paper, font, below):
     """Write a label at a box's outside where there is room, and else at its inside."""
     x1, y1, _, y2 = _ordered(box)
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
@@ -172,8 +211,8 @@ def _label(pen, size, box, text, fill, font, below):
         y = y2 - height
     y = min(max(y, 0), size[1] - height)
     x = min(max(x1, 0), max(size[0] - width, 0))
-    pen.rectangle([x, y, x + width - 1, y + height - 1], fill=fill)
-    pen.text((x + _MARGIN - left, y + _MARGIN - top), text, fill=(0, 0, 0), font=font)
+    pen.rectangle([x, y, x + width - 1, y + height - 1], fill=paper)
+    pen.text((x + _MARGIN - left, y + _MARGIN - top), text, fill=ink, font=font)
 
 
 @functools.lru_cache(maxsize=8)

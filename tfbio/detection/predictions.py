@@ -40,9 +40,9 @@ def predict(
         experiment: The `Detection`; its workdir holds the run. Its dataset is not read.
         images: A folder of images, searched with the folders below it.
         output: The folder to write, a `pathlib.Path`: a PNG for each image, of the same name
-            within it, with the boxes whose score is 0.3 or more; results.json, all
-            boxes as COCO's results; and images.json, the images of their
-            ids, and the categories, as COCO has them.
+            within it, with the boxes whose score is 0.3 or more, and where these are fewer than
+            three, the three most confident; results.json, all boxes as COCO's results; and
+            images.json, the images of their ids, and the categories, as COCO has them.
         checkpoint: "last", or "best" by validation.
         tell: Called with lines of text, one of which counts the boxes written and drawn.
 
@@ -73,29 +73,39 @@ def predict(
 
 def _predict(experiment, paths, names, drawings, output, checkpoint, tell):
     model, facts = use.restored(experiment, checkpoint, tell)
-    split = datasets.images(paths, tuple(facts.image_shape[:2]))
+    scaling = experiment.shorter_side, experiment.longest_side
+    canvas = 0 if experiment.shorter_side else tuple(facts.image_shape[:2])
+    split = datasets.images(paths, canvas, *scaling, experiment.padding())
     held = dataclasses.replace(
         split.annotations,
         category_ids=tuple(facts.category_ids),
         class_names=tuple(facts.class_names),
     )
     detect = detection(model, tf.distribute.get_strategy())
-    results = []
+    results, weaker = [], 0
     with data.clear_errors():
         for batch, _, about in split.batches(_BATCH, pad=True):
-            found = {key: np.asarray(value) for key, value in detect(batch).items()}
+            found = tf.nest.map_structure(np.asarray, detect(batch))
             about = {key: np.asarray(value) for key, value in about.items()}
             results += coco_results.convert_batch(held, found, about)
-            whole = {**found, "boxes": original(found["boxes"], about)}
+            for boxes in (found, found["strongest"]):
+                boxes["boxes"] = original(boxes["boxes"], about)
             for index in np.flatnonzero(about["weights"]):
                 number = int(about["ids"][index]) - 1
                 path = output / drawings[number]
-                boxes = {key: whole[key][index] for key in ("boxes", "classes", "confidence")}
+                strong, weak = (
+                    {key: boxes[key][index] for key in ("boxes", "classes", "confidence")}
+                    for boxes in (found, found["strongest"])
+                )
+                weak = pictures.choose_weak(strong, weak)
+                weaker += len(weak["classes"])
                 with outputs.naming_output(output):
-                    _draw(paths[number], boxes, facts.class_names, path)
+                    _draw(paths[number], strong, weak, facts.class_names, path)
     drawn = sum(result["score"] >= pictures.LEAST for result in results)
-    least = f"from a score of {pictures.LEAST} on"
-    tell(f"{len(results)} boxes in {_RESULTS}, {drawn} of them drawn, {least}")
+    tell(
+        f"{len(results)} boxes in {_RESULTS}. Drawn: {drawn} from a score of {pictures.LEAST} on, "
+        f"and {weaker} weaker ones where an image has fewer than {pictures.BEST} of these"
+    )
     document = held.document()
     for image, name in zip(document["images"], names, strict=True):
         image["file_name"] = name
@@ -133,7 +143,7 @@ def name_drawings(names: Sequence[str]) -> list[pathlib.Path]:
     return list(found)
 
 
-def _draw(path, boxes, class_names, out):
+def _draw(path, boxes, weak, class_names, out):
     image = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False).numpy()
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_image(out, pictures.draw(image, class_names, boxes, least=pictures.LEAST))
+    write_image(out, pictures.draw(image, class_names, boxes, least=pictures.LEAST, weak=weak))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import keras
 
 from tfbio import _keras
 from tfbio._arguments import check_integer, check_number, suggest
+from tfbio.detection import parts
 from tfbio.models.resnet import stages
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ BACKBONES = {f"resnet{depth}": depth for depth in (10, 18, 34, 50, 101, 152)}
 """The depth of each backbone."""
 ANCHORS = (32, 64, 128, 256, 512)
 """The paper's anchors, smallest first: the shortest side at each level of the pyramid."""
-_LEVELS = ("P3", "P4", "P5")
+_LEVELS = parts.LEVELS
 
 
 def retinanet(
@@ -35,6 +35,8 @@ def retinanet(
     bounding_box_format: str = "xyxy",
     anchor_sizes: Sequence[float] = ANCHORS,
     box_variance: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    best_anchor: str = "never",
+    candidates: int = 1000,
     score_threshold: float = 0.05,
     iou_threshold: float = 0.5,
     max_detections: int = 100,
@@ -74,6 +76,11 @@ def retinanet(
         bounding_box_format: Of true boxes and detections, by keras_cv's name, such as "xyxy".
         anchor_sizes: The smallest anchor's side at each of the five levels, in pixels.
         box_variance: What the coordinates' differences are divided by.
+        best_anchor: When the anchor that overlaps an object most is positive although its IoU is
+            below 0.5: "never"; "from_0.4" on, as in Detectron; or "always", as in detectron2. See
+            `tfbio.detection.matching.BoxMatcher`.
+        candidates: The most pairs of a box and a class of each level of the pyramid, the most
+            confident, that become detections.
         score_threshold: Detections with less confidence are left out. keras_cv's 0.5 would leave
             out most of what counts in average precision.
         iou_threshold: Of two boxes of a class that overlap more, the less confident is left out.
@@ -105,6 +112,7 @@ def retinanet(
         ("num_classes", num_classes, 1),
         ("head_layers", head_layers, 0),
         ("channels", channels, 1),
+        ("candidates", candidates, 1),
         ("max_detections", max_detections, 1),
     ):
         check_integer(name, value, least)
@@ -118,14 +126,16 @@ def retinanet(
                 layer.trainable = False
     return RetinaNet(
         network,
-        _pyramid([network.output[level].shape[-1] for level in _LEVELS], channels),
-        _head("box_head", head_layers, channels, "boxes", 9 * 4, "zeros"),
-        _head("class_head", head_layers, channels, "logits", 9 * num_classes, _prior(0.01)),
+        parts.make_pyramid([network.output[level].shape[-1] for level in _LEVELS], channels),
+        parts.make_head("box_head", head_layers, channels, "boxes", 9 * 4),
+        parts.make_head("class_head", head_layers, channels, "logits", 9 * num_classes, 0.01),
         num_classes,
         _decoder(bounding_box_format, score_threshold, iou_threshold, max_detections),
         bounding_box_format=bounding_box_format,
         anchor_sizes=anchor_sizes,
         box_variance=box_variance,
+        best_anchor=best_anchor,
+        candidates=candidates,
         mean=mean,
         std=std,
     )
@@ -222,61 +232,6 @@ def _backbone(backbone, input_shape) -> Any:
     images = keras.Input(shape, name="images")
     maps = dict(zip(_LEVELS, stages(images, BACKBONES[backbone])[1:], strict=True))
     return keras.Model(images, maps, name="backbone")
-
-
-def _pyramid(widths, channels):
-    """Return keras_cv's feature pyramid as a model, with names and as the paper's code starts."""
-
-    def convolution(size, name, strides=1):
-        initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
-        return keras.layers.Conv2D(
-            channels, size, strides, "same", kernel_initializer=initializer, name=name
-        )
-
-    inputs = {
-        level: keras.Input((None, None, width), name=level)
-        for level, width in zip(_LEVELS, widths, strict=True)
-    }
-    merged, outputs = None, {}
-    for level in reversed(_LEVELS):
-        lateral = convolution(1, f"lateral_{level.lower()}")(inputs[level])
-        if merged is not None:
-            above = keras.layers.UpSampling2D(2, name=f"above_{level.lower()}")(merged)
-            lateral = keras.layers.Add(name=f"sum_{level.lower()}")([lateral, above])
-        merged = lateral
-        outputs[level] = convolution(3, f"output_{level.lower()}")(merged)
-    outputs["P6"] = convolution(3, "output_p6", 2)(inputs["P5"])
-    x = keras.layers.ReLU(name="relu_p6")(outputs["P6"])
-    outputs["P7"] = convolution(3, "output_p7", 2)(x)
-    return keras.Model(inputs, dict(sorted(outputs.items())), name="pyramid")
-
-
-def _head(name, layers, channels, last, outputs, bias):
-    initializer = keras.initializers.RandomNormal(stddev=0.01)
-    hidden = [
-        keras.layers.Conv2D(
-            channels,
-            3,
-            padding="same",
-            activation="relu",
-            kernel_initializer=initializer.clone(),
-            name=f"conv{index}",
-        )
-        for index in range(1, layers + 1)
-    ]
-    last = keras.layers.Conv2D(
-        outputs,
-        3,
-        padding="same",
-        kernel_initializer=initializer.clone(),
-        bias_initializer=bias,
-        name=last,
-    )
-    return keras.Sequential([keras.Input((None, None, channels)), *hidden, last], name=name)
-
-
-def _prior(probability):
-    return keras.initializers.Constant(-math.log((1 - probability) / probability))
 
 
 def _decoder(bounding_box_format, score_threshold, iou_threshold, max_detections):

@@ -79,9 +79,12 @@ class DetectionTask(Task):
             experiment.dataset,
             experiment.data_dir,
             experiment.download,
-            experiment.image_size,
+            experiment.image_sides(),
             experiment.max_boxes,
             experiment.max_corrupt,
+            shorter_side=experiment.shorter_side,
+            longest_side=experiment.longest_side,
+            padding=experiment.padding(),
         )
 
     def split(self, experiment: Detection, dataset: DetectionSet) -> tuple[Any, Any]:
@@ -126,6 +129,7 @@ class DetectionTask(Task):
             frozen_norm=experiment.frozen_norm,
             bounding_box_format=boxes.FORMAT,
             anchor_sizes=experiment.anchor_sizes(),
+            best_anchor=experiment.best_anchor,
             score_threshold=experiment.score_threshold,
         )
 
@@ -148,12 +152,10 @@ class DetectionTask(Task):
             _check_standardization(source, *experiment.standardization())
             _copy_backbone(source, model)
 
-    def copy_feedback(self, source: Any, model: keras.Model) -> None:
+    def copy_feedback(self, experiment: Detection, source: Any, model: keras.Model) -> None:
         """Copy a detector's feedback, or a classifier's to the backbone."""
-        if _is_detector(source):
-            transfer.copy_feedback(source, model)
-        else:
-            transfer.copy_backbone_feedback(source, model)
+        copy = transfer.copy_feedback if _is_detector(source) else transfer.copy_backbone_feedback
+        copy(source, model, experiment.accept_new_feedback)
 
     def make_evaluator(self, prepared: Any) -> Callable[..., Any]:
         """Return a function that gives COCO's metrics, and AP by class; see the base class.
@@ -166,10 +168,11 @@ class DetectionTask(Task):
             found = []
             for images, targets, about in batches:
                 detections = _local(prepared, detect(images))
+                strongest = detections.pop("strongest")
                 found.append({**detections, **_local(prepared, about)})
                 if show:
                     shown = _local(prepared, images), detections, _local(prepared, targets)
-                    show("boxes", picture(*shown, split.class_names))
+                    show("boxes", picture(*shown, split.class_names, strongest))
                     show = None
             every = {
                 name: _gather(prepared, np.concatenate([each[name] for each in found]))
@@ -238,6 +241,7 @@ def picture(
     detections: Mapping[str, Any],
     targets: Mapping[str, Any],
     class_names: Sequence[str],
+    strongest: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """Return the first images of a batch side by side, with predicted and true boxes.
 
@@ -246,6 +250,8 @@ def picture(
         detections: What `RetinaNet.decode_predictions` returns for them.
         targets: The true boxes, as `tfbio.detection.DetectionExamples` gives them.
         class_names: The classes' names.
+        strongest: What `tfbio.detection.detect.detection` adds to the detections: the boxes that
+            are drawn where few others are, or None.
 
     Returns:
         A uint8 array (height, width, 3).
@@ -260,9 +266,12 @@ def picture(
     for index in range(min(len(images), _SHOWN)):
         predicted = {key: detections[key][index] for key in ("boxes", "classes", "confidence")}
         true = {key: targets[key][index] for key in ("boxes", "classes")}
-        drawn.append(
-            pictures.draw(images[index], class_names, predicted, true, pictures.LEAST, shortest=240)
-        )
+        weak = None
+        if strongest is not None:
+            here = {key: value[index] for key, value in strongest.items()}
+            weak = pictures.choose_weak(predicted, here)
+        boxes = predicted, true, pictures.LEAST
+        drawn.append(pictures.draw(images[index], class_names, *boxes, shortest=240, weak=weak))
     return pictures.grid(drawn, columns=min(len(drawn), 4))
 
 

@@ -139,9 +139,11 @@ class ClassificationTask(Task):
         """Copy all weights, but those of a last layer for other classes."""
         transfer.copy_weights(source, model)
 
-    def copy_feedback(self, source: keras.Model, model: keras.Model) -> None:
+    def copy_feedback(
+        self, experiment: Classification, source: keras.Model, model: keras.Model
+    ) -> None:
         """Copy the feedback of all kernels whose rule is the same."""
-        transfer.copy_feedback(source, model)
+        transfer.copy_feedback(source, model, experiment.accept_new_feedback)
 
     def make_evaluator(self, prepared: Prepared) -> Callable[..., dict[str, float]]:
         """Return a function that gives the mean loss and the top-1 accuracy; see the base class."""

@@ -82,6 +82,11 @@ class Experiment:
     init_checkpoint: str = option(
         "last", "With `init_from`: which of its checkpoints.", choices=CHECKPOINTS
     )
+    accept_new_feedback: bool = option(
+        False,
+        "With `init_from`: whether a layer's feedback may be drawn anew where its rule is not the "
+        "run's; otherwise that is an error.",
+    )
     rule: str = option(
         "sign_symmetry", f"The learning rule, with options if any: {', '.join(rules.names())}."
     )
@@ -317,8 +322,9 @@ class Experiment:
                 "`clip_layers` does not go with `precision='mixed_float16'`, whose gradients are "
                 "scaled by a factor that changes: the bound would change with it."
             )
-        if self.init_checkpoint != "last" and not self.init_from:
-            raise ValueError("`init_checkpoint` belongs to `init_from`, which is not given.")
+        for name in ("init_checkpoint", "accept_new_feedback"):
+            if getattr(self, name) != default(self, name) and not self.init_from:
+                raise ValueError(f"`{name}` belongs to `init_from`, which is not given.")
         if (
             self.init_from
             and pathlib.Path(self.init_from).resolve() == pathlib.Path(self.workdir).resolve()

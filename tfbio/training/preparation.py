@@ -163,15 +163,15 @@ def build(
         facts: The facts on its data.
         strategy: The strategy that it is to live under.
         learning_rate: A number or schedule.
-        source: A model under a rule, whose weights to start from, and whose feedback where the
-            rule is the same.
+        source: A model under a rule, whose weights and feedback to start from.
 
     Returns:
         A compiled model, whose optimizer and metrics have their variables, which a checkpoint must
         find.
 
     Raises:
-        ValueError: If model, weights, rule, overrides and images do not fit together.
+        ValueError: If model, weights, rule, overrides and images do not fit together, or the
+            source's feedback would be replaced.
 
     Example:
         >>> import tensorflow as tf
@@ -202,7 +202,8 @@ def build(
                 clip=experiment.clip_layers or None,
             )
         if source:
-            task.copy_feedback(source, model)
+            with named("init_from"):
+                task.copy_feedback(experiment, source, model)
         if experiment.constrain_norm:
             with named("rule", keep_norms="constrain_norm"):
                 keep_norms(model)

@@ -82,7 +82,7 @@ class Task(abc.ABC):
         """Copy the weights of another run's model to a network that is under no rule yet."""
 
     @abc.abstractmethod
-    def copy_feedback(self, source: keras.Model, model: keras.Model) -> None:
+    def copy_feedback(self, experiment: Any, source: keras.Model, model: keras.Model) -> None:
         """Copy the feedback of another run's model to a converted network."""
 
     @abc.abstractmethod

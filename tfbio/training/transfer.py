@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tfbio import rules
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_rules, find_sites
+from tfbio.rules.direct_feedback import DirectFeedback
 
 if TYPE_CHECKING:
     import keras
@@ -58,14 +59,25 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
         )
 
 
-def copy_feedback(source: keras.Model, target: keras.Model) -> None:
+def copy_feedback(source: keras.Model, target: keras.Model, accept_new: bool = False) -> None:
     """Give kernels the feedback that another model has for them, where the rules are the same.
 
-    Where a rule or a shape is another, the feedback stays new, and the log says so.
+    Weights that learned under one B are not aligned with another. Where the source has feedback
+    for a kernel and the target would replace it, by a B drawn anew or by that of the same rule
+    under other options, this is an error.
+
+    Nothing is lost, and the log says so, in a last layer for another number of classes, whose
+    feedback starts anew as its kernel does; if the source's rule holds no B, as backprop; and if
+    the target's B is a function of W, as under sign symmetry after feedback alignment.
 
     Args:
         source: A model under a rule.
         target: Another of its kind, under a rule too.
+        accept_new: Whether feedback may be replaced; the log says so then.
+
+    Raises:
+        ValueError: If feedback would be replaced and `accept_new` is False. Nothing has been
+            changed then.
 
     Example:
         >>> import keras, tfbio
@@ -74,11 +86,18 @@ def copy_feedback(source: keras.Model, target: keras.Model) -> None:
         >>> copy_feedback(tfbio.convert(one, "fa"), tfbio.convert(other, "fa"))
         >>> bool((one.layers[0].feedback == other.layers[0].feedback).numpy().all())
         True
+        >>> copy_feedback(one, tfbio.convert(other, "fa(scale='xiao')"))
+        Traceback (most recent call last):
+        ...
+        ValueError: the run's feedback of 1 kernel, out (feedback_alignment(scale='xiao'), ...
     """
-    _copy_feedback(zip(find_sites(target).items(), find_sites(source).values(), strict=True))
+    pairs = zip(find_sites(target).items(), find_sites(source).values(), strict=True)
+    _copy_feedback(pairs, accept_new)
 
 
-def copy_backbone_feedback(source: keras.Model, target: keras.Model) -> None:
+def copy_backbone_feedback(
+    source: keras.Model, target: keras.Model, accept_new: bool = False
+) -> None:
     """Give a detector's backbone the feedback of a classification network of the same layers.
 
     Kernels are matched by their layers' names, as `tfbio.detection.copy_backbone` does; else as
@@ -87,6 +106,11 @@ def copy_backbone_feedback(source: keras.Model, target: keras.Model) -> None:
     Args:
         source: The classifier, under a rule.
         target: A model of `tfbio.detection.retinanet`, under a rule.
+        accept_new: Whether feedback may be replaced; the log says so then.
+
+    Raises:
+        ValueError: If feedback would be replaced and `accept_new` is False. Nothing has been
+            changed then.
 
     Example:
         >>> import tfbio
@@ -100,23 +124,83 @@ def copy_backbone_feedback(source: keras.Model, target: keras.Model) -> None:
         True
     """
     there = {name.rpartition("/")[2]: site for name, site in find_sites(source).items()}
-    own = find_sites(target.backbone)
-    _copy_feedback(((name, site), there[name.rpartition("/")[2]]) for name, site in own.items())
+    sites = find_sites(target.backbone).items()
+    pairs = (((f"backbone/{name}", s), there[name.rpartition("/")[2]]) for name, s in sites)
+    _copy_feedback(pairs, accept_new)
 
 
-def _copy_feedback(pairs):
-    anew = []
+def _copy_feedback(pairs, accept_new):
+    kept, lost, others = [], [], []
     for (name, site), there in pairs:
-        same = rules.serialize(site.rule) == rules.serialize(there.rule)
-        if not same or site.kernel.shape != there.kernel.shape:
-            anew.append(f"{name} ({site.rule!r}, there {there.rule!r})")
-            continue
-        for variable, given in zip(site.rule.weights, there.rule.weights, strict=True):
-            variable.assign(given)
-    if anew:
+        rule, run_rule = site.rule, there.rule
+        same_rule = rules.serialize(rule) == rules.serialize(run_rule)
+        weights = list(zip(rule.weights, run_rule.weights, strict=True)) if same_rule else []
+        same_kernel = site.kernel.shape == there.kernel.shape
+        if same_rule and same_kernel and all(a.shape == b.shape for a, b in weights):
+            kept += weights
+        elif _is_lost(rule, run_rule, same_kernel):
+            lost.append((name, rule, run_rule))
+        else:
+            others.append((name, rule, run_rule))
+    if lost and not accept_new:
+        raise ValueError(_refusal(lost))
+    for variable, value in kept:
+        variable.assign(value)
+    if lost or others:
         logging.getLogger("tfbio").info(
-            f"`init_from`: the feedback of {len(anew)} kernels is made anew: {'; '.join(anew)}."
+            f"`init_from`: the run's feedback of {_list(lost + others)} is not taken over."
         )
+
+
+def _is_lost(rule, run_rule, same_kernel):
+    """Return whether a kernel's B is replaced although the run has one."""
+    if isinstance(run_rule, DirectFeedback):
+        # Its matrices, which the last layer owns, belong to all layers.
+        return bool(run_rule.weights and rule.weights)
+    if not same_kernel:
+        return False  # the kernel itself starts anew
+    return type(rule) is type(run_rule) or (_holds_matrix(rule) and _holds_matrix(run_rule))
+
+
+def _holds_matrix(rule):
+    """Return whether a rule's weights are more than numbers, such as its scale."""
+    return any(len(variable.shape) > 1 for variable in rule.weights)
+
+
+def _refusal(lost):
+    wanted = {_show(run_rule) for _, _, run_rule in lost}
+    if all(rules.serialize(rule) == rules.serialize(run_rule) for _, rule, run_rule in lost):
+        keep = "It depends on the number of classes: to keep it, give data of as many."
+    elif len(wanted) == 1:
+        seed = " and the run's seed" if any(map(_other_seed, lost)) else ""
+        keep = f"To keep it, give `rule={wanted.pop()}`{seed}."
+    else:
+        keep = "To keep it, give each of them the run's rule."
+    return (
+        f"the run's feedback of {_list(lost)} would be lost. {keep} "
+        "To start with new feedback instead, set `accept_new_feedback`."
+    )
+
+
+def _list(entries):
+    shown = [
+        f"{entry[0]} ({_show(entry[1])}, there {_show(entry[2])}"
+        + (", of another seed)" if _other_seed(entry) else ")")
+        for entry in entries[:10]
+    ]
+    kernels = "1 kernel" if len(entries) == 1 else f"{len(entries)} kernels"
+    return f"{kernels}, {'; '.join(shown)}{'; …' if len(entries) > 10 else ''},"
+
+
+def _show(rule):
+    # A layer's seed is derived from that of the option `rule`: it would say nothing.
+    options = [f"{name}={v!r}" for name, v in rule.get_config().items() if name != "seed"]
+    return f"{rule.alias}({', '.join(options)})"
+
+
+def _other_seed(entry):
+    seeds = [rule.get_config().get("seed") for rule in entry[1:]]
+    return seeds[0] != seeds[1]
 
 
 def _weights(model):

@@ -194,11 +194,10 @@ def _load(experiment, checkpoint, tell):
 
 def _here(experiment):
     """Return the experiment as this process can evaluate it, all weights from the checkpoint."""
-    started = {"init_from": "", "init_checkpoint": "last"}
+    # Evaluation takes the moving statistics, on any devices.
+    started = {"sync_batch_norm": False}
     if hasattr(experiment, "weights"):
         started |= {"weights": ""}
-    # Evaluation takes the moving statistics, on any devices.
-    started |= {"sync_batch_norm": False}
     if experiment.strategy == "multi_worker":
         started |= {"strategy": "one_device"}
     return dataclasses.replace(experiment, **started)
