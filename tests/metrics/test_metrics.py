@@ -65,7 +65,8 @@ def test_the_callback_writes_what_the_metrics_say_at_the_optimizers_steps(tmp_pa
         assert [step for step, _ in angles.history] == [expected_first + n for n in (0, 2, 4)]
     assert angles.history[-1] == (8, metrics.weight_angles(network))
     events = EventAccumulator(str(tmp_path)).Reload()
-    assert set(events.Tags()["tensors"]) == {f"weight_angle/{name}" for name in before}
+    tags = {"mean_weight_angle", *(f"weight_angle/{name}" for name in before)}
+    assert set(events.Tags()["tensors"]) == tags
     # The two files may bear the same second in their names, and be read in either order.
     written = sorted(events.Tensors("weight_angle/out"), key=lambda event: event.step)
     assert [event.step for event in written] == [0, 2, 4, 4, 6, 8]
@@ -86,7 +87,12 @@ def test_telemetry_under_fit_records_all_there_is(tmp_path):
     network.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[telemetry])
     assert [step for step, _ in telemetry.history] == [0, 3, 4, 6, 8]
     last = telemetry.history[-1][1]
-    assert set(last) == {f"{tag}/{name}" for tag in metrics.TAGS.values() for name in ("in", "out")}
+    tags = metrics.TAGS.values()
+    means = {f"mean_{tag}" for tag in tags}
+    assert set(last) == means | {f"{tag}/{name}" for tag in tags for name in ("in", "out")}
+    for tag in tags:  # of two layers: B teaches above the first, errors pass it below the last
+        layer = "in" if tag == "gradient_angle" else "out"
+        assert last[f"mean_{tag}"] == last[f"{tag}/{layer}"]
     assert last["weight_angle/in"] == pytest.approx(metrics.weight_angles(network)["in"])
     angles = metrics.GradientMeter(network)(x, y)
     assert last["gradient_angle/in"] == angles.global_["in"] > 0
