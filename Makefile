@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/installed
 
-.PHONY: demo demo-detect test test-all lint bench bench-peers docs clean
+.PHONY: demo demo-detect test test-all rehearse lint bench bench-peers docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m trainers.classify --flagfile=configs/demo.cfg
@@ -20,6 +20,10 @@ test: $(STAMP)
 test-all: test
 	$(BIN)/python -m pytest -n 3 -m long
 	$(BIN)/python -m tests.kills --kills=30
+
+# Every config of ImageNet and COCO, on a few images: begun, resumed and evaluated.
+rehearse: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m rehearsal -v
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

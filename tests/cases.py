@@ -178,6 +178,18 @@ def long_but(fast, every):
     ]
 
 
+def rehearsed(long, every):
+    """Return parameters for `parametrize`: all are marked `rehearsal`, those in `long` also `long`.
+
+    `make rehearse` runs them all; those in `long` stand for the others in `make test-all`.
+    """
+    every = list(every)
+    if missing := [each for each in long if each not in every]:
+        raise ValueError(f"`long` holds what `every` does not: {missing}")
+    marks = {True: (pytest.mark.rehearsal, pytest.mark.long), False: (pytest.mark.rehearsal,)}
+    return [pytest.param(each, marks=marks[each in long]) for each in every]
+
+
 def random(shape, dtype="float64", seed=0):
     return tf.constant(np.random.default_rng(seed).normal(size=shape), dtype)
 

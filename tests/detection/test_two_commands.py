@@ -12,6 +12,7 @@ from PIL import Image
 
 import tfbio
 from tests import kills
+from tests.cases import rehearsed
 from tfbio import _keras, models, rules, training
 from tfbio.detection import task
 from tfbio.layers.sites import find_layers, find_sites
@@ -112,8 +113,11 @@ def canvases(tmp_path_factory):
     return kills.canvases(tmp_path_factory.mktemp("canvases"))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config",
+    rehearsed([path for path in CONFIGS if "18_feedback_alignment" in path.stem], CONFIGS),
+    ids=lambda path: path.stem,
+)
 def test_a_detector_starts_from_its_classifier_resumes_and_is_measured(
     config, photos, canvases, tmp_path
 ):

@@ -11,6 +11,7 @@ import signal
 import pytest
 
 from tests import photographs
+from tests.cases import rehearsed
 from tests.trainers.test_trainers import configured, parsed
 from tfbio import training
 from tfbio.training import memory, use
@@ -90,8 +91,17 @@ def check(steps, measured):
     assert 0 <= measured["test_accuracy"] <= 1
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    rehearsed(
+        [
+            "xiao2018/resnet18_sign_symmetry",
+            "kunin2020/imagenet_resnet18_activation_alignment",
+            "akrout2019/imagenet_resnet18_wm",
+        ],
+        CONFIGS,
+    ),
+)
 def test_a_config_takes_steps_resumes_and_is_evaluated(name, imagenet, tmp_path):
     check(*rehearse(CONFIGS[name], imagenet, tmp_path))
 
