@@ -453,7 +453,8 @@ def test_a_step_as_configured_differs(config, options, tmp_path):
     # Other rules' steps have as many operations, and take ten seconds each.
     for prepared in prepared_from(config, options, tmp_path):
         before = [w.numpy() for w in prepared.model.trainable_variables]
-        assert Loop(prepared).train(iter(prepared.epoch(0, 0)), 1) == (1, True)
+        # Two steps: warm-up begins at a rate of 0.
+        assert Loop(prepared).train(iter(prepared.epoch(0, 0)), 2) == (2, True)
         after = [w.numpy() for w in prepared.model.trainable_variables]
         assert any((one != other).any() for one, other in zip(before, after, strict=True))
 

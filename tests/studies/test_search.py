@@ -385,7 +385,9 @@ def test_a_run_without_a_test_is_gone_on_with_by_one(tmp_path):
     for _ in range(2):
         values = train.train_and_evaluate(two, **quiet, test=False)
         assert not (tmp_path / "two" / "summary.json").exists()
-    assert set(values) == {"validation_loss", "validation_accuracy", "best", "steps"}
+    expected = {"validation_loss", "validation_accuracy", "best", "steps", "diverged"}
+    assert set(values) == expected
+    assert not values["diverged"]
     assert not any("test" in name for name in values["best"])
     later = train.train_and_evaluate(two, **quiet)
     for name in ("test_accuracy", "test_loss", "validation_accuracy", "accuracy", "best", "steps"):
