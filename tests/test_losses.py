@@ -67,6 +67,18 @@ def test_losses_keep_what_a_rounded_probability_has_lost(kind, dtype):
         assert np.all(np.asarray(tf.cast(slope, tf.float32)) != 0)
 
 
+@pytest.mark.parametrize("kind", SIGMOID)
+@pytest.mark.parametrize("label", [4, -1, 1.5])
+def test_a_label_of_no_class_is_refused_and_nan_in_a_graph(kind, label):
+    loss, z = losses.ClassificationLoss(kind), tf.zeros((2, 4))
+    with pytest.raises(ValueError, match=rf"integers of 0 to 3, for 4 classes\. .*: {label}"):
+        loss(np.float32([0, label]), z)
+    for jit in (False, True):
+        compiled = tf.function(loss, jit_compile=jit)
+        assert np.isnan(compiled(tf.constant([0, label], tf.float32), z))
+        assert np.isfinite(compiled(tf.constant([0, 3], tf.float32), z))
+
+
 def test_unknown_losses_are_refused():
     with pytest.raises(ValueError, match=r"^`loss` must be one of cross_entropy, .*'hinge'"):
         losses.ClassificationLoss("hinge")

@@ -11,8 +11,9 @@ name                         prediction p    loss
 `squared_error`              σ(z)            ``(1/C) Σ_j (p_j − y_j)²``
 ===========================  ==============  ===================================================
 
-and its gradient by the logits ``p − y``, ``(p − y)/C``, ``p − y`` and ``2(p − y)p(1 − p)/C``. All
-are computed from the logits in float32 or better, and never from a rounded probability.
+and its gradient with respect to the logits ``p − y``, ``(p − y)/C``, ``p − y`` and
+``2(p − y)p(1 − p)/C``. All are computed from the logits in float32 or better, and never from a
+rounded probability.
 
 A network under a rule that learns from the targets themselves (`sign_dfa`,
 `direct_random_target_projection`) puts a `Handover` on its outputs. These losses find it there and
@@ -21,6 +22,7 @@ hand over the targets, so that no target is lost where a float rounds the gradie
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -167,6 +169,13 @@ def to_targets(labels: Any, logits: tf.Tensor) -> tf.Tensor:
         labels: Integers (B,) or (B, 1), or distributions (B, C) already.
         logits: (B, C).
 
+    Returns:
+        The targets. A label that is none of 0 to C − 1 gives NaN, as TensorFlow's own
+        cross-entropy does on a GPU: a graph that XLA compiles cannot raise an error.
+
+    Raises:
+        ValueError: In eager mode, for such a label.
+
     Example:
         >>> print(to_targets([1, 0], tf.zeros((2, 3))).numpy())
         [[0. 1. 0.]
@@ -175,8 +184,16 @@ def to_targets(labels: Any, logits: tf.Tensor) -> tf.Tensor:
     labels, classes = tf.convert_to_tensor(labels), logits.shape[-1]
     if len(labels.shape) == 2 and labels.shape[1] == classes and classes > 1:
         return tf.cast(labels, logits.dtype)
-    labels = tf.reshape(tf.cast(labels, tf.int64), [-1])
-    return tf.one_hot(labels, classes, dtype=logits.dtype)
+    labels = tf.reshape(labels, [-1])
+    classed = tf.cast(labels, tf.int64)
+    known = (tf.cast(classed, labels.dtype) == labels) & (classed >= 0) & (classed < classes)
+    if tf.executing_eagerly() and not tf.reduce_all(known):
+        raise ValueError(
+            f"Labels must be integers of 0 to {classes - 1}, for {classes} classes. "
+            f"Received: {tf.boolean_mask(labels, ~known)[0].numpy()}."
+        )
+    targets = tf.one_hot(classed, classes, dtype=logits.dtype)
+    return tf.where(known[:, None], targets, tf.constant(math.nan, logits.dtype))
 
 
 class Given(NamedTuple):
@@ -196,8 +213,9 @@ class Given(NamedTuple):
 class Handover:
     """Zeros on a network's logits, along whose gradient a loss hands over targets and factor.
 
-    The loss adds ``Σ_j y_j·0_j + 0_{C+1}`` to each example's, which is 0, and whose gradient by the
-    zeros is ``(c·y, c)``: c arrives exactly, whatever reduces, weights or scales the loss later.
+    The loss adds ``Σ_j y_j·0_j + 0_{C+1}`` to each example's, which is 0, and whose gradient with
+    respect to the zeros is ``(c·y, c)``: c arrives exactly, whatever reduces, weights or scales the
+    loss later.
 
     Args:
         zeros: A tensor (B, C + 1) of zeros.

@@ -362,8 +362,12 @@ BAD = [
     ),
     (["--mean=0.5,0.5,0.5"], "--mean and --std go together"),
     (["--mean=0.5,0.5", "--std=1,1,1"], "--mean must be three numbers"),
-    (["--mean=0,0,0", "--std=1,1,0"], "--std must be three numbers, 1e-06 or more"),
+    (
+        ["--mean=0,0,0", "--std=1,1,0"],
+        "--std must be three numbers of 1e-06 to 10, for pixels",
+    ),
     (["--mean=0,0,nan", "--std=1,1,1"], "--mean must be three numbers"),
+    (["--mean=125,120,110", "--std=1,1,1"], "--mean must be three numbers of 0 to 1"),
     (["--frozen_norm"], "--frozen_norm needs --init_from: without another run's moving"),
     (["--best_anchor=detectron"], "--best_anchor must be one of never, from_0.4, always"),
     (["--frozen_norm", "--sync_batch_norm"], "--sync_batch_norm has no effect with --frozen_norm"),

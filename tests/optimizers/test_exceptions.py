@@ -194,6 +194,7 @@ def test_the_exceptions_are_saved(tmp_path):
     [
         ("biases", 1.0, r"'biases', which matches none\. The layers: hidden, norm, logits"),
         ("bias,conv*", 1.0, "'conv\\*', which matches none"),
+        ("*", 1.0, r"must leave weights that decay, and spares all\. Received: '\*'"),
         ("", -1.0, "`bias_learning_rate_scale` must be a finite number of 0 or more"),
     ],
 )
@@ -208,6 +209,9 @@ def test_what_has_no_effect_is_refused():
         Exceptions.of(plain, "", 2.0)
     with pytest.raises(ValueError, match=r"`weight_decay_exclude` must .* 'normalization'"):
         Exceptions.of(plain, "normalization")
+    for name in ("freeze", "weight_decay_exclude"):
+        with pytest.raises(ValueError, match=f"`{name}` must be names or .* Received: 'bias,,'"):
+            training.Classification(weight_decay=0.1, **{name: "bias,,"})
     with pytest.raises(ValueError, match="`weight_decay_exclude` has no effect without `weight_"):
         training.Classification(weight_decay_exclude="bias")
 

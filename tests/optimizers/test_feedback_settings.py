@@ -256,7 +256,7 @@ def test_the_trainers_turns_are_epochs():
     turns = prepared.model.optimizer.feedback.alternate
     assert turns == prepared.steps_per_epoch > 1
     for rule, message in (
-        ("dtp", "`feedback_alternate` does not go with rule 'dtp'"),
+        ("dtp", r"`feedback_alternate` does not go with `rule=dtp`, .* Leave it out\. Received: 2"),
         ("dtp(schedule='alternating')", "`feedback_alternate`, turns of a few steps, does"),
     ):
         both = training.Classification(**{**options, "rule": rule}, feedback_alternate=2)

@@ -774,7 +774,7 @@ def test_images_are_standardized_with_the_numbers_that_are_given():
     dataset = tfbio.data.Dataset(train, train, 4, tuple("abcd"))
     for mean, std, expected in (
         ("0.5", "0.25", ([0.5] * 3, [0.25] * 3)),
-        ("0.1, 0.2, 0.3", "1,2,3", ([0.1, 0.2, 0.3], [1.0, 2.0, 3.0])),
+        ("0, 0.2, 1", "1,2,10", ([0.0, 0.2, 1.0], [1.0, 2.0, 10.0])),
     ):
         experiment = Classification(
             standardize=True, channel_mean=mean, channel_std=std, model="lee_mnist"
@@ -784,7 +784,7 @@ def test_images_are_standardized_with_the_numbers_that_are_given():
         model = ClassificationTask().build_network(experiment, facts)
         layer = model.get_layer("standardize")
         np.testing.assert_allclose(layer(colors), (colors - facts.mean) / facts.std, rtol=1e-5)
-    experiment = Classification(standardize=True, channel_mean="1,2", channel_std="1,2")
+    experiment = Classification(standardize=True, channel_mean="0.5,1", channel_std="1,2")
     with pytest.raises(ValueError, match=r"one for each of the 3 channels of `dataset=digits`"):
         ClassificationTask().describe_data(experiment, dataset, train)
 
@@ -800,6 +800,13 @@ def test_images_are_standardized_with_the_numbers_that_are_given():
                 "equally many numbers",
             )
             for mean, std in (("0.5,1", "1"), ("a", "1"), ("0.5", "0"), ("inf", "1"))
+        ),
+        *(
+            (
+                {"channel_mean": mean, "channel_std": std, "standardize": True},
+                "Those of pixels of 0 to 255 are divided by 255",
+            )
+            for mean, std in (("125.3", "0.5"), ("-0.1", "0.5"), ("0.5", "63"), ("0.5", "1e-9"))
         ),
     ],
 )

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import tfbio
-from tfbio import training
+from tfbio import models, training
 from tfbio.layers.sites import find_sites
 from tfbio.training import transfer
+from tfbio.training.classifier import ClassificationTask
 
 # By the run's rule and the new one.
 KEPT = ["fa", "fa(seed=1)", "fa(scale='xiao')", "feedback_alignment_signed_init", "usf",
@@ -104,3 +105,29 @@ def test_direct_feedback_for_other_classes_is_lost_for_all_layers():
 def test_new_feedback_is_accepted_only_of_another_run():
     with pytest.raises(ValueError, match="`accept_new_feedback` belongs to `init_from`, which is"):
         training.Classification(accept_new_feedback=True)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "here", "told"),
+    [
+        (None, None, None),
+        (([0.5], [0.25]), ([0.5], [0.25]), None),
+        (([0.5], [0.25]), None, "(mean, std) [0.5] and [0.25], here none."),
+        (None, ([0.5], [0.25]), "(mean, std) none, here [0.5] and [0.25]."),
+        (([0.5], [0.25]), ([0.5], [0.3]), "[0.5] and [0.25], here [0.5] and [0.3]."),
+    ],
+)
+def test_a_classifier_says_that_its_images_are_standardized_otherwise(theirs, here, told, caplog):
+    def classifier(statistics):
+        layers = [keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
+        model = keras.Sequential(layers)
+        return models.standardize(model, *statistics) if statistics else model
+
+    source = tfbio.convert(classifier(theirs), "fa")
+    with caplog.at_level("INFO", "tfbio"):
+        ClassificationTask().copy_weights(training.Classification(), source, classifier(here))
+    said = [
+        record.message for record in caplog.records if "standardized otherwise" in record.message
+    ]
+    assert len(said) == bool(told)
+    assert not told or said[0].endswith(told)

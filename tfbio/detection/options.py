@@ -193,19 +193,19 @@ class Detection(Experiment):
             >>> Detection(mean="0.5, 0.5, 0.5", std="0.2, 0.2, 0.25").standardization()
             ([0.5, 0.5, 0.5], [0.2, 0.2, 0.25])
         """
-        return _numbers("mean", self.mean, low=-1e6), _numbers("std", self.std, low=1e-6)
+        return _numbers("mean", self.mean, 0, 1), _numbers("std", self.std, 1e-6, 10)
 
 
-def _numbers(name, text, low):
+def _numbers(name, text, low, high):
     if not text:
         return None
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if len(found) != 3 or not all(low <= number <= 1e6 for number in found):
+    if len(found) != 3 or not all(low <= number <= high for number in found):
         raise ValueError(
-            f"`{name}` must be three numbers, {low:g} or more and at most 1e+06, separated by "
-            f"commas, such as '0.485, 0.456, 0.406'. Received: {text!r}."
+            f"`{name}` must be three numbers of {low:g} to {high:g}, for pixels of 0 to 1, "
+            f"separated by commas, such as '0.485, 0.456, 0.406'. Received: {text!r}."
         )
     return found

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfbio import _keras
 from tfbio.detection import boxes, coco_metrics, coco_results, datasets, pictures
 from tfbio.detection.detect import detection
 from tfbio.detection.options import Detection
@@ -314,11 +313,7 @@ def _copy_backbone(source, target):
 def _check_standardization(source, mean, std):
     """Refuse to give a backbone images of another scale than its weights have learned from."""
     own = [[0.0] * 3, [1.0] * 3] if mean is None else [mean, std]
-    theirs = [[0.0] * 3, [1.0] * 3]
-    for layer in _keras.flatten_layers(source):
-        if isinstance(layer, keras.layers.Normalization):
-            mean, variance = (np.ravel(each) for each in (layer.mean, layer.variance))
-            theirs = [mean.tolist(), np.sqrt(variance).tolist()]
+    theirs = transfer.find_standardization(source) or ([0.0] * 3, [1.0] * 3)
     if not (np.shape(own) == np.shape(theirs) and np.allclose(own, theirs, rtol=1e-3, atol=1e-6)):
         mean, std = (", ".join(f"{number:.6g}" for number in numbers) for numbers in theirs)
         raise ValueError(

@@ -74,8 +74,8 @@ class Exceptions:
             An `Exceptions`.
 
         Raises:
-            ValueError: If a kind or a pattern matches no variable, or `bias_learning_rate_scale`
-                has no bias to apply to.
+            ValueError: If a kind or a pattern matches no variable, or they match all, or
+                `bias_learning_rate_scale` has no bias to apply to.
         """
         variables = model.trainable_variables
         spared = set()
@@ -89,6 +89,11 @@ class Exceptions:
                     f"The layers: {shorten(match_layers(model, '*'))}."
                 )
             spared |= matched
+        if spared and all(id(variable) in spared for variable in variables):
+            raise ValueError(
+                "`weight_decay_exclude` must leave weights that decay, and spares all. "
+                f"Received: {weight_decay_exclude!r}."
+            )
         biases = _select(model, "bias") if bias_learning_rate_scale != 1 else set()
         if bias_learning_rate_scale != 1 and not biases:
             raise ValueError(

@@ -171,13 +171,14 @@ class Classification(Experiment):
             numbers = [[float(part) for part in text.split(",")] for text in (mean, std)]
         except ValueError:
             numbers = [[math.nan], [math.nan]]
-        good = all(map(math.isfinite, numbers[0])) and all(
-            0 < each < math.inf for each in numbers[1]
+        good = all(0 <= each <= 1 for each in numbers[0]) and all(
+            1e-6 <= each <= 10 for each in numbers[1]
         )
         if not good or len(numbers[0]) != len(numbers[1]):
             raise ValueError(
                 "`channel_mean` and `channel_std` must be equally many numbers separated by "
-                f"commas, such as 0.49,0.48,0.45, and deviations greater than 0. {given}."
+                "commas, such as 0.49,0.48,0.45, for pixels of 0 to 1: means of 0 to 1, deviations "
+                f"of 0.000001 to 10. Those of pixels of 0 to 255 are divided by 255. {given}."
             )
         return numbers[0], numbers[1]
 

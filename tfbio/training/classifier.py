@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfbio import data, losses, models
@@ -136,8 +138,14 @@ class ClassificationTask(Task):
     def copy_weights(
         self, experiment: Classification, source: keras.Model, model: keras.Model
     ) -> None:
-        """Copy all weights, but those of a last layer for other classes."""
+        """Copy all weights, but those of a last layer for other classes; say if images differ."""
         transfer.copy_weights(source, model)
+        theirs, own = map(transfer.find_standardization, (source, model))
+        if (theirs is None) != (own is None) or (own and not np.allclose(theirs, own, rtol=1e-3)):
+            logging.getLogger("tfbio").info(
+                "`init_from`: its weights have learned from images that are standardized "
+                f"otherwise: (mean, std) {_shorten(theirs)}, here {_shorten(own)}."
+            )
 
     def copy_feedback(
         self, experiment: Classification, source: keras.Model, model: keras.Model
@@ -209,6 +217,13 @@ def _get_channel_statistics(experiment, train):
         )
     mean, std = (numbers * (channels // len(numbers)) for numbers in given)
     return mean, std
+
+
+def _shorten(statistics):
+    """Return a mean and a standard deviation as a text."""
+    if statistics is None:
+        return "none"
+    return " and ".join(str([round(value, 4) for value in each]) for each in statistics)
 
 
 def _service(experiment):

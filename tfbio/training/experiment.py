@@ -84,8 +84,8 @@ class Experiment:
     )
     accept_new_feedback: bool = option(
         False,
-        "With `init_from`: whether a layer's feedback may be drawn anew where its rule is not the "
-        "run's; otherwise that is an error.",
+        "With `init_from`: whether feedback that the run holds for a layer may be replaced, as "
+        "under another rule or other options; otherwise that is an error.",
     )
     rule: str = option(
         "sign_symmetry", f"The learning rule, with options if any: {', '.join(rules.names())}."
@@ -102,8 +102,8 @@ class Experiment:
     )
     drop_remainder: bool = option(
         False,
-        "Leave out the last batch of an epoch where it would be smaller than the others; every "
-        "epoch leaves out other images. On a TPU it always is left out.",
+        "Leave out the last batch of an epoch where it would be smaller than the others; on a TPU "
+        "it always is left out.",
     )
     accumulate: int = option(
         1,
@@ -312,6 +312,13 @@ class Experiment:
                 "`clip_norm` has no effect with `batch_manhattan='all'`, which takes the "
                 "gradient's sign alone."
             )
+        for name in ("freeze", "weight_decay_exclude"):
+            text = getattr(self, name)
+            if text and not all(part.strip() for part in text.split(",")):
+                raise ValueError(
+                    f"`{name}` must be names or patterns separated by commas, none of them empty. "
+                    f"Received: {text!r}."
+                )
         if self.weight_decay_exclude and not self.weight_decay:
             raise ValueError(
                 "`weight_decay_exclude` has no effect without `weight_decay`. "

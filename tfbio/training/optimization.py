@@ -152,6 +152,11 @@ def _check_belongs(e, name, model):
 def _get_turn(e, learning_rate):
     """Return the steps of a turn: an epoch's where the rule takes turns, else (1, n) or 0."""
     if not e.parsed_rule.takes_turns:
+        if e.feedback_alternate and not e.parsed_rule.has_gradient:
+            raise ValueError(
+                f"`feedback_alternate` does not go with `rule={e.rule}`, under which inverses and "
+                f"kernels learn at every step. Leave it out. Received: {e.feedback_alternate}."
+            )
         return (1, e.feedback_alternate) if e.feedback_alternate else 0
     if e.feedback_alternate:
         raise ValueError(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
-from tfbio import rules
+import keras
+import numpy as np
+
+from tfbio import _keras, rules
 from tfbio.layers.last_layers import find_last_layers
 from tfbio.layers.sites import find_rules, find_sites
 from tfbio.rules.direct_feedback import DirectFeedback
-
-if TYPE_CHECKING:
-    import keras
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
@@ -57,6 +56,29 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
         logging.getLogger("tfbio").info(
             f"`init_from`: the last layer starts anew, for other classes: {'; '.join(left)}."
         )
+
+
+def find_standardization(model: keras.Model) -> tuple[list[float], list[float]] | None:
+    """Return the mean and the standard deviation that a network takes its images to 0 and 1 by.
+
+    Args:
+        model: A classifier.
+
+    Returns:
+        (mean, std), a number for each channel, or None if it takes images as they are.
+
+    Example:
+        >>> import keras
+        >>> from tfbio import models
+        >>> model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
+        >>> find_standardization(models.standardize(model, [0.25], [0.5]))
+        ([0.25], [0.5])
+    """
+    for layer in _keras.flatten_layers(model):
+        if isinstance(layer, keras.layers.Normalization):
+            mean, variance = (np.ravel(each) for each in (layer.mean, layer.variance))
+            return mean.tolist(), np.sqrt(variance).tolist()
+    return None
 
 
 def copy_feedback(source: keras.Model, target: keras.Model, accept_new: bool = False) -> None:
