@@ -10,7 +10,7 @@ import tensorflow as tf
 import tfbio
 from tests.cases import long_but, random
 from tests.training.test_strategies import NETWORK, distance, learned
-from tfbio import attacks, losses, training
+from tfbio import _keras, attacks, losses, training
 from tfbio.networks import direct
 
 K = keras.layers
@@ -153,6 +153,19 @@ def test_no_target_is_lost_where_the_error_is_rounded_to_zero(kind, margin):
         np.testing.assert_allclose(value, x.numpy().T @ (signal @ b * slope), rtol=1e-4, atol=1e-6)
 
 
+def test_a_masked_example_hands_nothing_over():
+    logits, zeros = random((4, 3), "float32"), tf.zeros((4, 4))
+    _keras.set_mask(logits, tf.constant([True, False, True, True]))
+    handover = losses.Handover(zeros)
+    handover.attach(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(zeros)
+        value = losses.ClassificationLoss()([0, 1, 2, 0], logits)
+    given = handover.given(logits, tape.gradient(value, zeros))
+    np.testing.assert_allclose(given.factor[:, 0], [1 / 3, 0, 1 / 3, 1 / 3], rtol=1e-6)
+    np.testing.assert_allclose(given.targets, given.factor * np.eye(3)[[0, 1, 2, 0]])
+
+
 @pytest.mark.parametrize("kind", long_but(["squared_error"], ["squared_error", "cross_entropy"]))
 def test_fit_saves_and_goes_on_with_its_loss(kind, tmp_path):
     x, y = random((8, 4), "float32"), np.arange(8) % 3
@@ -243,6 +256,7 @@ def test_the_trainer_learns_measures_and_predicts_by_the_loss(rule, kind, tmp_pa
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     model, _ = training.use.restored(experiment, "last")
     prepared = training.prepare(experiment)
+    assert prepared.model.loss.kind == kind
     images, labels = prepared.dataset.test
     logits = model(np.asarray(images, "float32"))
     expected = float(tf.reduce_mean(losses.example_losses(kind, labels, logits)))

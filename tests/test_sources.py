@@ -119,6 +119,10 @@ def test_a_paper_whose_settings_all_have_a_source_is_accepted(tmp_path):
     assert [config.path.read_text() for config in paper.configs] == written
     total = f"| {len(paper.configs)} | {rows - 6} | 2 | 10 |"
     assert total in sources.draw_table([paper])
+    config = tmp_path / "one.cfg"
+    config.write_text(f"{counts}\n{config.read_text()}")
+    (problem,) = sources.find_all_problems([sources.read_paper(tmp_path)])
+    assert problem.endswith(f"one.cfg: the header must have, once: {counts}")
 
 
 EPOCHS = "| `--epochs` | 30 | 30 | `{one,two}` |"

@@ -54,6 +54,15 @@ def test_bytes_become_floats_of_0_to_1():
     np.testing.assert_array_equal(images.ravel(), np.arange(256, dtype="f4") / np.float32(255))
 
 
+def test_channel_statistics_are_over_all_pixels_of_all_images():
+    images = np.random.default_rng(0).random((300, 2, 2, 3)).astype("f4")
+    images = images * np.float32([1, 0.5, 0]) + np.float32([0, 0.2, 0.4])
+    mean, std = data.channel_statistics(data.Arrays(images, np.zeros(300)))
+    pixels = images.astype("f8").reshape(-1, 3)
+    np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(std, [*pixels.std(0)[:2], 1], rtol=1e-9)
+
+
 def test_resizing_is_bilinear_and_smooth_and_stays_within_0_and_1():
     image = np.zeros((1, 2, 2, 1), "f4")
     image[0, :, 1] = 1.0
@@ -168,6 +177,18 @@ def test_crops_are_every_shift_of_a_padded_image_alike_often(augmentation, mode)
     assert len(wanted) == 162
     assert set(seen) == wanted
     assert 20 < min(seen.values()) <= max(seen.values()) < 90  # 50 expected, deviation 7
+
+
+def test_in_stored_order_other_images_are_flipped_in_every_epoch(digits):
+    (images, labels), *epochs = (
+        listed(digits.batches(360, order, augmentation=name, shuffle=False))[0]
+        for order, name in ((None, "none"), ((0, 0), "flip"), ((0, 1), "flip"))
+    )
+    flipped = []
+    for out, out_labels in epochs:
+        np.testing.assert_array_equal(out_labels, labels)
+        flipped.append((out != images).any((1, 2, 3)))
+    assert 90 < np.sum(flipped[0] != flipped[1]) < 270
 
 
 def test_an_augmentation_needs_an_order_and_a_name(digits):

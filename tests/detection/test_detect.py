@@ -286,6 +286,9 @@ def test_a_detector_starts_from_a_classifiers_backbone(options):
             for own, given in zip(there.rule.weights, site.rule.weights, strict=True):
                 np.testing.assert_array_equal(own, given)
     assert f"backbone/{next(iter(find_sites(classifier)))}" in sites
+    other = dataclasses.replace(one, rule="fa")
+    with pytest.raises(ValueError, match=r"the run's feedback of .* `accept_new_feedback`"):
+        preparation.build(other, facts, strategy, 0.1, classifier)
 
 
 @pytest.mark.long

@@ -350,6 +350,16 @@ def test_predict_takes_images_of_any_size_and_shows_what_has_a_low_score():
         model(np.zeros((1, 64, 40, 3), "float32"))
 
 
+def test_each_level_has_no_more_candidates_than_asked():
+    found = {}
+    for candidates in (1, 1000):
+        model = tiny(candidates=candidates, score_threshold=1e-4)
+        found[candidates] = model.decode_predictions(model(IMAGES), IMAGES)["num_detections"]
+    levels = len(model.anchor_generator(image_shape=IMAGES.shape[1:]))
+    assert np.all((found[1] > 0) & (found[1] <= levels))
+    assert np.all(found[1000] > levels)
+
+
 def test_boxes_are_in_full_precision_under_a_mixed_policy():
     full = tiny()
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -123,6 +123,25 @@ def test_within_a_separable_convolution_the_second_kernels_feedback_teaches_the_
     assert list(find_averaged_layers(model).gradients) == ["a/depthwise"]
 
 
+def test_feedback_that_learns_is_no_weight_to_teach():
+    model = tfbio.convert(chain(), "kolen_pollack")
+    first = model.get_layer("a")
+    first.kernel.trainable = first.bias.trainable = False
+    assert averaged(model) == ("cd", "bc")
+
+
+def test_entries_that_meet_only_the_margin_are_not_counted():
+    layers = [
+        keras.Input((4, 1)),
+        tfbio.layers.LocallyConnected1D(2, 3, padding="same", name="a"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(2, name="b"),
+    ]
+    found = find_averaged_layers(tfbio.convert(keras.Sequential(layers), "fa"))
+    # Four windows of three, of which the first and the last reach beyond the map by one.
+    assert found.gradients == {"a": (4 * 3 - 2) * 2}
+
+
 class Twice(keras.Model):
     """Calls one layer twice, and one in a loop of TensorFlow's."""
 

@@ -16,6 +16,10 @@ CHANCE = 2.302585
         ([2.3, 9.4, 8e6, 2.31, 2.3034], True),  # dead since
         ([2.3, 5e3, 1e9, 40, 0.7], False),  # came back
         ([2.3, 24, 90], False),  # bad, and no blow-up
+        ([2.3, 225, 225], False),
+        ([2.3, 240, 240], True),  # more than 100 times the loss of guessing
+        ([2.3, 1e4, 2.1], True),  # not below 0.9 times
+        ([2.3, 1e4, 2.0], False),
         ([2.3034, 2.3030], False),  # has not learned
         ([2.3, 1e-6, 2e-2], False),  # many times the lowest
         ([], False),

@@ -154,7 +154,9 @@ def test_checkpoints_are_written_by_time_and_change_nothing(tmp_path, monkeypatc
         summaries.append(training.train_and_evaluate(experiment, lambda text: None))
     assert len(saved[0]) == 1
     assert saved[0][-1] == saved[1][-1] == summaries[0]["steps"]
-    assert len(saved[1]) > 1
+    # A call of 5 steps is a minute or more, and so is a checkpoint.
+    assert 1 < len(saved[1]) <= 3
+    assert saved[1][0] >= 10
     assert all(step % 5 == 0 for step in saved[1][:-1])
     for name in ("test_loss", "weight_angles"):
         assert summaries[0][name] == summaries[1][name]

@@ -740,6 +740,14 @@ def test_a_cosine_by_steps_ends_at_the_final_rate():
         assert float(schedule(step)) == pytest.approx(oracle, rel=1e-5)
 
 
+def test_warm_up_rises_at_every_step_before_a_cosine_by_epochs():
+    options = {"schedule": "cosine", "schedule_by": "epoch", "learning_rate": 0.1}
+    schedule = make_schedule(Classification(epochs=4, warmup_epochs=2, **options), 5)
+    rates = [float(schedule(step)) for step in range(20)]
+    expected = [*np.linspace(0, 0.09, 10), *[0.1] * 5, *[0.05] * 5]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -787,6 +795,16 @@ def test_images_are_standardized_with_the_numbers_that_are_given():
     experiment = Classification(standardize=True, channel_mean="0.5,1", channel_std="1,2")
     with pytest.raises(ValueError, match=r"one for each of the 3 channels of `dataset=digits`"):
         ClassificationTask().describe_data(experiment, dataset, train)
+
+
+def test_images_are_standardized_by_what_is_left_for_training():
+    images = np.random.default_rng(0).random((6, 2, 2, 3)).astype("f4")
+    whole = tfbio.data.Arrays(images, np.arange(6) % 2)
+    dataset = tfbio.data.Dataset(whole, whole, 2, tuple("ab"))
+    train = tfbio.data.Arrays(images[:4], np.arange(4) % 2)
+    facts = ClassificationTask().describe_data(Classification(standardize=True), dataset, train)
+    np.testing.assert_allclose(facts.mean, images[:4].mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(facts.std, images[:4].std((0, 1, 2)), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
