@@ -219,7 +219,8 @@ def test_callbacks_record_the_means(tmp_path, caplog):
         for kind, names in (("weight_angle", "bc"), ("gradient_angle", "ab"), ("norm_ratio", "bc")):
             mean = np.mean([values[f"{kind}/{name}"] for name in names])
             assert values[f"mean_{kind}"] == pytest.approx(mean)
-    assert not caplog.records
+    # TensorFlow may warn of retracing, for what other tests have traced.
+    assert not [record for record in caplog.records if record.name.startswith("tfbio")]
 
     class Compiled(keras.Sequential):
         @tf.function
