@@ -141,7 +141,11 @@ class ClassificationTask(Task):
         """Copy all weights, but those of a last layer for other classes; say if images differ."""
         transfer.copy_weights(source, model)
         theirs, own = map(transfer.find_standardization, (source, model))
-        if (theirs is None) != (own is None) or (own and not np.allclose(theirs, own, rtol=1e-3)):
+        if theirs is None or own is None:
+            same = theirs is own
+        else:
+            same = np.allclose(theirs, own, rtol=1e-3)
+        if not same:
             logging.getLogger("tfbio").info(
                 "`init_from`: its weights have learned from images that are standardized "
                 f"otherwise: (mean, std) {_shorten(theirs)}, here {_shorten(own)}."
