@@ -234,6 +234,25 @@ def test_a_signal_to_one_worker_saves_and_ends_both(whole, tmp_path):
     assert not kills.differences(kills.outcome(whole), kills.outcome(path))
 
 
+def test_a_worker_that_ends_first_is_no_loss_once_there_is_a_summary(tmp_path, monkeypatch):
+    real = Devices.agree
+
+    def agree(self, value):
+        if lost():
+            raise tf.errors.UnavailableError(None, None, "Socket closed")
+        return real(self, value)
+
+    monkeypatch.setattr(Devices, "agree", agree)
+    experiment = training.Classification(
+        workdir=str(tmp_path), rule="bp", epochs=1, batch_size=400, telemetry_every=0
+    )
+    lost = (tmp_path / "metrics.csv").exists  # before the end
+    with pytest.raises(tf.errors.UnavailableError):
+        training.train_and_evaluate(experiment, lambda text: None)
+    lost = (tmp_path / "summary.json").exists
+    assert training.train_and_evaluate(experiment, lambda text: None)["steps"] == 4
+
+
 def test_workers_that_were_started_differently_are_told():
     class Two(Devices):
         def gather(self, array):

@@ -27,13 +27,14 @@ STRATEGIES = ("one_device", "mirrored", "multi_worker", "tpu")
 HANG = 600
 """Seconds after which a worker that is there but does not answer is given up."""
 
-_LOST = (
+LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
     tf.errors.UnavailableError,
 )
+"""What TensorFlow raises where another worker has ended or does not answer."""
 
 
 class WorkerLost(ConnectionError):  # noqa: N818
@@ -200,7 +201,7 @@ def explaining_lost_worker(devices: Devices) -> Iterator[None]:
     """
     try:
         yield
-    except _LOST as error:
+    except LOST as error:
         if devices.workers == 1:
             raise
         raise WorkerLost(

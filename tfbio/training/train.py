@@ -127,8 +127,13 @@ def _run(experiment, devices, path, reporter, test) -> Any:
             training.run()
             if test:
                 training.summarize()
-        # The chief has written the summary, or the last line of metrics.csv.
-        devices.agree(0)
+        try:
+            # The chief has written the summary, or the last line of metrics.csv.
+            devices.agree(0)
+        except strategies.LOST:
+            # A worker may end as soon as it has heard of the others: with a summary, that is all.
+            if folder.read_json(summary, SUMMARY) is None:
+                raise
         if not test:
             return training.validated_only()
     return folder.read_json(summary, SUMMARY)
