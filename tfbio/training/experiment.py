@@ -77,7 +77,7 @@ class Experiment:
     init_from: str = option(
         "",
         "The folder of another run, whose weights to start from; a last layer for another number "
-        "of classes starts anew.",
+        "of classes gets new weights.",
     )
     init_checkpoint: str = option(
         "last", "With `init_from`: which of its checkpoints.", choices=CHECKPOINTS
