@@ -20,12 +20,10 @@ class Fans(NamedTuple):
     Attributes:
         fan_in: Inputs that an output sums over: k·Cin/groups for k kernel positions.
         fan_out: k·Cout.
-        convolution: Whether the kernel is applied at several positions.
     """
 
     fan_in: int
     fan_out: int
-    convolution: bool = False
 
 
 class Scheme(NamedTuple):
@@ -191,13 +189,13 @@ def _find_kernels(path: str, layer: keras.layers.Layer) -> Iterator[tuple[keras.
 def _convolution_fans(kernel):
     *window, channels, filters = kernel.shape
     positions = math.prod(window)
-    return Fans(positions * channels, positions * filters, convolution=True)
+    return Fans(positions * channels, positions * filters)
 
 
 def _depthwise_fans(kernel):
     *window, channels, multiplier = kernel.shape
     positions = math.prod(window)
-    return Fans(positions, positions * channels * multiplier, convolution=True)
+    return Fans(positions, positions * channels * multiplier)
 
 
 def _einsum_fans(layer):
